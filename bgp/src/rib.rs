@@ -1,0 +1,36 @@
+//! Routes and the Adj-RIB-Out.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::{Community, LargeCommunity, Origin};
+
+/// A route that the caller wants announced: a prefix and the attributes that it shares with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The destination, IPv4 or IPv6, host bits zero.
+    pub prefix: IpNet,
+    /// Shared: routes with the same attributes travel in the same UPDATEs.
+    pub attributes: Arc<Attributes>,
+}
+
+/// What the caller decides about a route. AS path, local preference on eBGP and the next hop in its wire
+/// form are the session's business.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Attributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// Where the packets go: `None` is the session's own local address ("next hop self").
+    pub next_hop: Option<IpAddr>,
+    /// How often the local AS is prepended beyond the one time that eBGP asks for.
+    pub prepend: u8,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF, sent on iBGP only (RFC 4271 §5.1.5); 100 where `None`.
+    pub local_pref: Option<u32>,
+    /// Standard communities, sorted, no duplicates.
+    pub communities: Vec<Community>,
+    /// Large communities, sorted, no duplicates.
+    pub large_communities: Vec<LargeCommunity>,
+}

@@ -1,0 +1,233 @@
+//! The speaker: peers and what each is told. The values that a caller hands in and gets back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
+
+/// The caller's name for a peer, stable over changes of its configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub Arc<str>);
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which AS the peer must show in its OPEN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerAs {
+    /// This one.
+    Exactly(Asn),
+    /// The same as ours: iBGP.
+    Internal,
+    /// Any other than ours: eBGP.
+    External,
+}
+
+/// How the peer's distance is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ttl {
+    /// Directly connected, TTL 1 sent, nothing asked of what is received.
+    Direct,
+    /// Up to this many hops away (`ebgpMultiHop`).
+    MultiHop(u8),
+    /// GTSM: TTL 255 sent, at least 256 − hops asked of what is received (RFC 5082).
+    Security {
+        /// 1 for a directly connected peer.
+        hops: u8,
+    },
+}
+
+/// The TCP MD5 key (RFC 2385), 1 to 80 octets. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Md5Key(pub Arc<[u8]>);
+
+impl fmt::Debug for Md5Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Md5Key(…)")
+    }
+}
+
+/// One peer as the caller wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where it is.
+    pub address: IpAddr,
+    /// 179 but in tests.
+    pub port: u16,
+    /// Scope of a link-local address, and the device that the socket is bound to (`SO_BINDTODEVICE`, VRF).
+    pub interface: Option<String>,
+    /// The address to dial from; the kernel's choice where `None`.
+    pub source: Option<IpAddr>,
+    /// Our AS towards this peer.
+    pub local_as: Asn,
+    /// Its AS.
+    pub peer_as: PeerAs,
+    /// Our identifier towards this peer; the speaker's where `None`.
+    pub router_id: Option<RouterId>,
+    /// Offered; the smaller of both ends counts.
+    pub hold_time: HoldTime,
+    /// Overrides a third of the negotiated hold time, never above it.
+    pub keepalive: Option<Duration>,
+    /// Time between attempts after the first quick retry.
+    pub connect_retry: Duration,
+    /// Listen and never dial.
+    pub passive: bool,
+    /// Distance.
+    pub ttl: Ttl,
+    /// TCP MD5 signature key.
+    pub password: Option<Md5Key>,
+    /// Offered with the multiprotocol capability (RFC 4760).
+    pub families: BTreeSet<Family>,
+    /// Restart time offered with the graceful restart capability (RFC 4724); `None` does not offer it.
+    pub graceful_restart: Option<Duration>,
+}
+
+/// What the speaker is.
+#[derive(Debug, Clone)]
+pub struct SpeakerConfig {
+    /// Sent where a peer's configuration gives none.
+    pub router_id: RouterId,
+    /// Listen for passive peers and for incoming connections; none is "dial only".
+    pub listen: Vec<std::net::SocketAddr>,
+    /// The restarting flag of the graceful restart capability is set in the first OPEN (RFC 4724 §4.1).
+    pub restarted: bool,
+    /// Template for peers that are not configured but connect from a known prefix; the router role of the lab.
+    pub dynamic: Vec<DynamicPeers>,
+}
+
+/// Accept unknown peers from a prefix, each under the id `dynamic/ADDRESS`.
+#[derive(Debug, Clone)]
+pub struct DynamicPeers {
+    /// The addresses that may connect.
+    pub prefix: ipnet::IpNet,
+    /// Everything else; `address` is replaced by the peer's own, `passive` is implied.
+    pub template: PeerConfig,
+}
+
+/// The whole export: for each peer the routes that it is told. Peers that share one `Arc` form an update
+/// group: their UPDATEs are encoded once where their sessions negotiated the same.
+pub type Exports = BTreeMap<PeerId, Arc<[Route]>>;
+
+/// RFC 4271 §8.2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the RFC's own words
+pub enum State {
+    Idle,
+    Connect,
+    Active,
+    OpenSent,
+    OpenConfirm,
+    Established,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What is so with a peer now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// State of the connection that got furthest.
+    pub state: State,
+    /// Since when it is in that state.
+    pub since: Instant,
+    /// Our address of the established connection.
+    pub local_addr: Option<IpAddr>,
+    /// The peer's address.
+    pub remote_addr: IpAddr,
+    /// The AS that the peer's OPEN showed.
+    pub remote_as: Option<Asn>,
+    /// The identifier that the peer's OPEN showed.
+    pub remote_id: Option<RouterId>,
+    /// The smaller of the two hold times.
+    pub hold_time: Option<HoldTime>,
+    /// Families that both ends offered.
+    pub families: BTreeSet<Family>,
+    /// Capabilities of both ends in words, as negotiated: `route-refresh`, `four-octet-as`, `graceful-restart` …
+    pub capabilities: Vec<String>,
+    /// Why the last connection ended or could not be made, for an operator, in one line.
+    pub last_error: Option<String>,
+    /// How often it was Established.
+    pub established_count: u64,
+    /// Routes as they stand in the Adj-RIB-Out of this peer: what was really sent.
+    pub advertised: Arc<[Route]>,
+    /// Messages by direction and kind.
+    pub counters: Counters,
+}
+
+/// Message counters of one peer over its whole life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)] // the names say it
+pub struct Counters {
+    pub opens_sent: u64,
+    pub opens_received: u64,
+    pub updates_sent: u64,
+    pub updates_received: u64,
+    pub keepalives_sent: u64,
+    pub keepalives_received: u64,
+    pub notifications_sent: u64,
+    pub notifications_received: u64,
+    pub refreshes_sent: u64,
+    pub refreshes_received: u64,
+    /// Prefixes in received UPDATEs, all of them refused unless the speaker has the router role.
+    pub prefixes_received: u64,
+    /// UPDATEs that RFC 7606 had treated as withdrawn.
+    pub treated_as_withdraw: u64,
+}
+
+/// A route that a peer sent, for the router role (the lab's built-in router); the daemon drops them all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// Announced, or announced again with other attributes.
+    Announce {
+        /// Who sent it.
+        peer: PeerId,
+        /// The route; `next_hop` is always `Some`, communities as received.
+        route: Route,
+    },
+    /// Withdrawn.
+    Withdraw {
+        /// Who sent it.
+        peer: PeerId,
+        /// The destination.
+        prefix: ipnet::IpNet,
+    },
+    /// End-of-RIB of a family (RFC 4724 §2).
+    EndOfRib {
+        /// Who sent it.
+        peer: PeerId,
+        /// The family that is complete.
+        family: Family,
+    },
+    /// The session ended; everything that it announced is gone unless `graceful` (the peer may restart).
+    Down {
+        /// Whose session.
+        peer: PeerId,
+        /// Both ends negotiated graceful restart and the end was no hard one.
+        graceful: Option<Duration>,
+    },
+}
+
+/// How the speaker ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shutdown {
+    /// For good: Cease / Administrative Shutdown (Hard Reset where negotiated) with the operator's words
+    /// (RFC 9003); routers withdraw at once.
+    Stop {
+        /// At most 255 octets of UTF-8.
+        reason: String,
+    },
+    /// Back in a moment: connections are closed without a NOTIFICATION, routers that negotiated graceful
+    /// restart keep the routes.
+    Restart,
+}

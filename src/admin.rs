@@ -1,0 +1,1 @@
+//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and a Unix socket; read-only.

@@ -1,0 +1,1 @@
+//! Owns the speaker: advertises exactly Desired ∩ Held ∩ Ready.

@@ -1,0 +1,1 @@
+//! Joins the modules with channels; start-up and shutdown order.

@@ -1,0 +1,1 @@
+//! How the operator started us: flags and environment of `ironcast run`.

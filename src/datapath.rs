@@ -1,0 +1,1 @@
+//! The packet path: Maglev tables, XDP programs and their maps.

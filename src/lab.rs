@@ -1,0 +1,1 @@
+//! The one-machine demonstration: network namespaces, a router, nodes, clients, traffic, scenarios.

@@ -1,0 +1,2 @@
+//! The `ironcast` program.
+fn main() {}

@@ -1,0 +1,10 @@
+//! Where the world is seen: a Kubernetes API server or a folder of manifests; both feed one index.
+
+pub mod api;
+pub mod convert;
+pub mod index;
+pub mod kubernetes;
+pub mod lease;
+pub mod manifests;
+pub mod state_file;
+pub mod status;

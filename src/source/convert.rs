@@ -1,0 +1,1 @@
+//! Kubernetes objects to `types`, or a `Problem` that names object, field and next step.

@@ -1,0 +1,1 @@
+//! A plain cache of what was seen; knows no client.

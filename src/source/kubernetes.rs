@@ -1,0 +1,1 @@
+//! Guarded watches on the API server.

@@ -1,0 +1,1 @@
+//! Who allocates: a Lease, taken and renewed.

@@ -1,0 +1,1 @@
+//! The record of addresses and status beside the manifests.

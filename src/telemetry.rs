@@ -1,0 +1,1 @@
+//! Logs: text or JSON, filtered by `RUST_LOG`.

@@ -1,0 +1,77 @@
+//! The words that everything else is said in: what the cluster wants ([`Snapshot`]) and what this node
+//! does about it ([`NodeState`]). Values only; no I/O, no decisions. Everything is parsed already: a `Peer`
+//! has a valid AS, a `Pool` has ranges that are not empty. Objects that could not be parsed are [`Problem`]s.
+
+mod peer;
+mod pool;
+mod service;
+mod state;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
+pub use pool::{AddressRange, Allocation, Pool};
+pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
+pub use state::{NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState, WithheldState};
+
+/// Labels as Kubernetes has them.
+pub type Labels = BTreeMap<String, String>;
+
+/// Everything that is known of the cluster at one moment; the input of `plan`. Made only when the first
+/// complete list of every kind has arrived.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    /// LoadBalancer Services, and Services that were one and still hold an address.
+    pub services: BTreeMap<ServiceKey, Service>,
+    /// Endpoints by Service, all slices united.
+    pub endpoints: BTreeMap<ServiceKey, Vec<Endpoint>>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Labels of namespaces by name.
+    pub namespaces: BTreeMap<String, Labels>,
+    /// Valid pools by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Valid peers by name.
+    pub peers: BTreeMap<String, Peer>,
+    /// Valid advertisements by name.
+    pub advertisements: BTreeMap<String, Advertisement>,
+    /// Valid BFD profiles by name.
+    pub bfd_profiles: BTreeMap<String, BfdProfile>,
+    /// Objects that were refused, each with the field and the next step. The rest of the snapshot stands.
+    pub problems: Vec<Problem>,
+}
+
+/// A reference to an object, for messages and Events.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ObjectRef {
+    /// `Service`, `IPAddressPool` …
+    pub kind: String,
+    /// Empty for objects without a namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// A reference from its three parts.
+    pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
+        Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// The family of an address.
+pub fn family_of(address: IpAddr) -> Family {
+    match address {
+        IpAddr::V4(_) => Family::Ipv4,
+        IpAddr::V6(_) => Family::Ipv6,
+    }
+}

@@ -1,0 +1,166 @@
+//! What a node says of itself: `/state.json`, the content of `BGPNodeStatus`, what `ironcast status` prints.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Family, ObjectRef};
+
+/// How bad a [`Problem`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Works, but not as somebody may expect.
+    Warning,
+    /// The object is refused; the others keep working.
+    Error,
+}
+
+/// Something that a person must mend: which object, which field, what is wrong, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Problem {
+    /// The object.
+    pub object: ObjectRef,
+    /// Path of the field, `spec.addresses[0]`; empty when it is about the whole object.
+    pub field: String,
+    /// What is wrong, with the value.
+    pub message: String,
+    /// The next step.
+    pub hint: String,
+    /// How bad.
+    pub severity: Severity,
+    /// File of the manifest, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
+        write!(f, "{}", self.object)?;
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, "; {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+/// Everything that a node knows of itself, served at `/state.json`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeState {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the daemon.
+    pub version: String,
+    /// Where the world is seen.
+    pub source: SourceState,
+    /// This daemon allocates addresses and writes Service status.
+    pub leader: bool,
+    /// BGP sessions.
+    pub sessions: Vec<SessionState>,
+    /// LoadBalancer Services and their addresses.
+    pub services: Vec<ServiceState>,
+    /// What is really announced, from the Adj-RIB-Out.
+    pub routes: Vec<RouteState>,
+    /// What is not, and why.
+    pub withheld: Vec<WithheldState>,
+    /// Objects that were refused.
+    pub problems: Vec<Problem>,
+}
+
+/// State of the source.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceState {
+    /// `kubernetes` or `manifests`.
+    pub kind: String,
+    /// The first complete list of every kind has arrived.
+    pub complete: bool,
+}
+
+/// One BGP session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionState {
+    /// Name of the `BGPPeer`.
+    pub peer: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// RFC 4271 state.
+    pub state: String,
+    /// Seconds in that state.
+    pub since_seconds: u64,
+    /// Our AS.
+    pub local_asn: u32,
+    /// Its AS, once known.
+    pub remote_asn: Option<u32>,
+    /// Families negotiated.
+    pub families: Vec<String>,
+    /// Capabilities negotiated.
+    pub capabilities: Vec<String>,
+    /// Hold time negotiated.
+    pub hold_time_seconds: Option<u16>,
+    /// Prefixes in its Adj-RIB-Out.
+    pub advertised: usize,
+    /// Why the last connection ended.
+    pub last_error: Option<String>,
+    /// How often it was Established.
+    pub established_count: u64,
+}
+
+/// One Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceState {
+    /// `namespace/name`.
+    pub service: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Pool of the addresses.
+    pub pool: Option<String>,
+    /// Families asked for.
+    pub families: Vec<Family>,
+    /// Why it has no address yet.
+    pub pending: Option<String>,
+    /// Endpoints that take traffic, in the cluster.
+    pub endpoints: usize,
+}
+
+/// One prefix in the Adj-RIB-Out of a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteState {
+    /// The prefix.
+    pub prefix: String,
+    /// Name of the peer.
+    pub peer: String,
+    /// Services behind it.
+    pub services: Vec<String>,
+    /// Communities in words.
+    pub communities: Vec<String>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+}
+
+/// A Service that this node does not announce (to one peer, or at all).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WithheldState {
+    /// `namespace/name`.
+    pub service: String,
+    /// The peer, where it is about one.
+    pub peer: Option<String>,
+    /// The word that people grep for: `noLocalEndpoints` …
+    pub reason: String,
+    /// The same as a sentence with the next step.
+    pub detail: String,
+}
