@@ -1,0 +1,57 @@
+# `make help` lists the targets. README.md and .ci/run call these and nothing else.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Root is needed for network namespaces: what is built as you runs through sudo where you are not root.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+RUNNER := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo -E')
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(RUNNER)
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(RUNNER)
+
+.PHONY: help setup build lab test bench lint deny doc crds image clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: ## install what the build, the lab and the tests need (Debian, Ubuntu)
+	@tests/setup build lab test
+
+build: ## the program, in target/release
+	@tests/setup build
+	cargo build --release
+
+lab: ## one machine, a router, three nodes: a Service gets an address and answers (ARGS="--router bird …")
+	@tests/setup build lab
+	cargo build --release
+	$(SUDO) target/release/ironcast lab $(ARGS)
+
+test: ## every test, with real routers and a real API server
+	@tests/setup build lab test
+	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && cargo test --workspace --all-features
+
+bench: ## figures as ratios against a floor or a peer
+	@tests/setup build
+	cargo bench --workspace
+
+lint: ## formatting, clippy, the core without I/O
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	cargo check -p ironcast-bgp --no-default-features
+
+deny: ## licences, sources and bans of every dependency
+	@tests/setup deny
+	cargo deny check licenses bans sources
+
+doc: ## the API documentation; a broken link is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+crds: ## deploy/crds from the Rust types
+	cargo run --quiet -- crds --output deploy/crds
+
+image: ## static binary, and the image where docker or buildah is installed
+	@tests/setup build static
+	cargo build --release --target x86_64-unknown-linux-musl
+	@deploy/image
+
+clean: ## what was built
+	cargo clean
