@@ -1,1 +1,99 @@
-//! The command line.
+//! The command line. Exit codes: 0 fine, 1 an expectation failed or the daemon could not go on,
+//! 2 usage or configuration.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::{app, config};
+
+/// Exit code for "an expectation failed".
+const FAILED: u8 = 1;
+/// Exit code for "wrong usage or configuration"; clap's own for unknown flags.
+const USAGE: u8 = 2;
+
+/// `type: LoadBalancer` on bare metal: addresses, BGP and the packet path in one daemon per node.
+#[derive(Debug, Parser)]
+#[command(name = "ironcast", version, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The daemon: watches Services, gives them addresses and announces them
+    Run(Box<config::Run>),
+    /// Write a completion script for a shell to standard output
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version and exit
+    Version,
+}
+
+/// Where the daemon is that a verb asks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Target {
+    /// Unix socket of the daemon's admin port
+    #[arg(long, env = "IRONCAST_SOCKET", value_name = "PATH", default_value = config::ADMIN_SOCKET)]
+    pub socket: PathBuf,
+}
+
+/// `--output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Does what the command line says.
+pub fn main(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Run(run) => daemon(*run),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ironcast", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Version => {
+            println!("ironcast {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn daemon(run: config::Run) -> ExitCode {
+    let log_format = run.log_format;
+    let config = match run.resolve() {
+        Ok(config) => config,
+        Err(error) => return fail(USAGE, &error),
+    };
+    crate::telemetry::start(log_format);
+    match app::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("ironcast: {error}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,343 @@
 //! How the operator started us: flags and environment of `ironcast run`.
+//!
+//! [`Run`] is what clap reads; [`Run::resolve`] checks what belongs together and gives [`Config`], which
+//! the rest of the program trusts.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use clap::ValueEnum;
+use ironcast_bgp::RouterId;
+
+use crate::plan::Settings;
+
+/// Where `status`, `explain` and `drain` find the daemon when not told otherwise.
+pub const ADMIN_SOCKET: &str = "/run/ironcast/admin.sock";
+/// TCP address of the admin port when not told otherwise; MetalLB's port, since dashboards know it.
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:7472";
+/// Where a daemon keeps what must outlive it.
+pub const STATE_DIR: &str = "/var/lib/ironcast";
+
+/// Flags of `ironcast run`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Run {
+    /// Read Services, EndpointSlices, Nodes and our resources from the YAML files of this folder instead of
+    /// an API server
+    #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
+    pub manifests: Option<PathBuf>,
+
+    /// Reach the API server with this kubeconfig; without it and without --manifests, the service account
+    /// of the pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Name of this node, as in the Node object [default: the host name]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Namespace of the Lease, of Secrets and of our resources
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "ironcast-system")]
+    pub namespace: String,
+
+    /// Interface that holds the addresses of Services: `lo` where servers on this host take the packets,
+    /// `none` where kube-proxy's rules do. `auto` is `lo` with --manifests and `none` on a cluster
+    #[arg(long, value_enum, default_value_t = VipInterface::Auto, value_name = "WHICH")]
+    pub vip_interface: VipInterface,
+
+    /// Address of the admin port (/live, /ready, /metrics, /state.json), or `none`
+    #[arg(long, value_name = "ADDR", default_value = ADMIN_ADDRESS, value_parser = parse_admin)]
+    pub admin: Admin,
+
+    /// Let --admin be an address that other hosts reach; the port has no authentication
+    #[arg(long)]
+    pub admin_public: bool,
+
+    /// Unix socket of the admin port, for `ironcast status`, `explain` and `drain`
+    #[arg(long, env = "IRONCAST_SOCKET", value_name = "PATH", default_value = ADMIN_SOCKET)]
+    pub admin_socket: PathBuf,
+
+    /// Folder for what must outlive a restart
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    /// Take Services with this `spec.loadBalancerClass`; those without a class are then left alone
+    #[arg(long, value_name = "CLASS")]
+    pub load_balancer_class: Option<String>,
+
+    /// Take Services without a class [default: true, but false with --load-balancer-class]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub unclassed: Option<bool>,
+
+    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
+    #[arg(long)]
+    pub ignore_exclude_label: bool,
+
+    /// BGP identifier of this node [default: the node's first IPv4 address]
+    #[arg(long, value_name = "A.B.C.D", value_parser = parse_router_id)]
+    pub router_id: Option<RouterId>,
+
+    /// Listen here for BGP peers with `passive: true`; may be given more than once [default: dial only]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
+    pub listen: Vec<SocketAddr>,
+
+    /// What SIGTERM means: `restart` leaves routes to graceful restart, `stop` withdraws everything at once
+    #[arg(long, value_enum, default_value_t = OnShutdown::Restart, value_name = "HOW")]
+    pub on_shutdown: OnShutdown,
+
+    /// Form of the log; RUST_LOG filters it
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORM")]
+    pub log_format: LogFormat,
+}
+
+/// `--vip-interface`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VipInterface {
+    /// `lo` with manifests, `none` on a cluster.
+    Auto,
+    /// The loopback device.
+    Lo,
+    /// No interface.
+    None,
+}
+
+/// `--on-shutdown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnShutdown {
+    /// Sessions end without a word, addresses stay.
+    Restart,
+    /// A Cease to every peer, addresses removed.
+    Stop,
+}
+
+/// `--log-format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `--admin`: an address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admin(pub Option<SocketAddr>);
+
+/// Where the world is seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A folder of manifests.
+    Manifests(PathBuf),
+    /// An API server; in-cluster configuration where the path is `None`.
+    Kubernetes {
+        /// `--kubeconfig`.
+        kubeconfig: Option<PathBuf>,
+    },
+}
+
+impl SourceConfig {
+    /// The word in `/state.json`: `manifests` or `kubernetes`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Manifests(_) => "manifests",
+            Self::Kubernetes { .. } => "kubernetes",
+        }
+    }
+}
+
+/// A checked configuration of the daemon.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the world is seen.
+    pub source: SourceConfig,
+    /// Name of this node.
+    pub node: String,
+    /// Namespace of the Lease, of Secrets and of our resources.
+    pub namespace: String,
+    /// Addresses of Services are put on `lo`.
+    pub vips_on_lo: bool,
+    /// TCP address of the admin port.
+    pub admin: Option<SocketAddr>,
+    /// Unix socket of the admin port.
+    pub admin_socket: PathBuf,
+    /// Folder for what must outlive a restart.
+    pub state_dir: PathBuf,
+    /// `--load-balancer-class`.
+    pub class: Option<String>,
+    /// Services without a class are ours.
+    pub unclassed: bool,
+    /// `--ignore-exclude-label`.
+    pub ignore_exclude_label: bool,
+    /// `--router-id`; chosen from the node's addresses where `None`.
+    pub router_id: Option<RouterId>,
+    /// Sockets for passive peers.
+    pub listen: Vec<SocketAddr>,
+    /// What SIGTERM means.
+    pub on_shutdown: OnShutdown,
+}
+
+/// Flags that do not go together, or a host that does not tell its name.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// `--admin` on an address that others reach.
+    #[error(
+        "--admin {0} can be reached from other hosts and has no authentication: use a loopback address, or add --admin-public"
+    )]
+    PublicAdmin(SocketAddr),
+    /// `--unclassed false` alone.
+    #[error("--unclassed false without --load-balancer-class leaves no Service to take: add the class")]
+    NothingToTake,
+    /// No `--node`, and the host has no readable name.
+    #[error("this host has no readable name: give --node NAME")]
+    NoNodeName,
+    /// `--manifests` is no folder.
+    #[error("--manifests {path}: {problem}")]
+    Manifests {
+        /// The path given.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Run {
+    /// Checks what belongs together and fills in what the host knows.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        if let Some(address) = self.admin.0
+            && !address.ip().is_loopback()
+            && !self.admin_public
+        {
+            return Err(ConfigError::PublicAdmin(address));
+        }
+        let unclassed = self.unclassed.unwrap_or(self.load_balancer_class.is_none());
+        if !unclassed && self.load_balancer_class.is_none() {
+            return Err(ConfigError::NothingToTake);
+        }
+        let source = match self.manifests {
+            Some(dir) => SourceConfig::Manifests(checked_folder(&dir)?),
+            None => SourceConfig::Kubernetes { kubeconfig: self.kubeconfig },
+        };
+        let vips_on_lo = match self.vip_interface {
+            VipInterface::Auto => matches!(source, SourceConfig::Manifests(_)),
+            VipInterface::Lo => true,
+            VipInterface::None => false,
+        };
+        Ok(Config {
+            node: self.node.map_or_else(host_name, Ok)?,
+            source,
+            namespace: self.namespace,
+            vips_on_lo,
+            admin: self.admin.0,
+            admin_socket: self.admin_socket,
+            state_dir: self.state_dir,
+            class: self.load_balancer_class,
+            unclassed,
+            ignore_exclude_label: self.ignore_exclude_label,
+            router_id: self.router_id,
+            listen: self.listen,
+            on_shutdown: self.on_shutdown,
+        })
+    }
+}
+
+impl Config {
+    /// The part of the configuration that `plan` decides with.
+    pub fn settings(&self, draining: bool) -> Settings {
+        Settings {
+            node: self.node.clone(),
+            class: self.class.clone(),
+            unclassed: self.unclassed,
+            ignore_exclude_label: self.ignore_exclude_label,
+            draining,
+        }
+    }
+}
+
+fn checked_folder(path: &Path) -> Result<PathBuf, ConfigError> {
+    let wrong = |problem: String| ConfigError::Manifests { path: path.into(), problem };
+    let metadata = std::fs::metadata(path).map_err(|e| wrong(e.to_string()))?;
+    if !metadata.is_dir() {
+        return Err(wrong("is not a folder; give the folder that the files are in".into()));
+    }
+    Ok(path.into())
+}
+
+fn host_name() -> Result<String, ConfigError> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").map_err(|_| ConfigError::NoNodeName)?;
+    let name = name.trim().to_lowercase();
+    if name.is_empty() { Err(ConfigError::NoNodeName) } else { Ok(name) }
+}
+
+fn parse_admin(text: &str) -> Result<Admin, String> {
+    if text == "none" {
+        return Ok(Admin(None));
+    }
+    let address = text.parse().map_err(|_| format!("{text:?} is neither ADDRESS:PORT nor `none`"))?;
+    Ok(Admin(Some(address)))
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(ip) = text.parse() {
+        return Ok(SocketAddr::new(ip, 179));
+    }
+    text.parse().map_err(|_| format!("{text:?} is neither ADDRESS:PORT nor an address (port 179)"))
+}
+
+fn parse_router_id(text: &str) -> Result<RouterId, String> {
+    let address: Ipv4Addr = text.parse().map_err(|_| format!("{text:?} is not four octets like 192.0.2.1"))?;
+    RouterId::new(address).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        run: Run,
+    }
+
+    fn resolve(arguments: &[&str]) -> Result<Config, ConfigError> {
+        let all = ["ironcast"].iter().chain(arguments);
+        Command::try_parse_from(all).expect("flags parse").run.resolve()
+    }
+
+    #[test]
+    fn admin_port_stays_on_loopback_unless_told_otherwise() {
+        let refused = resolve(&["--admin", "0.0.0.0:7472"]).expect_err("public");
+        assert!(refused.to_string().contains("--admin-public"), "{refused}");
+        assert!(resolve(&["--admin", "0.0.0.0:7472", "--admin-public"]).is_ok());
+        assert_eq!(resolve(&["--admin", "none"]).expect("valid").admin, None);
+        assert!(resolve(&[]).expect("valid").admin.expect("default").ip().is_loopback());
+    }
+
+    #[test]
+    fn class_takes_only_its_own_services_unless_told_otherwise() {
+        assert!(resolve(&[]).expect("valid").unclassed);
+        assert!(!resolve(&["--load-balancer-class", "x/y"]).expect("valid").unclassed);
+        assert!(resolve(&["--load-balancer-class", "x/y", "--unclassed", "true"]).expect("valid").unclassed);
+        assert!(matches!(resolve(&["--unclassed", "false"]), Err(ConfigError::NothingToTake)));
+    }
+
+    #[test]
+    fn addresses_go_on_lo_only_where_nothing_else_takes_the_packet() {
+        assert!(!resolve(&[]).expect("valid").vips_on_lo);
+        assert!(resolve(&["--manifests", "/"]).expect("valid").vips_on_lo);
+        assert!(!resolve(&["--manifests", "/", "--vip-interface", "none"]).expect("valid").vips_on_lo);
+    }
+
+    #[test]
+    fn missing_manifest_folder_is_named() {
+        let error = resolve(&["--manifests", "/nonexistent/x"]).expect_err("missing");
+        assert!(error.to_string().contains("/nonexistent/x"), "{error}");
+    }
+
+    #[test]
+    fn listening_port_defaults_to_179() {
+        assert_eq!(resolve(&["--listen", "::"]).expect("valid").listen, ["[::]:179".parse().expect("valid")]);
+    }
+}
