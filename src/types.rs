@@ -7,7 +7,7 @@ mod pool;
 mod service;
 mod state;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
@@ -18,15 +18,15 @@ pub use state::{NodeState, Problem, RouteState, ServiceState, SessionState, Seve
 pub type Labels = BTreeMap<String, String>;
 
 /// Everything that is known of the cluster at one moment; the input of `plan`. Made only when the first
-/// complete list of every kind has arrived.
+/// complete list of every kind has arrived. What there is much of is shared with the index and with older snapshots.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// LoadBalancer Services, and Services that were one and still hold an address.
-    pub services: BTreeMap<ServiceKey, Service>,
+    pub services: BTreeMap<ServiceKey, Arc<Service>>,
     /// Endpoints by Service, all slices united.
-    pub endpoints: BTreeMap<ServiceKey, Vec<Endpoint>>,
+    pub endpoints: BTreeMap<ServiceKey, Arc<[Endpoint]>>,
     /// Nodes by name.
-    pub nodes: BTreeMap<String, Node>,
+    pub nodes: BTreeMap<String, Arc<Node>>,
     /// Labels of namespaces by name.
     pub namespaces: BTreeMap<String, Labels>,
     /// Valid pools by name.
