@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::{app, config};
+use crate::{app, config, lab};
 
 /// Exit code for "an expectation failed".
 const FAILED: u8 = 1;
@@ -24,6 +24,14 @@ pub struct Cli {
 enum Command {
     /// The daemon: watches Services, gives them addresses and announces them
     Run(Box<config::Run>),
+    /// Show the whole path on this machine: nodes, pods, a router and a client in network namespaces
+    Lab(Box<lab::Args>),
+    /// A pod of the lab
+    #[command(hide = true)]
+    LabPod(lab::PodArgs),
+    /// The top-of-rack router of the lab
+    #[command(hide = true)]
+    LabRouter(lab::RouterArgs),
     /// Write a completion script for a shell to standard output
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -56,6 +64,9 @@ pub enum Output {
 pub fn main(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Run(run) => daemon(*run),
+        Command::Lab(args) => asynchronous(lab::run(*args)),
+        Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
+        Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ironcast", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -80,6 +91,19 @@ fn daemon(run: config::Run) -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Runs a verb that waits for others: `false` is 1, an error 2.
+fn asynchronous(verb: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(USAGE, &format_args!("start the runtime: {error}")),
+    };
+    match runtime.block_on(verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(FAILED),
+        Err(error) => fail(USAGE, &format_args!("{error:#}")),
     }
 }
 

@@ -1,0 +1,129 @@
+//! What the command line of `ironcast lab` and of its hidden halves says.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::ValueEnum;
+
+/// Flags of `ironcast lab`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Who is the top-of-rack router: our own crate, or a routing daemon installed on this machine
+    #[arg(long, value_enum, default_value_t = RouterKind::Builtin, value_name = "NAME")]
+    pub router: RouterKind,
+
+    /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's
+    #[arg(long, value_enum, default_value_t = DatapathKind::None, value_name = "NAME")]
+    pub datapath: DatapathKind,
+
+    /// Where addresses come from besides the pools
+    #[arg(long, value_enum, default_value_t = ProviderKind::None, value_name = "NAME")]
+    pub provider: ProviderKind,
+
+    /// What happens in the lab
+    #[arg(long, value_enum, default_value_t = ScenarioKind::FirstLight, value_name = "NAME")]
+    pub scenario: ScenarioKind,
+
+    /// Print the scenarios, one a line, and exit
+    #[arg(long)]
+    pub list: bool,
+
+    /// How many nodes
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=32))]
+    pub nodes: u8,
+
+    /// How many pods, spread over the nodes [default: two per node]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub pods: Option<u16>,
+
+    /// Print the verdict as one JSON object on standard output; everything else goes to standard error
+    #[arg(long)]
+    pub json: bool,
+
+    /// Give up, and fail, after so many seconds
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+
+    /// Leave the lab running after the scenario until Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+
+    /// Copy the logs of every process of the lab into this folder before they are removed
+    #[arg(long, value_name = "DIR")]
+    pub logs: Option<PathBuf>,
+}
+
+/// `--router`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RouterKind {
+    /// Our own speaker in a router's role; nothing to install.
+    Builtin,
+    /// BIRD 2.
+    Bird,
+    /// FRRouting.
+    Frr,
+    /// GoBGP.
+    Gobgp,
+}
+
+/// `--datapath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DatapathKind {
+    /// Rules like kube-proxy's, written by the lab.
+    None,
+    /// Our XDP program.
+    Xdp,
+}
+
+/// `--provider`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProviderKind {
+    /// Pools only.
+    None,
+}
+
+/// `--scenario`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScenarioKind {
+    /// A Service appears: address, route in the router's kernel, answers from pods on several nodes; it goes, the
+    /// route goes.
+    FirstLight,
+    /// A node dies with its link; the route shrinks, requests are answered; the node returns.
+    NodeLoss,
+    /// A node is drained; its route leaves and no new request fails.
+    Drain,
+    /// Dozens of Services come, change and go; at the end everybody agrees.
+    ServiceChurn,
+}
+
+/// The word for a value on the command line.
+pub(crate) fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+/// The hidden `ironcast lab-pod`: an HTTP server that answers with its name.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PodArgs {
+    /// What it answers.
+    #[arg(long)]
+    pub name: String,
+    /// TCP port, on every address.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+}
+
+/// The hidden `ironcast lab-router`: the built-in top-of-rack router, or GoBGP's hand into the kernel.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RouterArgs {
+    /// Our AS.
+    #[arg(long)]
+    pub asn: u32,
+    /// The AS of the nodes.
+    #[arg(long)]
+    pub peer_asn: u32,
+    /// Peers may connect from here; one per family.
+    #[arg(long = "peers", value_name = "PREFIX")]
+    pub peers: Vec<ipnet::IpNet>,
+    /// Speak no BGP; install what GoBGP's API at this address has.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub follow_gobgp: Option<SocketAddr>,
+}
