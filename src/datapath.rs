@@ -1,1 +1,3 @@
-//! The packet path: Maglev tables, XDP programs and their maps.
+//! The packet path: tables, the programs that read them, and who loads them. See `docs/datapath.md`.
+
+pub mod maglev;
