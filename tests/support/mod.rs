@@ -1,0 +1,31 @@
+//! What the tests that meet a real API server share.
+#![allow(dead_code, unreachable_pub)] // each test program uses its own part
+
+pub mod cluster;
+pub mod program;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+/// Says in one line that a test did not run and why. With `IRONCAST_NO_SKIP` in the environment (CI) that is a failure.
+pub fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("IRONCAST_NO_SKIP").is_none(),
+        "IRONCAST_NO_SKIP is set, and this test would be skipped: {reason}"
+    );
+    eprintln!("skipped: {reason}");
+}
+
+/// Asks again every 50 ms until the answer is there; panics with `what` after `limit`.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut ask: impl FnMut() -> F) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
