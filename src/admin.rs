@@ -1,3 +1,184 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and a Unix socket; read-only.
+//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and on a Unix socket; `POST /drain`
+//! and `DELETE /drain` on the Unix socket only, whose file only its owner may open.
+//!
+//! What is shown comes from [`Facts`], asked at the moment of the request: nothing is kept here.
 
 pub mod client;
+mod metrics;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use ironcast_bgp::speaker::Counters;
+use tokio::net::TcpListener;
+
+use crate::types::{Family, NodeState};
+
+pub use metrics::Metrics;
+
+/// What the port answers with; `app` knows.
+pub trait Facts: Send + Sync + 'static {
+    /// The node as it is now.
+    fn state(&self) -> NodeState;
+    /// Numbers that are not in the state.
+    fn figures(&self) -> Figures;
+    /// Whether the daemon does its work, or what it waits for.
+    fn ready(&self) -> Result<(), String>;
+    /// Starts or ends draining; the error says why it cannot.
+    fn drain(&self, on: bool) -> Result<(), String>;
+}
+
+/// Numbers for `/metrics` beside the state.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Messages by peer name.
+    pub counters: Vec<(String, Counters)>,
+    /// Use of each pool.
+    pub pools: Vec<PoolUse>,
+    /// Wanted addresses that this host answers for.
+    pub ready_addresses: usize,
+    /// Wanted addresses.
+    pub wanted_addresses: usize,
+}
+
+/// How full a pool is in one family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolUse {
+    /// Name of the pool.
+    pub pool: String,
+    /// The family.
+    pub family: Family,
+    /// Addresses given out.
+    pub assigned: u128,
+    /// Addresses left.
+    pub available: u128,
+}
+
+/// Where the port is.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// TCP; read-only.
+    pub tcp: Option<SocketAddr>,
+    /// Unix socket.
+    pub socket: PathBuf,
+}
+
+/// The port cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// TCP.
+    #[error("open the admin port {address}; choose another with --admin, or `--admin none`")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The Unix socket.
+    #[error("open the admin socket {path}; choose another with --admin-socket")]
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another daemon answers there.
+    #[error("another daemon answers at {path}: stop it, or give this one its own --admin-socket")]
+    Taken {
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+/// The opened port, before anything is served: errors of the configuration show at the start.
+#[derive(Debug)]
+pub struct Port {
+    tcp: Option<TcpListener>,
+    socket: socket::Socket,
+}
+
+impl Port {
+    /// Opens both ends.
+    ///
+    /// # Errors
+    /// An address is taken or may not be used.
+    pub async fn open(options: &Options) -> Result<Self, AdminError> {
+        let tcp = match options.tcp {
+            None => None,
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.map_err(|source| AdminError::Tcp { address, source })?)
+            }
+        };
+        Ok(Self { tcp, socket: socket::Socket::open(&options.socket)? })
+    }
+
+    /// The TCP address, for port 0.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Serves until dropped.
+    ///
+    /// # Errors
+    /// None in practice: accepting is tried for ever.
+    pub async fn serve(self, facts: Arc<dyn Facts>, metrics: Metrics) -> std::io::Result<()> {
+        let context = Context { facts, metrics };
+        let readable = Router::new()
+            .route("/live", get(|| async { "live\n" }))
+            .route("/ready", get(ready))
+            .route("/metrics", get(scrape))
+            .route("/state.json", get(state));
+        let commands = readable.clone().route("/drain", post(drain).delete(undo_drain));
+        let on_socket = axum::serve(self.socket.listener, commands.with_state(context.clone()));
+        let Some(tcp) = self.tcp else { return on_socket.await };
+        let on_tcp = axum::serve(tcp, readable.with_state(context));
+        tokio::try_join!(on_socket.into_future(), on_tcp.into_future()).map(|_| ())
+    }
+}
+
+#[derive(Clone)]
+struct Context {
+    facts: Arc<dyn Facts>,
+    metrics: Metrics,
+}
+
+async fn ready(State(context): State<Context>) -> Response {
+    match context.facts.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
+    }
+}
+
+async fn state(State(context): State<Context>) -> Json<NodeState> {
+    Json(context.facts.state())
+}
+
+async fn scrape(State(context): State<Context>) -> Response {
+    let text = context.metrics.encode(&context.facts.state(), context.facts.figures());
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+async fn drain(State(context): State<Context>) -> Response {
+    set_draining(&context, true)
+}
+
+async fn undo_drain(State(context): State<Context>) -> Response {
+    set_draining(&context, false)
+}
+
+fn set_draining(context: &Context, on: bool) -> Response {
+    match context.facts.drain(on) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => (StatusCode::INTERNAL_SERVER_ERROR, problem).into_response(),
+    }
+}

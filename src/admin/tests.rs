@@ -1,0 +1,137 @@
+//! The port as a client sees it, over both its ends.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use hyper::Method;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{client::ask, *};
+use crate::types::{SessionState, SourceState, WithheldState};
+
+#[derive(Default)]
+struct Fixed {
+    complete: AtomicBool,
+    draining: AtomicBool,
+}
+
+impl Facts for Fixed {
+    fn state(&self) -> NodeState {
+        let session = SessionState {
+            peer: "tor".into(),
+            address: [192, 0, 2, 1].into(),
+            state: "Established".into(),
+            since_seconds: 5,
+            local_asn: 64512,
+            remote_asn: Some(64500),
+            families: vec![],
+            capabilities: vec![],
+            hold_time_seconds: Some(90),
+            advertised: 3,
+            last_error: None,
+            established_count: 2,
+        };
+        let withheld = |service: &str| WithheldState {
+            service: service.into(),
+            peer: None,
+            reason: "noEndpoints".into(),
+            detail: String::new(),
+        };
+        NodeState {
+            node: "n1".into(),
+            version: "1.2.3".into(),
+            source: SourceState { kind: "manifests".into(), complete: self.complete.load(SeqCst) },
+            sessions: vec![session],
+            withheld: vec![withheld("a/b"), withheld("a/c")],
+            ..NodeState::default()
+        }
+    }
+
+    fn figures(&self) -> Figures {
+        let counters = Counters { updates_sent: 7, ..Counters::default() };
+        let pool = PoolUse { pool: "edge".into(), family: Family::Ipv6, assigned: 2, available: 1 << 70 };
+        Figures { counters: vec![("tor".into(), counters)], pools: vec![pool], ready_addresses: 1, wanted_addresses: 2 }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.complete.load(SeqCst) { Ok(()) } else { Err("waiting for the first complete list".into()) }
+    }
+
+    fn drain(&self, on: bool) -> Result<(), String> {
+        self.draining.store(on, SeqCst);
+        Ok(())
+    }
+}
+
+async fn open(socket: &Path) -> Port {
+    let options = Options { tcp: Some("127.0.0.1:0".parse().expect("valid")), socket: socket.into() };
+    Port::open(&options).await.expect("the port opens")
+}
+
+async fn over_tcp(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    stream.write_all(format!("{request} HTTP/1.0\r\n\r\n").as_bytes()).await.expect("writes");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("reads");
+    answer
+}
+
+#[tokio::test]
+async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("run/admin.sock");
+    let port = open(&socket).await;
+    let tcp = port.tcp_addr().expect("TCP is open");
+    let facts = Arc::new(Fixed::default());
+    let metrics = Metrics::default();
+    metrics.planned(std::time::Duration::from_micros(50));
+    let serving = tokio::spawn(port.serve(facts.clone(), metrics));
+
+    let waiting = ask(&socket, Method::GET, "/ready").await.expect_err("not ready yet");
+    assert!(waiting.to_string().contains("503") && waiting.to_string().contains("first complete list"), "{waiting}");
+    facts.complete.store(true, SeqCst);
+    assert!(over_tcp(tcp, "GET /ready").await.starts_with("HTTP/1.0 200"));
+    assert!(over_tcp(tcp, "GET /live").await.starts_with("HTTP/1.0 200"));
+    assert_eq!(client::state(&socket).await.expect("state").node, "n1");
+
+    let page = over_tcp(tcp, "GET /metrics").await;
+    for line in [
+        "ironcast_bgp_session_up{peer=\"tor\"} 1",
+        "ironcast_bgp_messages_total{peer=\"tor\",direction=\"sent\",kind=\"update\"} 7",
+        "ironcast_bgp_routes_advertised{peer=\"tor\"} 3",
+        "ironcast_plan_withheld{reason=\"noEndpoints\"} 2",
+        "ironcast_pool_addresses{pool=\"edge\",family=\"IPv6\",state=\"assigned\"} 2",
+        "ironcast_plan_duration_seconds_count 1",
+        "ironcast_build_info{version=\"1.2.3\"} 1",
+        "# EOF",
+    ] {
+        assert!(page.lines().any(|l| l == line || l == format!("{line}.0")), "{line} is missing in\n{page}");
+    }
+
+    assert!(over_tcp(tcp, "POST /drain").await.starts_with("HTTP/1.0 404"));
+    assert!(!facts.draining.load(SeqCst));
+    ask(&socket, Method::POST, "/drain").await.expect("drains");
+    assert!(facts.draining.load(SeqCst));
+    ask(&socket, Method::DELETE, "/drain").await.expect("ends draining");
+    assert!(!facts.draining.load(SeqCst));
+    serving.abort();
+}
+
+#[tokio::test]
+async fn socket_is_for_its_owner_and_is_not_taken_from_a_living_daemon() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("admin.sock");
+    let first = open(&socket).await;
+    let mode = std::fs::metadata(&socket).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let second = Port::open(&Options { tcp: None, socket: socket.clone() }).await;
+    assert!(matches!(second, Err(AdminError::Taken { .. })), "{second:?}");
+    drop(first);
+    Port::open(&Options { tcp: None, socket }).await.expect("what a predecessor left is replaced");
+}
