@@ -42,7 +42,9 @@ pub struct Snapshot {
 }
 
 /// A reference to an object, for messages and Events.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct ObjectRef {
     /// `Service`, `IPAddressPool` …
     pub kind: String,

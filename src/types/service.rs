@@ -29,7 +29,7 @@ impl fmt::Display for ServiceKey {
 }
 
 /// IPv4 or IPv6, in the order Kubernetes writes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Family {
     /// `IPv4`
     #[serde(rename = "IPv4")]

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Family, ObjectRef};
 
 /// How bad a [`Problem`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Works, but not as somebody may expect.
@@ -17,7 +18,7 @@ pub enum Severity {
 }
 
 /// Something that a person must mend: which object, which field, what is wrong, what to do.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The object.
     pub object: ObjectRef,
@@ -52,7 +53,7 @@ impl std::fmt::Display for Problem {
 }
 
 /// Everything that a node knows of itself, served at `/state.json`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeState {
     /// Name of the node.
@@ -76,7 +77,7 @@ pub struct NodeState {
 }
 
 /// State of the source.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SourceState {
     /// `kubernetes` or `manifests`.
@@ -86,7 +87,7 @@ pub struct SourceState {
 }
 
 /// One BGP session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionState {
     /// Name of the `BGPPeer`.
@@ -116,7 +117,7 @@ pub struct SessionState {
 }
 
 /// One Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceState {
     /// `namespace/name`.
@@ -134,7 +135,7 @@ pub struct ServiceState {
 }
 
 /// One prefix in the Adj-RIB-Out of a peer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteState {
     /// The prefix.
@@ -152,7 +153,7 @@ pub struct RouteState {
 }
 
 /// A Service that this node does not announce (to one peer, or at all).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WithheldState {
     /// `namespace/name`.

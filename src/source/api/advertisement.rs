@@ -1,0 +1,75 @@
+//! `BGPAdvertisement`: how addresses are announced, and to whom.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ConditionsStatus, rules};
+
+/// How addresses of pools are announced, from which nodes, to which peers.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "ironcast.dev",
+    version = "v1alpha1",
+    kind = "BGPAdvertisement",
+    namespaced,
+    status = "ConditionsStatus",
+    derive = "PartialEq",
+    shortname = "icadv",
+    category = "ironcast",
+    doc = "How addresses of pools are announced, from which nodes, to which peers.",
+    printcolumn(name = "Pools", type_ = "string", json_path = ".spec.ipAddressPools"),
+    printcolumn(name = "Pool Selectors", type_ = "string", json_path = ".spec.ipAddressPoolSelectors", priority = "1"),
+    printcolumn(name = "Peers", type_ = "string", json_path = ".spec.peers"),
+    printcolumn(name = "Communities", type_ = "string", json_path = ".spec.communities"),
+    printcolumn(name = "Local Pref", type_ = "integer", json_path = ".spec.localPref", priority = "1"),
+    printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPAdvertisementSpec {
+    /// Prefix length that IPv4 addresses are announced with; 32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 32))]
+    pub aggregation_length: Option<u8>,
+    /// Prefix length that IPv6 addresses are announced with; 128.
+    #[serde(default, rename = "aggregationLengthV6", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    pub aggregation_length_v6: Option<u8>,
+    /// LOCAL_PREF, told to iBGP peers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295u32))]
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4_294_967_295u32))]
+    pub med: Option<u32>,
+    /// How often our AS stands in the AS path beyond the first time, for eBGP peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 16))]
+    pub as_path_prepend: Option<u8>,
+    /// Communities: `65000:100`, `large:64500:1:2`, a well-known name (no-export) or a name of a `Community` object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)), transform = rules::communities)]
+    pub communities: Vec<String>,
+    /// Pools by name; with `ipAddressPoolSelectors` absent too, all pools.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub ip_address_pools: Vec<String>,
+    /// Pools by label; one selector that fits is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub ip_address_pool_selectors: Vec<LabelSelector>,
+    /// Services by label; one selector that fits is enough, none means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub service_selectors: Vec<LabelSelector>,
+    /// Nodes that announce; one selector that fits is enough, none means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub node_selectors: Vec<LabelSelector>,
+    /// Peers by name; none means all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
+    pub peers: Vec<String>,
+}

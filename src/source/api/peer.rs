@@ -1,0 +1,148 @@
+//! `BGPPeer`: a router that nodes peer with.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{ConditionsStatus, is_false, rules};
+
+/// A router that nodes hold a BGP session with.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "ironcast.dev",
+    version = "v1alpha1",
+    kind = "BGPPeer",
+    namespaced,
+    status = "ConditionsStatus",
+    derive = "PartialEq",
+    shortname = "icpeer",
+    category = "ironcast",
+    doc = "A router that nodes hold a BGP session with.",
+    printcolumn(name = "Address", type_ = "string", json_path = ".spec.peerAddress"),
+    printcolumn(name = "Interface", type_ = "string", json_path = ".spec.interface", priority = "1"),
+    printcolumn(name = "ASN", type_ = "string", json_path = ".spec.peerASN"),
+    printcolumn(name = "Dynamic ASN", type_ = "string", json_path = ".spec.dynamicASN", priority = "1"),
+    printcolumn(name = "My ASN", type_ = "string", json_path = ".spec.myASN"),
+    printcolumn(name = "BFD Profile", type_ = "string", json_path = ".spec.bfdProfile"),
+    printcolumn(name = "Multi Hop", type_ = "boolean", json_path = ".spec.ebgpMultiHop", priority = "1"),
+    printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::peer()))]
+pub struct BGPPeerSpec {
+    /// Our AS number.
+    #[serde(rename = "myASN")]
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub my_asn: u32,
+    /// Another AS number of ours, shown to this peer only.
+    #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub local_asn: Option<u32>,
+    /// The peer's AS number. Either this or `dynamicASN`.
+    #[serde(default, rename = "peerASN", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4_294_967_295u32))]
+    pub peer_asn: Option<u32>,
+    /// Take whatever AS number the peer shows: `internal` the same as ours, `external` any other.
+    #[serde(default, rename = "dynamicASN", skip_serializing_if = "Option::is_none")]
+    pub dynamic_asn: Option<DynamicAsn>,
+    /// The peer's address. A link-local one (fe80::/10) needs `interface` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 45))]
+    pub peer_address: Option<String>,
+    /// Peer with whichever router answers on this interface over IPv6 link-local (unnumbered).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[^/\s]+$"))]
+    pub interface: Option<String>,
+    /// The peer's TCP port; 179.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub peer_port: Option<u16>,
+    /// The address to dial from, of the peer's family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 45))]
+    pub source_address: Option<String>,
+    /// Our BGP identifier towards this peer, written like an IPv4 address; the node's where absent.
+    #[serde(default, rename = "routerID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 7, max = 15))]
+    pub router_id: Option<String>,
+    /// The VRF device that the session runs in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 15), regex(pattern = r"^[^/\s]+$"))]
+    pub vrf: Option<String>,
+    /// Silence after which the peer is given up: "0s" (never) or at least "3s"; "90s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
+    pub hold_time: Option<String>,
+    /// Time between keepalives, at most a third of what is negotiated is used; a third of `holdTime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
+    pub keepalive_time: Option<String>,
+    /// Time between attempts to connect, "1s" to "65535s".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
+    pub connect_time: Option<String>,
+    /// True: the eBGP peer is not on a network of ours.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ebgp_multi_hop: bool,
+    /// How many hops away the peer may be with `ebgpMultiHop`; 255.
+    #[serde(default, rename = "ebgpMultiHopTTL", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 255))]
+    pub ebgp_multi_hop_ttl: Option<u8>,
+    /// Hops for TTL security (GTSM, RFC 5082): 1 for a peer on a network of ours. The router must have it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<u8>,
+    /// True: listen for the peer and never dial.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub passive: bool,
+    /// TCP MD5 key (RFC 2385) in clear text; `passwordSecret` is better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 80))]
+    pub password: Option<String>,
+    /// A Secret of type kubernetes.io/basic-auth whose key `password` is the TCP MD5 key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret: Option<SecretReference>,
+    /// Nodes that hold a session with this peer; one selector that fits is enough, none means all nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub node_selectors: Vec<LabelSelector>,
+    /// A `BFDProfile` by name; absent means no BFD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub bfd_profile: Option<String>,
+    /// True: offer graceful restart (RFC 4724), so that the router keeps the routes while the daemon restarts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub enable_graceful_restart: bool,
+    /// True: IPv4 and IPv6 routes over this one session, whatever its own family.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dual_stack_address_family: bool,
+    /// At most so many prefixes are announced to this peer; a Service that would exceed it is withheld, instead
+    /// of the router ending the session for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub prefix_budget: Option<u32>,
+}
+
+/// `dynamicASN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DynamicAsn {
+    /// The peer's AS is ours (iBGP).
+    Internal,
+    /// The peer's AS is any other (eBGP).
+    External,
+}
+
+/// A Secret by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretReference {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its namespace; the peer's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+}

@@ -1,0 +1,93 @@
+//! `IPAddressPool`: addresses that Services may get.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{is_false, rules, yes};
+
+/// Addresses that Services may get, and which Services may.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "ironcast.dev",
+    version = "v1alpha1",
+    kind = "IPAddressPool",
+    namespaced,
+    status = "IPAddressPoolStatus",
+    derive = "PartialEq",
+    shortname = "icpool",
+    category = "ironcast",
+    doc = "Addresses that LoadBalancer Services may get.",
+    printcolumn(name = "Auto Assign", type_ = "boolean", json_path = ".spec.autoAssign"),
+    printcolumn(name = "Avoid Buggy IPs", type_ = "boolean", json_path = ".spec.avoidBuggyIPs"),
+    printcolumn(name = "Addresses", type_ = "string", json_path = ".spec.addresses"),
+    printcolumn(name = "IPv4 Used", type_ = "integer", json_path = ".status.assignedIPv4"),
+    printcolumn(name = "IPv4 Free", type_ = "integer", json_path = ".status.availableIPv4"),
+    printcolumn(name = "IPv6 Used", type_ = "integer", json_path = ".status.assignedIPv6"),
+    printcolumn(name = "IPv6 Free", type_ = "integer", json_path = ".status.availableIPv6", priority = "1"),
+    printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolSpec {
+    /// CIDRs (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20), IPv4 and IPv6. All addresses are used.
+    #[schemars(length(min = 1, max = 256), inner(length(max = 96)), transform = rules::address_ranges)]
+    pub addresses: Vec<String>,
+    /// False: addresses are given out only to Services that ask for one of them or for the pool.
+    #[serde(default = "yes")]
+    pub auto_assign: bool,
+    /// True: IPv4 addresses that end in .0 and .255 are not given out, because some old equipment drops them.
+    #[serde(default, rename = "avoidBuggyIPs")]
+    pub avoid_buggy_ips: bool,
+    /// Who may take addresses from the pool; absent means everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_allocation: Option<ServiceAllocation>,
+    /// True: nothing new is given out; addresses in use stay until their Services go.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub disabled: bool,
+}
+
+/// Who may take addresses from a pool. A Service must fit `namespaces` or `namespaceSelectors`, where there
+/// are any, and one of `serviceSelectors`, where there are any.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceAllocation {
+    /// Among pools that fit, the smallest number is tried first; 0 and absent come last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub priority: Option<i64>,
+    /// Namespaces by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    pub namespaces: Vec<String>,
+    /// Namespaces by label; one selector that fits is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Services by label; one selector that fits is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub service_selectors: Vec<LabelSelector>,
+}
+
+/// Use of the pool. Written by the leader.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPAddressPoolStatus {
+    /// IPv4 addresses given out.
+    #[serde(default, rename = "assignedIPv4")]
+    pub assigned_ipv4: i64,
+    /// IPv6 addresses given out.
+    #[serde(default, rename = "assignedIPv6")]
+    pub assigned_ipv6: i64,
+    /// IPv4 addresses left.
+    #[serde(default, rename = "availableIPv4")]
+    pub available_ipv4: i64,
+    /// IPv6 addresses left, at most 9223372036854775807.
+    #[serde(default, rename = "availableIPv6")]
+    pub available_ipv6: i64,
+    /// `Valid` is False for a pool that was refused, with the reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,24 @@
+use std::{fs, path::Path};
+
+use super::*;
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/crds")
+}
+
+/// `UPDATE_CRDS=1 cargo test -p ironcast crds` writes them anew.
+#[test]
+fn crds_in_deploy_are_those_of_the_types() {
+    for crd in crds() {
+        let path = folder().join(format!("{}_{}.yaml", GROUP, crd.spec.names.plural));
+        let yaml = crds::yaml(&crd);
+        if std::env::var_os("UPDATE_CRDS").is_some() {
+            fs::create_dir_all(folder()).expect("folder");
+            fs::write(&path, &yaml).expect("written");
+        }
+        let stored = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(stored, yaml, "{} is out of date: UPDATE_CRDS=1 cargo test crds", path.display());
+    }
+    let files = fs::read_dir(folder()).expect("folder").count();
+    assert_eq!(files, crds().len(), "deploy/crds holds a file of no kind");
+}
