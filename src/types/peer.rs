@@ -7,7 +7,7 @@ use ironcast_bgp::{
     speaker::{Md5Key, PeerAs},
 };
 
-use super::Labels;
+use super::{Family, Labels, family_of};
 
 /// A Kubernetes label selector: all requirements hold. Empty selects everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -105,6 +105,14 @@ pub struct Peer {
     pub dual_stack: bool,
     /// `prefixBudget`: at most so many prefixes are announced.
     pub prefix_budget: Option<u32>,
+}
+
+impl Peer {
+    /// Families that its session carries: both with `dualStackAddressFamily` and on unnumbered sessions, else
+    /// the one of its address.
+    pub fn carries(&self, family: Family) -> bool {
+        self.dual_stack || self.address.is_none_or(|address| family_of(address) == family)
+    }
 }
 
 /// `BGPAdvertisement`, parsed, its communities resolved.

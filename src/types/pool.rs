@@ -63,6 +63,12 @@ impl AddressRange {
         false
     }
 
+    /// The address that stands `n` places after the first, if the range reaches so far.
+    pub fn nth(&self, n: u128) -> Option<IpAddr> {
+        let number = number(self.first).checked_add(n).filter(|number| *number <= self::number(self.last))?;
+        Some(address(self.family(), number))
+    }
+
     /// Every address in order.
     pub fn iter(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let (family, first, last) = (self.family(), number(self.first), number(self.last));
@@ -149,6 +155,8 @@ mod tests {
         assert_eq!(cidr, range);
         assert_eq!(cidr.len(), 4);
         assert_eq!(cidr.iter().count(), 4);
+        assert_eq!(cidr.nth(3), Some(cidr.last()));
+        assert_eq!(cidr.nth(4), None);
         assert!("192.0.2.9-192.0.2.3".parse::<AddressRange>().is_err());
         assert!("192.0.2.9-2001:db8::1".parse::<AddressRange>().is_err());
         assert!("192.0.2.0/33".parse::<AddressRange>().is_err());
