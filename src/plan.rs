@@ -4,6 +4,20 @@
 //!  Snapshot ─▶ allocate (addresses, stable) ─▶ eligibility (Announce | Withhold(reason)) ─▶ routes per peer ─▶ Desired
 //! ```
 
+mod allocate;
+mod eligibility;
+mod fill;
+mod ledger;
+mod pools;
+mod problems;
+mod routes;
+mod words;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -12,7 +26,9 @@ use std::{
 
 use ironcast_bgp::rib::Route;
 
-use crate::types::{Peer, Problem, ServiceKey, Snapshot};
+use crate::types::{Peer, Problem, Service, ServiceKey, Snapshot};
+
+pub use words::{GaveUp, PendingReason, Withhold};
 
 /// What does not come from the cluster: who we are and how the operator started us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +48,18 @@ pub struct Settings {
 /// What this node wants to be so.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
-    /// For every Service of ours: its addresses as they should be. Only the leader acts on it.
+    /// For every Service of ours: its addresses as they should be, the same on every node. Only the leader acts on it.
     pub allocations: BTreeMap<ServiceKey, Allocated>,
-    /// Sessions of this node by peer name.
+    /// Recorded addresses that a Service must give back, and why; whether it gets others stands in `allocations`.
+    pub given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
+    /// Peers of this node by name. One whose `missing_secret` is set gets no new session yet.
     pub peers: BTreeMap<String, Peer>,
     /// What each peer is told; peers that are told the same share one `Arc`.
     pub exports: BTreeMap<String, Arc<[Route]>>,
     /// Which Services stand behind a prefix.
     pub behind: BTreeMap<ipnet::IpNet, BTreeSet<ServiceKey>>,
-    /// Addresses that this node answers for (announced by it, or ready to be).
+    /// Recorded addresses whose packets this node can serve, announced or not: a node that drains withdraws its
+    /// routes and still answers what is under way.
     pub addresses: BTreeSet<IpAddr>,
     /// What is not announced, and why.
     pub withheld: Vec<Withheld>,
@@ -55,7 +74,7 @@ pub enum Allocated {
     Addresses {
         /// The addresses.
         addresses: Vec<IpAddr>,
-        /// The pool that they are of.
+        /// The pool of the first one. A dual-stack Service may have its second address from another pool.
         pool: String,
     },
     /// It must wait.
@@ -69,21 +88,6 @@ pub enum Allocated {
     Released,
 }
 
-/// Why a Service has no address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PendingReason {
-    /// Every pool that it may use is full.
-    PoolExhausted,
-    /// There is no pool that it may use.
-    NoPool,
-    /// The address asked for is in no pool that it may use.
-    AddressOutsidePools,
-    /// The address asked for is taken, and may not be shared.
-    AddressTaken,
-    /// The request contradicts itself or the Service (family, number of addresses, unknown pool).
-    InvalidRequest,
-}
-
 /// A Service that this node does not announce.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Withheld {
@@ -95,36 +99,31 @@ pub struct Withheld {
     pub reason: Withhold,
 }
 
-/// Why not. The words are those that people grep for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Withhold {
-    /// `addressPending`
-    AddressPending,
-    /// `noEndpoints`
-    NoEndpoints,
-    /// `noLocalEndpoints`
-    NoLocalEndpoints,
-    /// `nodeLabeledExcludeBalancers`
-    NodeLabeledExcludeBalancers,
-    /// `nodeNetworkUnavailable`
-    NodeNetworkUnavailable,
-    /// `nodeNotReady`
-    NodeNotReady,
-    /// `noMatchingAdvertisement`
-    NoMatchingAdvertisement,
-    /// `conflictingAdvertisements`
-    ConflictingAdvertisements,
-    /// `prefixBudget`
-    PrefixBudget,
-    /// `datapathNotReady`
-    DatapathNotReady,
-    /// `draining`
-    Draining,
-}
-
 /// What should be, given what is known. Pure and total: the same snapshot and settings give the same answer,
 /// and a bad object costs that object alone.
 pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
-    let _ = (snapshot, settings);
-    Desired::default()
+    let pools = pools::Pools::new(snapshot);
+    let services = by_age(snapshot);
+    let book = allocate::allocate(snapshot, settings, &pools, &services);
+    let here = eligibility::judge(snapshot, settings, &book.granted);
+    let peers = routes::peers_of_node(snapshot, settings);
+    let routes = routes::export(snapshot, settings, &pools, &peers, &here.announce);
+    let withheld: BTreeSet<Withheld> = here.withheld.into_iter().chain(routes.withheld).collect();
+    Desired {
+        allocations: book.outcome,
+        given_up: book.given_up,
+        exports: routes.exports,
+        behind: routes.behind,
+        addresses: here.addresses,
+        withheld: withheld.into_iter().collect(),
+        problems: problems::problems(snapshot, settings, &peers),
+        peers: peers.into_iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
+    }
+}
+
+/// Oldest first, then by name: the order in which Services choose.
+fn by_age(snapshot: &Snapshot) -> Vec<&Service> {
+    let mut services: Vec<&Service> = snapshot.services.values().map(|service| &**service).collect();
+    services.sort_by_key(|service| service.created); // stable: equal ages stay in the order of names
+    services
 }

@@ -1,0 +1,42 @@
+//! Problems that only the whole shows, beside those that the source found in single objects.
+
+use super::{Settings, eligibility::EXCLUDE_LABEL};
+use crate::types::{ObjectRef, Peer, Problem, Severity, Snapshot};
+
+/// The snapshot's problems and ours, sorted.
+pub(super) fn problems(snapshot: &Snapshot, settings: &Settings, peers: &[&Peer]) -> Vec<Problem> {
+    let mut problems = snapshot.problems.clone();
+    problems.extend(everybody_excluded(snapshot, settings));
+    problems.extend(peers.iter().filter_map(|peer| missing_secret(snapshot, peer)));
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+fn everybody_excluded(snapshot: &Snapshot, settings: &Settings) -> Option<Problem> {
+    let mut nodes = snapshot.nodes.values();
+    let excluded = !snapshot.nodes.is_empty() && nodes.all(|node| node.labels.contains_key(EXCLUDE_LABEL));
+    (excluded && !settings.ignore_exclude_label).then(|| Problem {
+        object: ObjectRef::new("Node", "", &settings.node),
+        field: "metadata.labels".into(),
+        message: format!("every node has the label {EXCLUDE_LABEL}, so no node announces anything"),
+        hint: "remove the label from the nodes that should announce, or start with --ignore-exclude-label".into(),
+        severity: Severity::Warning,
+        file: None,
+    })
+}
+
+fn missing_secret(snapshot: &Snapshot, peer: &Peer) -> Option<Problem> {
+    let secret = peer.missing_secret.as_ref()?;
+    let object = ObjectRef::new("BGPPeer", "", &peer.name);
+    let is_same = |problem: &&Problem| problem.object.kind == object.kind && problem.object.name == object.name;
+    let known = snapshot.problems.iter().filter(is_same).any(|problem| problem.field.starts_with("spec.password"));
+    (!known).then(|| Problem {
+        object,
+        field: "spec.passwordSecret".into(),
+        message: format!("the Secret {secret:?} is not there or has no password; the session waits for it"),
+        hint: "create it with type kubernetes.io/basic-auth and the key password".into(),
+        severity: Severity::Error,
+        file: None,
+    })
+}

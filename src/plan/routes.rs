@@ -1,0 +1,296 @@
+//! What each peer is told: prefixes and attributes out of Services and advertisements.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use ironcast_bgp::rib::{Attributes, Route};
+
+use super::{Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, pools::Pools};
+use crate::types::{Advertisement, Family, Labels, Peer, Selector, Service, ServiceKey, Snapshot};
+
+/// What this node tells whom.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) exports: BTreeMap<String, Arc<[Route]>>,
+    pub(super) behind: BTreeMap<IpNet, BTreeSet<ServiceKey>>,
+    pub(super) withheld: Vec<Withheld>,
+}
+
+/// One Service's part in one prefix by one advertisement. Sorts by prefix, then age of the Service.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    prefix: IpNet,
+    /// Position among the candidates: their age.
+    candidate: usize,
+    advertisement: usize,
+}
+
+/// Everything that decides what a peer is told. Peers of equal audience are told the same.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Audience {
+    advertisements: BTreeSet<usize>,
+    ipv4: bool,
+    ipv6: bool,
+    budget: Option<u32>,
+}
+
+/// A prefix that an audience is told, unless the budget ends before it.
+struct Told {
+    route: Route,
+    /// The claims behind it, as a part of the sorted claims.
+    claims: std::ops::Range<usize>,
+}
+
+/// Peers that this node has sessions with.
+pub(super) fn peers_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Vec<&'a Peer> {
+    let none = Labels::new();
+    let labels = labels_of_node(snapshot, settings).unwrap_or(&none);
+    snapshot.peers.values().filter(|peer| any_matches(&peer.node_selectors, labels)).collect()
+}
+
+fn labels_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Option<&'a Labels> {
+    snapshot.nodes.get(&settings.node).map(|node| &node.labels)
+}
+
+/// Any selector is enough, none selects all.
+fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
+    selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
+}
+
+/// The routes for every peer of this node.
+pub(super) fn export(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    pools: &Pools<'_>,
+    peers: &[&Peer],
+    candidates: &[Candidate<'_>],
+) -> Routes {
+    let none = Labels::new();
+    let labels = labels_of_node(snapshot, settings).unwrap_or(&none);
+    let advertisements: Vec<&Advertisement> =
+        snapshot.advertisements.values().filter(|a| any_matches(&a.node_selectors, labels)).collect();
+    let mut routes = Routes::default();
+    let claims = claims(&advertisements, pools, candidates, &mut routes);
+    let mut audiences: BTreeMap<Audience, Vec<&Peer>> = BTreeMap::new();
+    for peer in peers {
+        audiences.entry(audience(peer, &advertisements)).or_default().push(peer);
+    }
+    let mut told = vec![false; candidates.len()];
+    let mut mint = Mint { advertisements: &advertisements, sets: HashMap::new(), minted: HashMap::new() };
+    for (audience, peers) in &audiences {
+        let speech = Speech { claims: &claims, candidates, audience, peers };
+        speech.compose(&mut mint, &mut routes, &mut told);
+    }
+    let claimed: BTreeSet<usize> = claims.iter().map(|claim| claim.candidate).collect();
+    for candidate in claimed.into_iter().filter(|candidate| !told[*candidate]) {
+        routes.withhold(candidates[candidate].service, None, Withhold::NoPeer);
+    }
+    routes
+}
+
+impl Routes {
+    fn withhold(&mut self, service: &Service, peer: Option<&Peer>, reason: Withhold) {
+        let peer = peer.map(|peer| peer.name.clone());
+        self.withheld.push(Withheld { service: service.key.clone(), peer, reason });
+    }
+}
+
+fn claims(
+    advertisements: &[&Advertisement],
+    pools: &Pools<'_>,
+    candidates: &[Candidate<'_>],
+    routes: &mut Routes,
+) -> Vec<Claim> {
+    let mut of_pool: HashMap<_, Vec<usize>> = HashMap::new();
+    let mut claims = Vec::with_capacity(candidates.len());
+    for (candidate, Candidate { service, addresses }) in candidates.iter().enumerate() {
+        let before = claims.len();
+        for grant in addresses {
+            let selecting = of_pool.entry(grant.pool).or_insert_with(|| {
+                (0..advertisements.len()).filter(|i| selects_pool(advertisements[*i], grant, pools)).collect()
+            });
+            let selecting = selecting.iter().copied();
+            claims.extend(
+                selecting.filter(|i| any_matches(&advertisements[*i].service_selectors, &service.labels)).map(
+                    |advertisement| {
+                        let prefix = aggregate(grant.address, advertisements[advertisement]);
+                        Claim { prefix, candidate, advertisement }
+                    },
+                ),
+            );
+        }
+        if claims.len() == before {
+            routes.withhold(service, None, Withhold::NoMatchingAdvertisement);
+        }
+    }
+    claims.sort_unstable();
+    claims
+}
+
+/// Of a pool whose object could not be read only the name is known.
+fn selects_pool(advertisement: &Advertisement, grant: &Grant, pools: &Pools<'_>) -> bool {
+    if advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty() {
+        return true;
+    }
+    let Some(pool) = grant.pool else {
+        return pools.refused().iter().any(|name| advertisement.pools.contains(*name));
+    };
+    let pool = pools.pool(pool);
+    advertisement.pools.contains(&pool.name)
+        || advertisement.pool_selectors.iter().any(|selector| selector.matches(&pool.labels))
+}
+
+fn aggregate(address: IpAddr, advertisement: &Advertisement) -> IpNet {
+    let length = match address {
+        IpAddr::V4(_) => advertisement.aggregation_length,
+        IpAddr::V6(_) => advertisement.aggregation_length_v6,
+    };
+    IpNet::new(address, length).map_or(IpNet::from(address), |net| net.trunc())
+}
+
+fn audience(peer: &Peer, advertisements: &[&Advertisement]) -> Audience {
+    let to_peer = |i: &usize| advertisements[*i].peers.is_empty() || advertisements[*i].peers.contains(&peer.name);
+    Audience {
+        advertisements: (0..advertisements.len()).filter(to_peer).collect(),
+        ipv4: peer.carries(Family::Ipv4),
+        ipv6: peer.carries(Family::Ipv6),
+        budget: peer.prefix_budget,
+    }
+}
+
+impl Audience {
+    fn hears(&self, claim: &Claim) -> bool {
+        let carried = match claim.prefix {
+            IpNet::V4(_) => self.ipv4,
+            IpNet::V6(_) => self.ipv6,
+        };
+        carried && self.advertisements.contains(&claim.advertisement)
+    }
+}
+
+/// What one audience is told.
+struct Speech<'s, 'a> {
+    claims: &'s [Claim],
+    candidates: &'s [Candidate<'a>],
+    audience: &'s Audience,
+    peers: &'s [&'s Peer],
+}
+
+impl Speech<'_, '_> {
+    fn compose(&self, mint: &mut Mint<'_>, routes: &mut Routes, told: &mut [bool]) {
+        let mut said = self.prefixes(mint, routes, told);
+        self.keep_to_budget(&mut said, routes);
+        for Told { route, claims } in &said {
+            let services = self.heard(claims.clone()).map(|claim| self.candidates[claim.candidate].service.key.clone());
+            routes.behind.entry(route.prefix).or_default().extend(services);
+        }
+        let list: Vec<Route> = said.into_iter().map(|told| told.route).collect();
+        let known = routes.exports.values().find(|export| export[..] == list[..]).cloned();
+        let list: Arc<[Route]> = known.unwrap_or_else(|| list.into());
+        for peer in self.peers {
+            routes.exports.insert(peer.name.clone(), Arc::clone(&list));
+        }
+    }
+
+    fn heard(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = &Claim> {
+        self.claims[range].iter().filter(|claim| self.audience.hears(claim))
+    }
+
+    /// Every prefix that the audience hears of, in order; without those that advertisements contradict on.
+    fn prefixes(&self, mint: &mut Mint<'_>, routes: &mut Routes, told: &mut [bool]) -> Vec<Told> {
+        let mut said = Vec::new();
+        let mut start = 0;
+        for chunk in self.claims.chunk_by(|a, b| a.prefix == b.prefix) {
+            let claims = start..start + chunk.len();
+            start = claims.end;
+            let advertisements: BTreeSet<usize> = self.heard(claims.clone()).map(|claim| claim.advertisement).collect();
+            if advertisements.is_empty() {
+                continue;
+            }
+            self.heard(claims.clone()).for_each(|claim| told[claim.candidate] = true);
+            match mint.attributes(advertisements) {
+                Some(attributes) => said.push(Told { route: Route { prefix: chunk[0].prefix, attributes }, claims }),
+                None => self.withhold(claims, Withhold::ConflictingAdvertisements, routes),
+            }
+        }
+        said
+    }
+
+    /// The prefixes of the oldest Services stay, so that a new Service never takes an old one's place.
+    fn keep_to_budget(&self, said: &mut Vec<Told>, routes: &mut Routes) {
+        let budget = self.audience.budget.map_or(usize::MAX, |budget| usize::try_from(budget).unwrap_or(usize::MAX));
+        if said.len() <= budget {
+            return;
+        }
+        let oldest = |told: &Told| self.heard(told.claims.clone()).map(|claim| claim.candidate).min();
+        said.sort_by_cached_key(|told| (oldest(told), told.route.prefix));
+        for told in said.drain(budget..) {
+            self.withhold(told.claims, Withhold::PrefixBudget, routes);
+        }
+        said.sort_by_key(|told| told.route.prefix);
+    }
+
+    fn withhold(&self, claims: std::ops::Range<usize>, reason: Withhold, routes: &mut Routes) {
+        for claim in self.heard(claims) {
+            for peer in self.peers {
+                routes.withhold(self.candidates[claim.candidate].service, Some(peer), reason);
+            }
+        }
+    }
+}
+
+/// Makes attributes; equal ones are one `Arc`.
+struct Mint<'a> {
+    advertisements: &'a [&'a Advertisement],
+    sets: HashMap<BTreeSet<usize>, Option<Arc<Attributes>>>,
+    minted: HashMap<Attributes, Arc<Attributes>>,
+}
+
+impl Mint<'_> {
+    /// What the advertisements together say; `None` where they contradict.
+    fn attributes(&mut self, set: BTreeSet<usize>) -> Option<Arc<Attributes>> {
+        if let Some(known) = self.sets.get(&set) {
+            return known.clone();
+        }
+        let attributes = unite(set.iter().map(|i| self.advertisements[*i]));
+        let attributes = attributes.map(|attributes| {
+            let shared = self.minted.entry(attributes);
+            let shared = shared.or_insert_with_key(|attributes| Arc::new(attributes.clone()));
+            Arc::clone(shared)
+        });
+        self.sets.insert(set, attributes.clone());
+        attributes
+    }
+}
+
+/// Communities unite; of local preference, MED and prepends there may be one value, and who has none agrees.
+fn unite<'a>(advertisements: impl Iterator<Item = &'a Advertisement> + Clone) -> Option<Attributes> {
+    let communities: BTreeSet<_> = advertisements.clone().flat_map(|a| a.communities.iter().copied()).collect();
+    let large: BTreeSet<_> = advertisements.clone().flat_map(|a| a.large_communities.iter().copied()).collect();
+    let prepend = advertisements.clone().map(|a| (a.prepend != 0).then_some(a.prepend));
+    Some(Attributes {
+        prepend: agreed(prepend)?.unwrap_or(0),
+        med: agreed(advertisements.clone().map(|a| a.med))?,
+        local_pref: agreed(advertisements.map(|a| a.local_pref))?,
+        communities: communities.into_iter().collect(),
+        large_communities: large.into_iter().collect(),
+        ..Attributes::default()
+    })
+}
+
+/// The one value among those given, `Some(None)` if there is none, `None` if there are several.
+fn agreed<T: PartialEq>(values: impl Iterator<Item = Option<T>>) -> Option<Option<T>> {
+    let mut agreed = None;
+    for value in values.flatten() {
+        match &agreed {
+            None => agreed = Some(value),
+            Some(first) if *first == value => {}
+            Some(_) => return None,
+        }
+    }
+    Some(agreed)
+}

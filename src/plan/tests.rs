@@ -1,0 +1,4 @@
+//! One Service, one rule.
+
+mod allocation;
+mod announcing;
