@@ -1,1 +1,213 @@
-//! Guarded watches on the API server.
+//! The world as an API server shows it: one guarded watch per kind feeds the index, and every change that
+//! matters gives a new snapshot.
+//!
+//! | kind | what is watched |
+//! |---|---|
+//! | Service | those of type LoadBalancer, chosen by the server |
+//! | EndpointSlice | those of Services that are not headless |
+//! | Node, Namespace | all |
+//! | our resources | those of the daemon's namespace; an absent CRD counts as none and is asked for again |
+//! | Secret | those that peers name, each by its name |
+//!
+//! The task that runs [`run`] owns the index. While the API server is away the last snapshot stands. Cancelling
+//! ends every watch.
+
+pub(crate) mod backoff;
+mod decode;
+mod secrets;
+mod watch;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use kube::Client;
+use tokio::{
+    sync::{mpsc, watch::Sender},
+    task::{JoinError, JoinSet},
+    time::{Instant, timeout_at},
+};
+use tracing::{debug, info};
+
+use self::{
+    decode::decode,
+    secrets::Secrets,
+    watch::{Event, Target, Watch},
+};
+use super::{
+    api,
+    index::{Index, Kind, ObjectKey},
+};
+use crate::types::Snapshot;
+
+/// Changes within this time become one snapshot …
+const SETTLE: Duration = Duration::from_millis(5);
+/// … but no change waits longer than this.
+const LATEST: Duration = Duration::from_millis(50);
+/// Events between the watches and the index; a full queue slows the watches down, which costs nothing but time.
+const QUEUE: usize = 256;
+
+/// A watch ended, which only a fault of this program does.
+#[derive(Debug, thiserror::Error)]
+#[error("a watch of the API server ended")]
+pub struct WatchEnded(#[source] Option<JoinError>);
+
+/// Which watch an event is of.
+#[derive(Debug, Clone)]
+enum Origin {
+    Kind(Kind),
+    Secret(Arc<str>),
+}
+
+/// Watches until cancelled. Our resources and Secrets are read from `namespace`. `snapshots` is `None` until the
+/// first complete list of every kind has arrived, and is only told what differs.
+///
+/// # Errors
+/// A watch ended, though none should.
+pub async fn run(
+    client: Client,
+    namespace: &str,
+    snapshots: Sender<Option<Arc<Snapshot>>>,
+) -> Result<Infallible, WatchEnded> {
+    let (out, mut events) = mpsc::channel(QUEUE);
+    let mut watches = JoinSet::new();
+    let kinds = || Kind::ALL.into_iter().filter(|kind| *kind != Kind::Secret);
+    for kind in kinds() {
+        let watch = Watch::new(client.clone(), target(kind, namespace), Origin::Kind(kind), out.clone());
+        watches.spawn(watch.run());
+    }
+    let mut feed = Feed { index: Index::new(kinds()), secrets: Secrets::new(client, namespace, out), complete: false };
+    loop {
+        tokio::select! {
+            Some((origin, event)) = events.recv() => feed.take(origin, event),
+            ended = watches.join_next() => return Err(WatchEnded(ended.and_then(Result::err))),
+            () = feed.secrets.ended() => return Err(WatchEnded(None)),
+        }
+        let latest = Instant::now() + LATEST;
+        while let Ok(Some((origin, event))) = timeout_at(latest.min(Instant::now() + SETTLE), events.recv()).await {
+            feed.take(origin, event);
+            if Instant::now() >= latest {
+                break;
+            }
+        }
+        feed.publish(&snapshots);
+    }
+}
+
+fn target(kind: Kind, namespace: &str) -> Target {
+    let core = |plural: &str| format!("/api/v1/{plural}");
+    let ours = |plural: &str| format!("/apis/{}/{}/namespaces/{namespace}/{plural}", api::GROUP, api::VERSION);
+    let (path, fields, labels) = match kind {
+        Kind::Service => (core("services"), Some("spec.type=LoadBalancer"), None),
+        Kind::EndpointSlice => (
+            "/apis/discovery.k8s.io/v1/endpointslices".to_owned(),
+            None,
+            Some("kubernetes.io/service-name,!service.kubernetes.io/headless"),
+        ),
+        Kind::Node => (core("nodes"), None, None),
+        Kind::Namespace => (core("namespaces"), None, None),
+        Kind::Secret => (core(&format!("namespaces/{namespace}/secrets")), None, None),
+        Kind::IPAddressPool => (ours("ipaddresspools"), None, None),
+        Kind::BGPPeer => (ours("bgppeers"), None, None),
+        Kind::BGPAdvertisement => (ours("bgpadvertisements"), None, None),
+        Kind::BFDProfile => (ours("bfdprofiles"), None, None),
+        Kind::Community => (ours("communities"), None, None),
+    };
+    Target { path, fields: fields.map(Into::into), labels: labels.map(Into::into) }
+}
+
+/// The index and what feeds it.
+struct Feed {
+    index: Index,
+    secrets: Secrets,
+    /// The first complete snapshot has been published.
+    complete: bool,
+}
+
+impl Feed {
+    fn take(&mut self, origin: Origin, event: Event) {
+        match origin {
+            Origin::Kind(kind) => self.take_kind(kind, event),
+            Origin::Secret(name) => self.take_secret(&name, event),
+        }
+    }
+
+    fn take_kind(&mut self, kind: Kind, event: Event) {
+        match event {
+            Event::Restart => {
+                self.secrets.list_begins(kind);
+                self.index.list_begins(kind);
+            }
+            Event::Listed(value) | Event::Applied(value) => self.apply(kind, value),
+            Event::Deleted(value) => {
+                if let Some(key) = decode::key(&value) {
+                    self.secrets.forget(kind, &key);
+                    self.index.delete(kind, &key);
+                }
+            }
+            Event::Complete => self.list_ends(kind),
+            Event::Absent => {
+                info!(%kind, "not served by the API server; install the CRDs (ironcast crds) to use it");
+                self.secrets.list_begins(kind);
+                self.index.list_begins(kind);
+                self.list_ends(kind);
+            }
+        }
+    }
+
+    fn list_ends(&mut self, kind: Kind) {
+        self.index.list_ends(kind);
+        self.secrets.list_ends(kind);
+        debug!(%kind, awaited = ?self.index.awaited().collect::<Vec<_>>(), "list complete");
+    }
+
+    fn apply(&mut self, kind: Kind, value: serde_json::Value) {
+        let Some(key) = decode::key(&value) else { return };
+        match decode(kind, value) {
+            Ok(object) => {
+                self.secrets.observe(&object);
+                self.index.apply(&object);
+            }
+            Err(reason) => {
+                self.secrets.keep(kind, &key);
+                let problem = decode::problem(kind, &key, &reason);
+                self.index.reject(kind, key, problem);
+            }
+        }
+    }
+
+    /// A Secret is watched by itself: its list holds one object or none.
+    fn take_secret(&mut self, name: &Arc<str>, event: Event) {
+        let key = self.secrets.key(name);
+        match event {
+            _ if !self.secrets.watches(name) => {}
+            Event::Restart => self.secrets.listed(name, false),
+            Event::Listed(value) => {
+                self.secrets.listed(name, true);
+                self.apply(Kind::Secret, value);
+            }
+            Event::Applied(value) => self.apply(Kind::Secret, value),
+            Event::Complete if self.secrets.was_listed(name) => {}
+            Event::Complete | Event::Deleted(_) | Event::Absent => self.index.delete(Kind::Secret, &key),
+        }
+    }
+
+    fn publish(&mut self, snapshots: &Sender<Option<Arc<Snapshot>>>) {
+        for gone in self.secrets.settle() {
+            self.index.delete(Kind::Secret, &ObjectKey::new(self.secrets.namespace(), &*gone));
+        }
+        let Some(snapshot) = self.index.snapshot() else { return };
+        if !std::mem::replace(&mut self.complete, true) {
+            info!(
+                services = snapshot.services.len(),
+                nodes = snapshot.nodes.len(),
+                "the first complete list has arrived"
+            );
+        }
+        snapshots.send_if_modified(|current| {
+            let differs = current.as_deref() != Some(&snapshot);
+            if differs {
+                *current = Some(Arc::new(snapshot));
+            }
+            differs
+        });
+    }
+}

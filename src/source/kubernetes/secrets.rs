@@ -1,0 +1,138 @@
+//! Secrets that peers name: each is watched by its name, so that the daemon needs no right to list the others.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use kube::Client;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{Event, Origin, Watch, target};
+use crate::source::index::{Kind, Object, ObjectKey};
+
+/// Watches of Secrets, as many as peers ask for.
+pub(super) struct Secrets {
+    client: Client,
+    namespace: String,
+    out: mpsc::Sender<(Origin, Event)>,
+    /// Name of the Secret by the peer that names it.
+    named: BTreeMap<ObjectKey, Arc<str>>,
+    /// Peers that a list under way has not shown yet.
+    unseen: BTreeSet<ObjectKey>,
+    watched: BTreeMap<Arc<str>, Watched>,
+    tasks: JoinSet<()>,
+}
+
+struct Watched {
+    task: tokio::task::AbortHandle,
+    /// The list under way, or the last one, showed the Secret.
+    listed: bool,
+}
+
+impl Secrets {
+    pub(super) fn new(client: Client, namespace: &str, out: mpsc::Sender<(Origin, Event)>) -> Self {
+        Self {
+            client,
+            namespace: namespace.into(),
+            out,
+            named: BTreeMap::new(),
+            unseen: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub(super) fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::new(self.namespace.as_str(), name)
+    }
+
+    pub(super) fn list_begins(&mut self, kind: Kind) {
+        if kind == Kind::BGPPeer {
+            self.unseen = self.named.keys().cloned().collect();
+        }
+    }
+
+    pub(super) fn list_ends(&mut self, kind: Kind) {
+        if kind == Kind::BGPPeer {
+            for key in std::mem::take(&mut self.unseen) {
+                self.named.remove(&key);
+            }
+        }
+    }
+
+    /// Notes which Secret a peer names.
+    pub(super) fn observe(&mut self, object: &Object) {
+        let Object::BGPPeer(peer) = object else { return };
+        let key = object.key();
+        self.unseen.remove(&key);
+        match peer.spec.password_secret.as_ref().map(|secret| secret.name.as_str()) {
+            Some(name) if !name.is_empty() => self.named.insert(key, name.into()),
+            _ => self.named.remove(&key),
+        };
+    }
+
+    /// A peer is there but could not be decoded: what it named stays in use.
+    pub(super) fn keep(&mut self, kind: Kind, key: &ObjectKey) {
+        if kind == Kind::BGPPeer {
+            self.unseen.remove(key);
+        }
+    }
+
+    pub(super) fn forget(&mut self, kind: Kind, key: &ObjectKey) {
+        if kind == Kind::BGPPeer {
+            self.named.remove(key);
+        }
+    }
+
+    /// False for what a watch still said when it was ended.
+    pub(super) fn watches(&self, name: &str) -> bool {
+        self.watched.contains_key(name)
+    }
+
+    pub(super) fn listed(&mut self, name: &str, listed: bool) {
+        if let Some(watched) = self.watched.get_mut(name) {
+            watched.listed = listed;
+        }
+    }
+
+    pub(super) fn was_listed(&self, name: &str) -> bool {
+        self.watched.get(name).is_some_and(|watched| watched.listed)
+    }
+
+    /// Starts the watches that are missing and ends those that nobody needs; the names of the latter.
+    pub(super) fn settle(&mut self) -> Vec<Arc<str>> {
+        let wanted: BTreeSet<&Arc<str>> = self.named.values().collect();
+        let gone: Vec<_> = self.watched.keys().filter(|name| !wanted.contains(name)).cloned().collect();
+        for name in wanted {
+            if !self.watched.contains_key(name) {
+                let mut target = target(Kind::Secret, &self.namespace);
+                target.fields = Some(format!("metadata.name={name}"));
+                let watch = Watch::new(self.client.clone(), target, Origin::Secret(name.clone()), self.out.clone());
+                let task = self.tasks.spawn(watch.run());
+                self.watched.insert(name.clone(), Watched { task, listed: false });
+            }
+        }
+        for name in &gone {
+            if let Some(watched) = self.watched.remove(name) {
+                watched.task.abort();
+            }
+        }
+        gone
+    }
+
+    /// Returns when a watch ended that was not told to.
+    pub(super) async fn ended(&mut self) {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Err(error)) if error.is_cancelled() => {}
+                Some(_) => return,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
