@@ -19,6 +19,7 @@ use ring::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use super::{program::Program, skip, until};
 
@@ -58,7 +59,14 @@ impl Default for Place {
     }
 }
 
+static SHARED: OnceCell<Option<Cluster>> = OnceCell::const_new();
+
 impl Cluster {
+    /// The one that the tests of this program share; each brings its own names.
+    pub async fn shared() -> Option<&'static Self> {
+        SHARED.get_or_init(Self::start).await.as_ref()
+    }
+
     /// Starts one and waits until it is ready. `None`, with a line that says why, where the programs are absent.
     pub async fn start() -> Option<Self> {
         Self::start_at(Place::default()).await

@@ -1,0 +1,5 @@
+//! The daemon's Kubernetes side against a real API server.
+
+mod lease;
+#[path = "../support/mod.rs"]
+mod support;
