@@ -64,6 +64,9 @@ pub struct NodeState {
     pub source: SourceState,
     /// This daemon allocates addresses and writes Service status.
     pub leader: bool,
+    /// The operator drains this node.
+    #[serde(default)]
+    pub draining: bool,
     /// BGP sessions.
     pub sessions: Vec<SessionState>,
     /// LoadBalancer Services and their addresses.
