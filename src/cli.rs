@@ -1,7 +1,12 @@
 //! The command line. Exit codes: 0 fine, 1 an expectation failed or the daemon could not go on,
 //! 2 usage or configuration.
 
-use std::{path::PathBuf, process::ExitCode};
+mod columns;
+mod drain;
+mod explain;
+mod status;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -24,6 +29,12 @@ pub struct Cli {
 enum Command {
     /// The daemon: watches Services, gives them addresses and announces them
     Run(Box<config::Run>),
+    /// What this node announces, to whom, and what it does not; exit code 1 while a session is down
+    Status(status::Args),
+    /// Why a Service is, or is not, announced by this node, and what to do next
+    Explain(explain::Args),
+    /// Withdraw everything that this node announces, and wait until it is done
+    Drain(drain::Args),
     /// Show the whole path on this machine: nodes, pods, a router and a client in network namespaces
     Lab(Box<lab::Args>),
     /// A pod of the lab
@@ -64,6 +75,9 @@ pub enum Output {
 pub fn main(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Run(run) => daemon(*run),
+        Command::Status(args) => asynchronous(status::run(args)),
+        Command::Explain(args) => asynchronous(explain::run(args)),
+        Command::Drain(args) => asynchronous(drain::run(args)),
         Command::Lab(args) => asynchronous(lab::run(*args)),
         Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
@@ -105,6 +119,19 @@ fn asynchronous(verb: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => fail(USAGE, &format_args!("{error:#}")),
     }
+}
+
+/// JSON or YAML of what a table would show.
+fn structured(value: &impl serde::Serialize, output: Output) -> anyhow::Result<String> {
+    Ok(match output {
+        Output::Yaml => serde_norway::to_string(value)?,
+        Output::Json | Output::Table => serde_json::to_string_pretty(value)? + "\n",
+    })
+}
+
+/// To standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {

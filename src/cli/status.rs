@@ -1,0 +1,252 @@
+//! `ironcast status`: what this node announces, to whom, and what it does not.
+
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+
+use super::{
+    Output, Target,
+    columns::{Columns, age, list},
+};
+use crate::{
+    admin::client,
+    types::{NodeState, ServiceState, SessionState},
+};
+
+/// Flags of `ironcast status`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    target: Target,
+
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
+
+    /// Print again every so many seconds until Ctrl-C
+    #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+}
+
+/// Prints the state, once or again and again. `true` if the daemon has seen its whole source and every session is up.
+pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
+    loop {
+        let state = client::state(&args.target.socket).await?;
+        let text = match args.output {
+            Output::Table => table(&state),
+            _ => super::structured(&state, args.output)?,
+        };
+        match args.watch {
+            None => {
+                super::print(&text);
+                return Ok(healthy(&state));
+            }
+            Some(seconds) => {
+                // Clear the screen, cursor to the top.
+                super::print(&format!("\x1b[2J\x1b[H{text}"));
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+        }
+    }
+}
+
+fn healthy(state: &NodeState) -> bool {
+    state.source.complete && state.sessions.iter().all(is_up)
+}
+
+pub(super) fn is_up(session: &SessionState) -> bool {
+    session.state == "Established"
+}
+
+fn table(state: &NodeState) -> String {
+    let mut text = headline(state);
+    if state.sessions.is_empty() {
+        text += "\nNo BGP session: no BGPPeer selects this node.\n";
+    } else {
+        let _ = write!(text, "\n{}", sessions(state));
+    }
+    if state.services.is_empty() {
+        text += "\nNo Service of type LoadBalancer.\n";
+    } else {
+        let _ = write!(text, "\n{}", services(state));
+    }
+    if !state.problems.is_empty() {
+        text += "\nPROBLEMS\n";
+        for problem in &state.problems {
+            let _ = writeln!(text, "  {problem}");
+        }
+    }
+    text
+}
+
+pub(super) fn headline(state: &NodeState) -> String {
+    let mut words = vec![format!("Node {}", state.node), format!("ironcast {}", state.version)];
+    words.push(match state.source.complete {
+        true => state.source.kind.clone(),
+        false => format!("{} (waiting for the first complete list)", state.source.kind),
+    });
+    if state.leader {
+        words.push("gives out addresses".into());
+    }
+    if state.draining {
+        words.push("DRAINING (`ironcast drain --undo` ends it)".into());
+    }
+    words.join(" · ") + "\n"
+}
+
+fn sessions(state: &NodeState) -> String {
+    let mut table = Columns::new(["PEER", "ADDRESS", "STATE", "SINCE", "LOCAL AS", "PEER AS", "ROUTES", "LAST ERROR"]);
+    for s in &state.sessions {
+        table.push([
+            s.peer.clone(),
+            s.address.to_string(),
+            s.state.clone(),
+            age(Duration::from_secs(s.since_seconds)),
+            s.local_asn.to_string(),
+            s.remote_asn.map(|a| a.to_string()).unwrap_or_default(),
+            s.advertised.to_string(),
+            s.last_error.clone().unwrap_or_default(),
+        ]);
+    }
+    table.render()
+}
+
+fn services(state: &NodeState) -> String {
+    let mut table = Columns::new(["SERVICE", "ADDRESSES", "POOL", "ENDPOINTS", "ON THIS NODE"]);
+    for s in &state.services {
+        table.push([
+            s.service.clone(),
+            list(&s.addresses),
+            s.pool.clone().unwrap_or_default(),
+            s.endpoints.to_string(),
+            verdict(state, s),
+        ]);
+    }
+    table.render()
+}
+
+/// One line about a Service on this node: to whom it is announced, and why not to others.
+pub(super) fn verdict(state: &NodeState, service: &ServiceState) -> String {
+    if let Some(pending) = &service.pending {
+        return format!("pending: {pending}");
+    }
+    let told: BTreeSet<&str> =
+        state.routes.iter().filter(|r| r.services.contains(&service.service)).map(|r| r.peer.as_str()).collect();
+    let mut words = Vec::new();
+    if !told.is_empty() {
+        words.push(format!("announced to {}", list(told)));
+    }
+    for entry in state.withheld.iter().filter(|w| w.service == service.service) {
+        words.push(match &entry.peer {
+            Some(peer) => format!("withheld from {peer}: {}", entry.reason),
+            None => format!("withheld: {}", entry.reason),
+        });
+    }
+    if words.is_empty() {
+        words.push("not announced yet: no session is up".into());
+    }
+    words.join("; ")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::types::{Family, ObjectRef, Problem, RouteState, Severity, SourceState, WithheldState};
+
+    pub(in crate::cli) fn example() -> NodeState {
+        let session = |peer: &str, state: &str, error: Option<&str>| SessionState {
+            peer: peer.into(),
+            address: [192, 0, 2, 1].into(),
+            state: state.into(),
+            since_seconds: 312,
+            local_asn: 64512,
+            remote_asn: (state == "Established").then_some(64500),
+            families: vec!["ipv4-unicast".into()],
+            capabilities: vec!["four-octet-as".into()],
+            hold_time_seconds: Some(90),
+            advertised: usize::from(state == "Established"),
+            last_error: error.map(Into::into),
+            established_count: 1,
+        };
+        let service = |name: &str, address: Option<[u8; 4]>, pending: Option<&str>| ServiceState {
+            service: name.into(),
+            addresses: address.into_iter().map(Into::into).collect(),
+            pool: address.map(|_| "edge".into()),
+            families: vec![Family::Ipv4],
+            pending: pending.map(Into::into),
+            endpoints: 2,
+        };
+        NodeState {
+            node: "n1".into(),
+            version: "0.1.0".into(),
+            source: SourceState { kind: "manifests".into(), complete: true },
+            leader: true,
+            draining: false,
+            sessions: vec![
+                session("tor-a", "Established", None),
+                session("tor-b", "Active", Some("connection refused")),
+            ],
+            services: vec![
+                service("default/web", Some([203, 0, 113, 1]), None),
+                service("default/api", Some([203, 0, 113, 2]), None),
+                service("default/new", None, Some("pool edge is full")),
+            ],
+            routes: vec![RouteState {
+                prefix: "203.0.113.1/32".into(),
+                peer: "tor-a".into(),
+                services: vec!["default/web".into()],
+                communities: vec!["64512:100".into()],
+                med: None,
+                local_pref: None,
+            }],
+            withheld: vec![WithheldState {
+                service: "default/api".into(),
+                peer: None,
+                reason: "noEndpoints".into(),
+                detail: "no endpoint takes traffic; check the pods".into(),
+            }],
+            problems: vec![Problem {
+                object: ObjectRef::new("IPAddressPool", "", "old"),
+                field: "spec.addresses[0]".into(),
+                message: "\"x\" is no range".into(),
+                hint: "write a CIDR".into(),
+                severity: Severity::Error,
+                file: Some("pools.yaml".into()),
+            }],
+        }
+    }
+
+    #[test]
+    fn table_shows_sessions_services_and_problems() {
+        insta::assert_snapshot!(table(&example()), @r#"
+        Node n1 · ironcast 0.1.0 · manifests · gives out addresses
+
+        PEER   ADDRESS    STATE        SINCE  LOCAL AS  PEER AS  ROUTES  LAST ERROR
+        tor-a  192.0.2.1  Established  5m12s  64512     64500    1       -
+        tor-b  192.0.2.1  Active       5m12s  64512     -        0       connection refused
+
+        SERVICE      ADDRESSES    POOL  ENDPOINTS  ON THIS NODE
+        default/web  203.0.113.1  edge  2          announced to tor-a
+        default/api  203.0.113.2  edge  2          withheld: noEndpoints
+        default/new  -            -     2          pending: pool edge is full
+
+        PROBLEMS
+          pools.yaml: IPAddressPool old: spec.addresses[0]: "x" is no range; write a CIDR
+        "#);
+    }
+
+    #[test]
+    fn session_that_is_down_is_not_healthy() {
+        let mut state = example();
+        assert!(!healthy(&state));
+        state.sessions.pop();
+        assert!(healthy(&state));
+        state.source.complete = false;
+        assert!(!healthy(&state));
+    }
+
+    #[test]
+    fn draining_node_says_so_first() {
+        let state = NodeState { draining: true, ..example() };
+        assert!(table(&state).lines().next().expect("a line").contains("DRAINING"));
+    }
+}
