@@ -7,6 +7,7 @@
 mod allocate;
 mod eligibility;
 mod fill;
+mod identity;
 mod ledger;
 mod pools;
 mod problems;
@@ -24,10 +25,11 @@ use std::{
     sync::Arc,
 };
 
-use ironcast_bgp::rib::Route;
+use ironcast_bgp::{RouterId, rib::Route};
 
-use crate::types::{Peer, Problem, Service, ServiceKey, Snapshot};
+use crate::types::{Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
 
+pub use identity::default_router_id;
 pub use words::{GaveUp, PendingReason, Withhold};
 
 /// What does not come from the cluster: who we are and how the operator started us.
@@ -52,6 +54,8 @@ pub struct Desired {
     pub allocations: BTreeMap<ServiceKey, Allocated>,
     /// Recorded addresses that a Service must give back, and why; whether it gets others stands in `allocations`.
     pub given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
+    /// Our BGP identifier where neither the operator nor a peer gives one; `plan` always sets it.
+    pub router_id: Option<RouterId>,
     /// Peers of this node by name. One whose `missing_secret` is set gets no new session yet.
     pub peers: BTreeMap<String, Peer>,
     /// What each peer is told; peers that are told the same share one `Arc`.
@@ -99,6 +103,18 @@ pub struct Withheld {
     pub reason: Withhold,
 }
 
+impl Withheld {
+    /// In words, for people.
+    pub fn state(&self) -> WithheldState {
+        WithheldState {
+            service: self.service.to_string(),
+            peer: self.peer.clone(),
+            reason: self.reason.as_str().into(),
+            detail: self.reason.detail().into(),
+        }
+    }
+}
+
 /// What should be, given what is known. Pure and total: the same snapshot and settings give the same answer,
 /// and a bad object costs that object alone.
 pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
@@ -109,7 +125,9 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
     let peers = routes::peers_of_node(snapshot, settings);
     let routes = routes::export(snapshot, settings, &pools, &peers, &here.announce);
     let withheld: BTreeSet<Withheld> = here.withheld.into_iter().chain(routes.withheld).collect();
+    let node = snapshot.nodes.get(&settings.node).map(|node| &**node);
     Desired {
+        router_id: Some(default_router_id(node, &settings.node)),
         allocations: book.outcome,
         given_up: book.given_up,
         exports: routes.exports,
