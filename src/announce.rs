@@ -1,1 +1,202 @@
-//! Owns the speaker: advertises exactly Desired ∩ Held ∩ Ready.
+//! Owns the speaker: advertises exactly Desired ∩ Held ∩ Ready, and says what is so.
+//!
+//! ```text
+//!  Desired (plan) ──┐                                             ┌─▶ PeerStatus, Adj-RIB-Out
+//!  Ready (kernel) ──┴▶ policy: peers, exports ──changes──▶ speaker ┴─▶ AnnounceState (watch)
+//! ```
+//!
+//! *Held* is in `Desired` already: plan makes routes of recorded addresses only. One task ([`run`]) owns the
+//! speaker; dropping it closes every connection without a word, which routers with graceful restart take for a
+//! restart. Nothing is dialled before the first plan: a session without its routes would have the router
+//! withdraw what it kept for us.
+
+pub mod policy;
+mod state;
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ironcast_bgp::{
+    RouterId,
+    net::{Ended, Speaker},
+    speaker::{Shutdown, SpeakerConfig},
+};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+
+use crate::plan::{Desired, default_router_id};
+pub use state::AnnounceState;
+
+/// Longer than the speaker takes to end: then something is wrong and the process leaves without it.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Addresses whose packets this node serves already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ready {
+    /// Whatever is announced; beside kube-proxy, whose rules take every packet.
+    All,
+    /// These.
+    Only(Arc<BTreeSet<IpAddr>>),
+}
+
+impl Ready {
+    /// Whether packets to this address are served.
+    pub fn has(&self, address: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(addresses) => addresses.contains(&address),
+        }
+    }
+}
+
+/// What [`run`] is told at its start.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Name of this node.
+    pub node: String,
+    /// Our BGP identifier; derived where `None` ([`default_router_id`]), and then kept while the process runs: an
+    /// address that the node gains or loses must not reset sessions.
+    pub router_id: Option<RouterId>,
+    /// Where routers may connect to (passive peers); empty: dial only.
+    pub listen: Vec<SocketAddr>,
+    /// The process was here before and its packet path still forwards: the first OPEN says so (RFC 4724 §4.1).
+    pub restarted: bool,
+}
+
+/// What [`run`] follows.
+#[derive(Debug)]
+pub struct Inputs {
+    /// `None` until the first plan is made.
+    pub desired: watch::Receiver<Option<Arc<Desired>>>,
+    /// What the kernel or the packet path serves.
+    pub ready: watch::Receiver<Ready>,
+    /// How to end, once.
+    pub shutdown: oneshot::Receiver<Shutdown>,
+}
+
+/// Announcing ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnounceError {
+    /// The sockets of the speaker could not be made.
+    #[error("start the BGP speaker")]
+    Start(#[source] std::io::Error),
+    /// The speaker's task failed.
+    #[error("run the BGP speaker")]
+    Run(#[source] std::io::Error),
+    /// The speaker's task panicked or was ended from outside.
+    #[error("the BGP speaker's task ended")]
+    Task(#[source] tokio::task::JoinError),
+    /// The speaker ended though nobody asked it to.
+    #[error("the BGP speaker ended by itself")]
+    Ended,
+    /// The planner is gone.
+    #[error("the planner ended, so nothing tells what to announce")]
+    NoPlanner,
+}
+
+impl From<Ended> for AnnounceError {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
+}
+
+/// Announces until told to end. Ends with `Ok` after `shutdown` alone (also when its sender is dropped).
+pub async fn run(
+    config: Config,
+    mut inputs: Inputs,
+    state: watch::Sender<Arc<AnnounceState>>,
+) -> Result<(), AnnounceError> {
+    let desired = tokio::select! {
+        _ = &mut inputs.shutdown => return Ok(()),
+        desired = inputs.desired.wait_for(Option::is_some) => desired.map_err(|_| AnnounceError::NoPlanner)?.clone(),
+    };
+    let desired = desired.expect("waited for a plan");
+    let router_id = config.router_id.or(desired.router_id).unwrap_or_else(|| default_router_id(None, &config.node));
+    let speaker_config =
+        SpeakerConfig { router_id, listen: config.listen, restarted: config.restarted, dynamic: Vec::new() };
+    let (speaker, driver) = Speaker::start(speaker_config, None).map_err(AnnounceError::Start)?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(driver);
+    let how = tokio::select! {
+        ended = tasks.join_next() => return Err(unasked(ended)),
+        end = follow(&speaker, &mut inputs, &state) => end?,
+    };
+    speaker.shutdown(how).await?;
+    match tokio::time::timeout(SHUTDOWN_PATIENCE, tasks.join_next()).await {
+        Ok(Some(Ok(result))) => result.map_err(AnnounceError::Run),
+        Ok(Some(Err(error))) => Err(AnnounceError::Task(error)),
+        Ok(None) => Ok(()),
+        Err(_) => {
+            tracing::warn!("the BGP speaker did not end in time; connections are closed without a word");
+            Ok(())
+        }
+    }
+}
+
+fn unasked(ended: Option<Result<std::io::Result<()>, tokio::task::JoinError>>) -> AnnounceError {
+    match ended {
+        Some(Ok(Err(error))) => AnnounceError::Run(error),
+        Some(Err(error)) => AnnounceError::Task(error),
+        Some(Ok(Ok(()))) | None => AnnounceError::Ended,
+    }
+}
+
+/// Hands the speaker whatever changed, and publishes what is so. Returns how to end.
+async fn follow(
+    speaker: &Speaker,
+    inputs: &mut Inputs,
+    state: &watch::Sender<Arc<AnnounceState>>,
+) -> Result<Shutdown, AnnounceError> {
+    let mut status = speaker.status();
+    let mut now = AnnounceState::default();
+    loop {
+        let desired = inputs.desired.borrow_and_update().clone();
+        let ready = inputs.ready.borrow_and_update().clone();
+        if let Some(desired) = desired {
+            tell(speaker, &mut now, desired, &ready).await?;
+        }
+        loop {
+            now.status = status.borrow_and_update().clone();
+            state.send_replace(Arc::new(now.clone()));
+            tokio::select! {
+                how = &mut inputs.shutdown => return Ok(how.unwrap_or(Shutdown::Restart)),
+                changed = inputs.desired.changed() => {
+                    changed.map_err(|_| AnnounceError::NoPlanner)?;
+                    break;
+                }
+                Ok(()) = inputs.ready.changed() => break,
+                changed = status.changed() => changed.map_err(|_| AnnounceError::Ended)?,
+            }
+        }
+    }
+}
+
+/// Peers before exports: what a peer is told arrives long before its session is up.
+async fn tell(
+    speaker: &Speaker,
+    now: &mut AnnounceState,
+    desired: Arc<Desired>,
+    ready: &Ready,
+) -> Result<(), AnnounceError> {
+    let peers = policy::peer_configs(&desired, &now.peers);
+    if peers != now.peers {
+        speaker.set_peers(peers.clone()).await?;
+        tracing::info!(peers = peers.len(), "peers changed");
+    }
+    let mut exports = policy::exports(&desired, &peers, ready);
+    if policy::reuse(&mut exports, &now.exports) {
+        speaker.set_exports(exports.clone()).await?;
+        tracing::debug!(peers = exports.len(), "exports changed");
+    }
+    now.withheld = policy::not_ready(&desired, ready);
+    now.peers = peers;
+    now.exports = exports;
+    now.desired = desired;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What is so: sessions and routes as the speaker has them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use ironcast_bgp::speaker::{Exports, PeerConfig, PeerId, PeerStatus, State};
+
+use super::policy;
+use crate::{
+    plan::{Desired, Withheld},
+    types::{Peer, RouteState, SessionState, WithheldState},
+};
+
+/// A moment of announcing. Cheap to clone; the lists for people are made on demand.
+#[derive(Debug, Clone, Default)]
+pub struct AnnounceState {
+    /// What was wanted.
+    pub desired: Arc<Desired>,
+    /// The peers that the speaker was told of.
+    pub peers: BTreeMap<PeerId, PeerConfig>,
+    /// What the speaker was told to announce.
+    pub exports: Exports,
+    /// What the speaker says of each peer.
+    pub status: Arc<BTreeMap<PeerId, PeerStatus>>,
+    /// Withheld beyond what plan withholds: not served yet.
+    pub withheld: Vec<Withheld>,
+}
+
+impl AnnounceState {
+    /// Every peer of this node, also those that wait for something and have no session yet.
+    pub fn sessions(&self, now: Instant) -> Vec<SessionState> {
+        self.desired.peers.values().map(|peer| self.session(peer, now)).collect()
+    }
+
+    fn session(&self, peer: &Peer, now: Instant) -> SessionState {
+        let id = policy::peer_id(&peer.name);
+        let status = self.peers.get(&id).and_then(|_| self.status.get(&id));
+        let waiting = policy::peer_config(peer).err().map(|waiting| waiting.to_string());
+        let unspecified = std::net::Ipv6Addr::UNSPECIFIED.into();
+        let last_error = status.and_then(|status| status.last_error.clone());
+        SessionState {
+            peer: peer.name.clone(),
+            address: status.map_or_else(|| peer.address.unwrap_or(unspecified), |status| status.remote_addr),
+            state: status.map_or(State::Idle, |status| status.state).to_string(),
+            since_seconds: status.map_or(0, |status| now.saturating_duration_since(status.since).as_secs()),
+            local_asn: peer.local_asn.unwrap_or(peer.my_asn).value(),
+            remote_asn: status.and_then(|status| status.remote_as).map(|asn| asn.value()),
+            families: status.map_or_else(Vec::new, |s| s.families.iter().map(ToString::to_string).collect()),
+            capabilities: status.map_or_else(Vec::new, |s| s.capabilities.clone()),
+            hold_time_seconds: status.and_then(|status| status.hold_time).map(|hold| hold.seconds()),
+            advertised: status.map_or(0, |status| status.advertised.len()),
+            last_error: waiting.or(last_error),
+            established_count: status.map_or(0, |status| status.established_count),
+        }
+    }
+
+    /// What was really sent, from the Adj-RIB-Out of every peer, by peer and prefix.
+    pub fn routes(&self) -> Vec<RouteState> {
+        self.status.iter().flat_map(|(peer, status)| status.advertised.iter().map(|r| self.route(peer, r))).collect()
+    }
+
+    fn route(&self, peer: &PeerId, route: &ironcast_bgp::rib::Route) -> RouteState {
+        let attributes = &route.attributes;
+        let services = self.desired.behind.get(&route.prefix);
+        let communities = attributes.communities.iter().map(ToString::to_string);
+        let large = attributes.large_communities.iter().map(|community| format!("large:{community}"));
+        RouteState {
+            prefix: route.prefix.to_string(),
+            peer: peer.to_string(),
+            services: services.into_iter().flatten().map(ToString::to_string).collect(),
+            communities: communities.chain(large).collect(),
+            med: attributes.med,
+            local_pref: attributes.local_pref,
+        }
+    }
+
+    /// What is not announced, and why: plan's reasons and those of this moment.
+    pub fn withheld(&self) -> Vec<WithheldState> {
+        self.desired.withheld.iter().chain(&self.withheld).map(Withheld::state).collect()
+    }
+}
