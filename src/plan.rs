@@ -71,6 +71,15 @@ pub struct Desired {
     pub problems: Vec<Problem>,
 }
 
+/// A plan and what it was made of: who records addresses must know which of its records the plan has seen.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What was known.
+    pub snapshot: Arc<Snapshot>,
+    /// What should be, given that.
+    pub desired: Arc<Desired>,
+}
+
 /// What should become of a Service's addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allocated {
