@@ -17,6 +17,8 @@ mod words;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::{
