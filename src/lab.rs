@@ -1,15 +1,97 @@
 //! The one-machine demonstration: network namespaces, a router, nodes, clients, traffic, scenarios.
+//!
+//! ```text
+//!  args ─▶ claim (number, folder, lock) ─▶ build (namespaces, cables) ─▶ stage ─▶ scenario ─▶ verdict
+//!                                                                        │
+//!            daemons, pods, router (process) · observe · proxy (nftables) · client ─▶ report ─▶ view
+//! ```
+//!
+//! Everything that is started dies with this process, and everything that is made is removed with the claim:
+//! at the end, on Ctrl-C and SIGTERM, on a panic, and by the next lab after a kill -9.
 
 mod args;
+mod build;
+mod claim;
+mod client;
+mod fib;
+mod manifests;
+mod netns;
+mod observe;
+mod pod;
+mod process;
+mod proxy;
+mod report;
+mod routers;
+mod scenario;
+mod site;
+mod stage;
+mod tools;
+mod tor;
+mod view;
 
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use args::word;
 pub use args::{Args, DatapathKind, PodArgs, ProviderKind, RouterArgs, RouterKind, ScenarioKind};
+use claim::Claim;
+use report::{Line, Lines, Report, Verdict};
+use site::Site;
+use stage::{Lab, Stop};
+use view::View;
+
+/// Between two requests of `--keep`.
+const KEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a scenario. `true` where every expectation held.
 ///
 /// # Errors
 /// The lab could not be built or was interrupted; the exit code for it is 2.
 pub async fn run(args: Args) -> anyhow::Result<bool> {
-    anyhow::bail!("scenario {} cannot be run yet", args::word(args.scenario))
+    if args.list {
+        let _ = std::io::stdout().write_all(scenario::list().as_bytes());
+        return Ok(true);
+    }
+    if args.datapath == DatapathKind::Xdp {
+        bail!("--datapath xdp is not built yet; use --datapath none, where rules like kube-proxy's take the packets");
+    }
+    tools::check()?;
+    routers::check(args.router)?;
+    let interrupted = CancellationToken::new();
+    let signals = tokio::spawn(wait_for_signal(interrupted.clone()));
+    let (claim, swept) = Claim::take()?;
+    for number in swept {
+        eprintln!("ironcast: removed what a killed lab {number} had left");
+    }
+    let mut view = None;
+    let outcome = tokio::select! {
+        // First, so that a Ctrl-C that ends `--keep` leaves its verdict.
+        biased;
+        outcome = in_lab(&args, &claim, &interrupted, &mut view) => outcome,
+        () = interrupted.cancelled() => Err(anyhow::anyhow!("interrupted; the lab is removed")),
+    };
+    let had_view = view.is_some();
+    if let Some(view) = view {
+        view.end().await;
+    }
+    signals.abort();
+    let copied = args.logs.as_deref().map(|to| copy_logs(&claim.folder().join("logs"), to));
+    let failed = outcome.as_ref().map_or_else(|_| !interrupted.is_cancelled(), |verdict| !verdict.ok);
+    if failed {
+        show_logs(&claim.folder().join("logs"));
+    }
+    copied.transpose()?;
+    let verdict = outcome?;
+    tell(&args, &verdict, had_view)?;
+    Ok(verdict.ok)
 }
 
 /// Serves HTTP as a pod of the lab until it is ended.
@@ -17,7 +99,7 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
 /// # Errors
 /// The port could not be opened.
 pub async fn pod(args: PodArgs) -> anyhow::Result<()> {
-    anyhow::bail!("pod {} cannot be run yet", args.name)
+    pod::serve(args).await
 }
 
 /// Is the top-of-rack router of the lab until it is ended.
@@ -25,5 +107,157 @@ pub async fn pod(args: PodArgs) -> anyhow::Result<()> {
 /// # Errors
 /// The speaker or the kernel's routing table could not be opened.
 pub async fn router(args: RouterArgs) -> anyhow::Result<()> {
-    anyhow::bail!("router of AS {} cannot be run yet", args.asn)
+    crate::telemetry::start(crate::config::LogFormat::Text);
+    tor::run(args).await
+}
+
+async fn in_lab(
+    args: &Args,
+    claim: &Claim,
+    interrupted: &CancellationToken,
+    view: &mut Option<View>,
+) -> anyhow::Result<Verdict> {
+    let started = Instant::now();
+    let has_view = !args.json && std::io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
+    let lines = match (args.json, has_view) {
+        (true, _) => Lines::Stderr,
+        (false, true) => Lines::None,
+        (false, false) => Lines::Stdout,
+    };
+    let pods = args.pods.unwrap_or(2 * u16::from(args.nodes));
+    let site = Site::plan(claim, args.nodes, pods);
+    let report = Report::new(lines);
+    report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
+    let graceful_restart = scenario::graceful_restart(args.scenario);
+    let mut lab = Lab::start(claim, site, args.router, graceful_restart, report).await.context("build the lab")?;
+    if has_view {
+        *view = Some(View::start(watched(args, &lab), interrupted.clone()));
+    }
+    let bound = Duration::from_secs(args.timeout);
+    match tokio::time::timeout(bound, scenario::run(args.scenario, &mut lab)).await {
+        Ok(Ok(()) | Err(Stop::Unmet)) => {}
+        Ok(Err(Stop::Broken(error))) => return Err(error.context("the lab failed")),
+        Err(_) => {
+            lab.report.settle(false);
+            lab.report.open("in time", &format!("the scenario ends within {} s", args.timeout), bound);
+            lab.report.see("it did not");
+            lab.report.settle(false);
+        }
+    }
+    let verdict = verdict(args, &lab, started);
+    if args.keep {
+        keep(&lab, interrupted).await?;
+    }
+    Ok(verdict)
+}
+
+fn watched(args: &Args, lab: &Lab) -> view::Watched {
+    view::Watched {
+        title: format!("ironcast lab · {} · {}", word(args.scenario), lab.router.description),
+        site: lab.site.clone(),
+        seen: lab.watch(),
+        progress: lab.report.watch(),
+        requests: lab.client.total(),
+        color: has_color(),
+    }
+}
+
+/// <https://no-color.org>
+fn has_color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
+    let progress = lab.report.progress();
+    Verdict {
+        ok: lab.report.ok(),
+        scenario: word(args.scenario),
+        router: word(args.router),
+        nodes: lab.site.nodes.len(),
+        seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+        expectations: progress.expectations,
+        timings: progress.timings,
+    }
+}
+
+/// The verdict, and after a view all lines that it had shown.
+fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        return writeln!(out, "{}", serde_json::to_string(verdict)?).context("print the verdict");
+    }
+    if had_view {
+        for expectation in &verdict.expectations {
+            writeln!(out, "{}", Line { expectation, color: has_color() })?;
+        }
+    }
+    for (name, value) in &verdict.timings {
+        writeln!(out, "     {name}: {value}")?;
+    }
+    let met = verdict.expectations.iter().filter(|e| e.ok).count();
+    let (word, all) = (if verdict.ok { "ok" } else { "FAILED" }, verdict.expectations.len());
+    let Verdict { scenario, router, nodes, seconds, .. } = verdict;
+    writeln!(
+        out,
+        "{word}: {scenario} with {router}, {nodes} nodes: {met} of {all} expectations met in {seconds:.1} s"
+    )?;
+    Ok(())
+}
+
+/// Leaves a Service with traffic to look at, until Ctrl-C.
+async fn keep(lab: &Lab, interrupted: &CancellationToken) -> anyhow::Result<()> {
+    let service = manifests::ServiceSpec::new("kept");
+    lab.put(&service)?;
+    lab.report.note(format!(
+        "kept: put YAML into {}, ask daemons at {}, enter with nsenter --net={}; Ctrl-C ends it",
+        lab.manifests.folder().display(),
+        lab.socket("n1").display(),
+        lab.site.client.path().display(),
+    ));
+    let mut seen = lab.watch();
+    let key = service.key();
+    let addresses = tokio::select! {
+        () = interrupted.cancelled() => return Ok(()),
+        found = seen.wait_for(|seen| !seen.addresses(&key).is_empty()) => found?.addresses(&key),
+    };
+    let to = addresses.into_iter().map(|ip| SocketAddr::new(ip, service.port)).collect();
+    let traffic = lab.client.traffic(to, KEEP_PAUSE);
+    interrupted.cancelled().await;
+    drop(traffic);
+    Ok(())
+}
+
+async fn wait_for_signal(interrupted: CancellationToken) -> anyhow::Result<()> {
+    let [mut int, mut term, mut hup] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    loop {
+        tokio::select! {
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+            _ = hup.recv() => {}
+        }
+        interrupted.cancel();
+    }
+}
+
+fn copy_logs(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    for entry in std::fs::read_dir(from).into_iter().flatten() {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))
+            .with_context(|| format!("copy the logs to {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// The end of every log that has something, for whoever looks for the reason.
+fn show_logs(logs: &Path) {
+    let mut files: Vec<_> = std::fs::read_dir(logs).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.sort();
+    for file in files {
+        let tail = process::tail(&file);
+        if !tail.is_empty() {
+            eprintln!("--- {} (its end)\n{}", file.file_name().unwrap_or_default().display(), tail.trim_end());
+        }
+    }
 }

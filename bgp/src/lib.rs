@@ -14,7 +14,6 @@
 //! of `poll`, and `deadline` is the only timer that a driver arms. Time is an argument.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod bfd;
 mod types;
 
 #[cfg(feature = "tokio")]

@@ -2,4 +2,3 @@
 
 mod allocation;
 mod announcing;
-mod speed;

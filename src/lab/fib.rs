@@ -1,0 +1,114 @@
+//! The kernel's routing table in the namespace of the calling thread: which next hops a prefix has, and
+//! setting them. Only the main table, only unicast routes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use anyhow::Context;
+use futures::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
+};
+use rtnetlink::{Handle, RouteMessageBuilder, RouteNextHopBuilder};
+
+/// Prefixes and the routers behind which they are.
+pub(crate) type Routes = BTreeMap<IpNet, BTreeSet<IpAddr>>;
+
+/// Every route with a gateway.
+///
+/// # Errors
+/// The kernel did not answer.
+pub(crate) async fn read(handle: &Handle) -> anyhow::Result<Routes> {
+    let mut routes = Routes::new();
+    let questions = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+    for question in questions {
+        let mut answers = Box::pin(handle.route().get(question).execute());
+        while let Some(route) = answers.try_next().await.context("read the routing table")? {
+            if let Some((prefix, next_hops)) = parse(&route) {
+                routes.entry(prefix).or_default().extend(next_hops);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+/// Makes the prefix lead to exactly these next hops; without any, the route goes.
+///
+/// # Errors
+/// The kernel refused, for another reason than that there is nothing to remove.
+pub(crate) async fn set(handle: &Handle, prefix: IpNet, next_hops: &BTreeSet<IpAddr>) -> anyhow::Result<()> {
+    if next_hops.is_empty() {
+        return match handle.route().del(route(prefix, &[])?).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => Ok(()),
+            other => other.with_context(|| format!("remove the route to {prefix}")),
+        };
+    }
+    let hops: Vec<IpAddr> = next_hops.iter().copied().collect();
+    let added = handle.route().add(route(prefix, &hops)?).replace().execute().await;
+    added.with_context(|| format!("set the route to {prefix} via {hops:?}"))
+}
+
+fn parse(message: &RouteMessage) -> Option<(IpNet, BTreeSet<IpAddr>)> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut destination = None;
+    let mut next_hops = BTreeSet::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => destination = address(to),
+            RouteAttribute::MultiPath(hops) => {
+                let alive = hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead));
+                next_hops.extend(alive.flat_map(|hop| &hop.attributes).filter_map(gateway));
+            }
+            other => next_hops.extend(gateway(other)),
+        }
+    }
+    let prefix = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
+    (!next_hops.is_empty()).then_some((prefix, next_hops))
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(via) => address(via),
+        _ => None,
+    }
+}
+
+fn address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+/// The kernel finds the interface by the gateway's address.
+fn route(prefix: IpNet, next_hops: &[IpAddr]) -> anyhow::Result<RouteMessage> {
+    let mut message = match prefix {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.addr(), net.prefix_len())
+            .protocol(RouteProtocol::Bgp)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.addr(), net.prefix_len())
+            .protocol(RouteProtocol::Bgp)
+            .build(),
+    };
+    match next_hops {
+        [] => {}
+        [one] => message.attributes.push(RouteAttribute::Gateway((*one).into())),
+        many => {
+            let hop = |via: &IpAddr| -> anyhow::Result<RouteNextHop> {
+                let builder =
+                    if via.is_ipv4() { RouteNextHopBuilder::new_ipv4() } else { RouteNextHopBuilder::new_ipv6() };
+                Ok(builder.via(*via)?.build())
+            };
+            message.attributes.push(RouteAttribute::MultiPath(many.iter().map(hop).collect::<anyhow::Result<_>>()?));
+        }
+    }
+    Ok(message)
+}

@@ -1,0 +1,238 @@
+//! The folder that the daemons watch: ordinary Kubernetes objects, one file each, written whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::{
+    proxy::ProxiedService,
+    site::{NODE_ASN, Node, POD_PORT, ROUTER_ASN, Site},
+};
+
+/// Where Services get IPv4 addresses (RFC 5737).
+pub(crate) const POOL_V4: &str = "192.0.2.0/24";
+/// Where Services get IPv6 addresses (RFC 3849).
+pub(crate) const POOL_V6: &str = "2001:db8:10::/112";
+const POOL: &str = "lab";
+/// Our resources live here.
+const SYSTEM: &str = "ironcast-system";
+/// Services live here.
+pub(crate) const NAMESPACE: &str = "default";
+
+/// A Service as the lab wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceSpec {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    /// `externalTrafficPolicy: Local`.
+    pub(crate) local: bool,
+    /// `type: LoadBalancer`; otherwise ClusterIP.
+    pub(crate) load_balancer: bool,
+    /// Only pods of these nodes stand behind it; empty is all.
+    pub(crate) nodes: Vec<String>,
+    /// `ironcast.dev/load-balancer-ips`.
+    pub(crate) requested: Option<String>,
+}
+
+impl ServiceSpec {
+    /// Port 80, `Cluster`, every pod.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { name, port: 80, local: false, load_balancer: true, nodes: Vec::new(), requested: None }
+    }
+
+    /// `namespace/name`, as the daemons say it.
+    pub(crate) fn key(&self) -> String {
+        format!("{NAMESPACE}/{}", self.name)
+    }
+}
+
+/// The folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Manifests {
+    folder: PathBuf,
+}
+
+impl Manifests {
+    /// Makes the folder with everything but Services: nodes, pools, peers, the advertisement.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn create(folder: PathBuf, site: &Site, graceful_restart: bool) -> anyhow::Result<Self> {
+        std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let manifests = Self { folder };
+        manifests.write("pool", &[pool()])?;
+        manifests.write("advertisement", &[advertisement()])?;
+        for node in &site.nodes {
+            manifests.write(&node.name, &node_objects(node, graceful_restart))?;
+        }
+        Ok(manifests)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a Service with its slices in one step.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn put(&self, service: &ServiceSpec, endpoints: &[Endpoint]) -> anyhow::Result<()> {
+        self.write(&file(service), &[vec![service_object(service)], slices(service, endpoints)].concat())
+    }
+
+    /// Removes a Service with its slices.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub(crate) fn delete(&self, service: &ServiceSpec) -> anyhow::Result<()> {
+        let path = self.path(&file(service));
+        std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
+    }
+
+    /// Every address in the daemons' state file.
+    ///
+    /// # Errors
+    /// It cannot be read or says something else than expected.
+    pub(crate) fn recorded(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
+        let path = self.folder.join(".ironcast/state.json");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let record: Value = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+        let mut addresses = BTreeSet::new();
+        collect(&record, &mut addresses);
+        Ok(addresses)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.yaml"))
+    }
+
+    /// Whole or not at all: a daemon never reads half a file.
+    fn write(&self, name: &str, objects: &[Value]) -> anyhow::Result<()> {
+        let texts: Result<Vec<String>, _> = objects.iter().map(serde_norway::to_string).collect();
+        let (path, half) = (self.path(name), self.folder.join(format!(".{name}.half")));
+        std::fs::write(&half, texts?.join("---\n")).with_context(|| format!("write {}", half.display()))?;
+        std::fs::rename(&half, &path).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// A pod behind a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) node: String,
+    pub(crate) address: [IpAddr; 2],
+    pub(crate) ready: bool,
+}
+
+/// The same Service for the rules of the nodes.
+pub(crate) fn proxied(service: &ServiceSpec, endpoints: &[Endpoint], addresses: &[IpAddr]) -> ProxiedService {
+    let ready = endpoints.iter().filter(|e| e.ready);
+    ProxiedService {
+        name: service.name.clone(),
+        addresses: addresses.to_vec(),
+        port: service.port,
+        local: service.local,
+        endpoints: ready.flat_map(|e| e.address.map(|ip| (ip, e.node.clone()))).collect(),
+    }
+}
+
+fn collect(value: &Value, into: &mut BTreeSet<IpAddr>) {
+    match value {
+        Value::String(text) => into.extend(text.parse::<IpAddr>().ok()),
+        Value::Array(values) => values.iter().for_each(|v| collect(v, into)),
+        Value::Object(fields) => fields.values().for_each(|v| collect(v, into)),
+        _ => {}
+    }
+}
+
+fn file(service: &ServiceSpec) -> String {
+    format!("service-{}", service.name)
+}
+
+fn ours(kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "ironcast.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": name, "namespace": SYSTEM}, "spec": spec,
+    })
+}
+
+/// One for both families: a dual-stack Service takes both of its addresses from one pool.
+fn pool() -> Value {
+    ours("IPAddressPool", POOL, json!({"addresses": [POOL_V4, POOL_V6], "avoidBuggyIPs": true}))
+}
+
+fn advertisement() -> Value {
+    ours("BGPAdvertisement", "all", json!({"ipAddressPools": [POOL]}))
+}
+
+/// The Node and its two sessions, one per family.
+fn node_objects(node: &Node, graceful_restart: bool) -> Vec<Value> {
+    let name = &node.name;
+    let labels = json!({"kubernetes.io/hostname": name});
+    let object = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"podCIDRs": node.pod_cidr},
+        "status": {
+            "addresses": node.address.map(|ip| json!({"type": "InternalIP", "address": ip})),
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    let peer = |family: &str, address: IpAddr| {
+        let spec = json!({
+            "myASN": NODE_ASN, "peerASN": ROUTER_ASN, "peerAddress": address,
+            "holdTime": "9s", "keepaliveTime": "3s", "connectTime": "1s",
+            "enableGracefulRestart": graceful_restart,
+            "nodeSelectors": [{"matchLabels": labels}],
+        });
+        ours("BGPPeer", &format!("{name}-{family}"), spec)
+    };
+    let [v4, v6] = node.gateway;
+    vec![object, peer("v4", v4), peer("v6", v6)]
+}
+
+fn service_object(service: &ServiceSpec) -> Value {
+    let annotations = service.requested.iter().map(|ips| ("ironcast.dev/load-balancer-ips", ips));
+    let mut spec = json!({
+        "type": if service.load_balancer { "LoadBalancer" } else { "ClusterIP" },
+        "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
+        "selector": {"app": "web"},
+        "ports": [{"name": "http", "protocol": "TCP", "port": service.port, "targetPort": POD_PORT}],
+    });
+    if service.load_balancer {
+        spec["externalTrafficPolicy"] = if service.local { "Local" } else { "Cluster" }.into();
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": service.name, "namespace": NAMESPACE,
+            "annotations": annotations.collect::<BTreeMap<_, _>>(),
+        },
+        "spec": spec,
+    })
+}
+
+fn slices(service: &ServiceSpec, endpoints: &[Endpoint]) -> Vec<Value> {
+    let slice = |i: usize, family: &str| {
+        let endpoints: Vec<Value> = endpoints
+            .iter()
+            .map(|e| json!({"addresses": [e.address[i]], "nodeName": e.node, "conditions": {"ready": e.ready}}))
+            .collect();
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": format!("{}-{}", service.name, family.to_lowercase()), "namespace": NAMESPACE,
+                "labels": {"kubernetes.io/service-name": service.name},
+            },
+            "addressType": family,
+            "endpoints": endpoints,
+            "ports": [{"name": "http", "protocol": "TCP", "port": POD_PORT}],
+        })
+    };
+    vec![slice(0, "IPv4"), slice(1, "IPv6")]
+}

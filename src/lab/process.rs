@@ -1,0 +1,92 @@
+//! Processes of the lab: each in a namespace, its output in a file of its own, dead when the lab is.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::Path,
+    process::{ExitStatus, Stdio},
+};
+
+use anyhow::Context;
+use tokio::process::Child;
+
+use super::netns::Namespace;
+
+/// How much of a log is shown when something failed.
+const TAIL: u64 = 4096;
+
+/// What is started, where.
+#[derive(Debug)]
+pub(crate) struct Spec<'a> {
+    /// For its log and for people.
+    pub(crate) name: &'a str,
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: Vec<String>,
+}
+
+/// A running process; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts it; standard output and standard error go to `logs/NAME.log`, behind what is there.
+    ///
+    /// # Errors
+    /// It cannot be started, or its log not be opened.
+    pub(crate) fn start(spec: &Spec<'_>, logs: &Path) -> anyhow::Result<Self> {
+        let log = logs.join(format!("{}.log", spec.name));
+        let output = OpenOptions::new().create(true).append(true).open(&log);
+        let output = output.with_context(|| format!("open {}", log.display()))?;
+        let child = spec
+            .namespace
+            .command(spec.program)
+            .args(&spec.arguments)
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("start {} ({})", spec.name, spec.program.display()))?;
+        Ok(Self { name: spec.name.to_owned(), child })
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("kill {}", self.name))
+    }
+
+    /// The error for a process that should run and does not.
+    pub(crate) fn must_run(&mut self) -> anyhow::Result<()> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => anyhow::bail!("{} ended ({status}); its log says why", self.name),
+        }
+    }
+}
+
+/// The last lines of a log.
+pub(crate) fn tail(log: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(log)?;
+        let from = file.metadata()?.len().saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes);
+        // What was cut in the middle of a line starts at the next one.
+        Ok(if from == 0 { text.into_owned() } else { text.split_once('\n').map_or("", |(_, t)| t).to_owned() })
+    };
+    read().unwrap_or_else(|e| format!("({}: {e})\n", log.display()))
+}

@@ -1,0 +1,150 @@
+//! What happens in the lab. A scenario acts, and says what must come of it within which time.
+
+mod drain;
+mod first_light;
+mod node_loss;
+mod service_churn;
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use super::{
+    args::{ScenarioKind, word},
+    client::Tally,
+    manifests::ServiceSpec,
+    observe::Seen,
+    site::Site,
+    stage::{Lab, Observation, Stop},
+};
+
+/// Sessions come up; routers of other makes wait a few seconds after a collision or a refusal.
+const SESSIONS_WITHIN: Duration = Duration::from_secs(20);
+/// A file is read, an address given and recorded.
+const ADDRESS_WITHIN: Duration = Duration::from_secs(5);
+/// A route is announced, and the router has it in its kernel.
+const ROUTE_WITHIN: Duration = Duration::from_secs(10);
+/// Rules and neighbour entries are there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// Enough that random choice leaves out no node but once in a million runs.
+pub(super) const REQUESTS: usize = 60;
+
+/// Runs a scenario to its end.
+///
+/// # Errors
+/// An expectation was not met, or the lab failed.
+pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
+    match kind {
+        ScenarioKind::FirstLight => first_light::run(lab).await,
+        ScenarioKind::NodeLoss => node_loss::run(lab).await,
+        ScenarioKind::Drain => drain::run(lab).await,
+        ScenarioKind::ServiceChurn => service_churn::run(lab).await,
+    }
+}
+
+/// Whether the sessions of a scenario have graceful restart: with it, a router keeps the routes of a node that
+/// died, which is not what the loss of a node is to show.
+pub(crate) fn graceful_restart(kind: ScenarioKind) -> bool {
+    kind != ScenarioKind::NodeLoss
+}
+
+/// Every scenario with a line on it.
+pub(crate) fn list() -> String {
+    use clap::ValueEnum;
+    ScenarioKind::value_variants()
+        .iter()
+        .filter_map(|kind| Some(format!("{:14} {}\n", word(*kind), kind.to_possible_value()?.get_help()?)))
+        .collect()
+}
+
+/// Both sessions of every node are up.
+async fn sessions(lab: &mut Lab) -> Result<(), Stop> {
+    let names: Vec<String> = lab.site.nodes.iter().map(|n| n.name.clone()).collect();
+    let expected = format!("{0} of {0} sessions Established, IPv4 and IPv6 on each node", 2 * names.len());
+    let took = lab
+        .expect_seen("sessions", &expected, SESSIONS_WITHIN, |seen| {
+            let up: usize = names.iter().map(|name| seen.established(name)).sum();
+            Observation { seen: format!("{up} of {} Established", 2 * names.len()), ok: up == 2 * names.len() }
+        })
+        .await?;
+    lab.report.timing("sessions up", took.as_secs_f64());
+    Ok(())
+}
+
+/// Writes a Service and waits until it has one address of each family.
+async fn address(lab: &mut Lab, service: &ServiceSpec) -> Result<[IpAddr; 2], Stop> {
+    lab.report.note(format!("Service {} is written", service.key()));
+    lab.put(service)?;
+    let key = service.key();
+    let expected = "one IPv4 and one IPv6 address of the pool";
+    let took = lab
+        .expect_seen(&format!("address of {}", service.name), expected, ADDRESS_WITHIN, |seen| {
+            let addresses = seen.addresses(&key);
+            Observation { seen: words(&addresses), ok: both(&addresses).is_some() }
+        })
+        .await?;
+    lab.report.timing(&format!("address of {}", service.name), took.as_secs_f64());
+    Ok(both(&lab.seen().addresses(&key)).unwrap_or([IpAddr::V4([0; 4].into()); 2]))
+}
+
+/// Waits until the router's kernel leads to exactly these nodes for both addresses.
+async fn routes(
+    lab: &mut Lab,
+    name: &str,
+    to: [IpAddr; 2],
+    nodes: &[String],
+    within: Duration,
+) -> Result<Duration, Stop> {
+    let expected = if nodes.is_empty() { "no route".to_owned() } else { format!("ECMP over {}", nodes.join(" ")) };
+    let (site, wanted) = (lab.site.clone(), nodes.iter().cloned().collect::<BTreeSet<_>>());
+    lab.expect_seen(name, &expected, within, |seen| {
+        let found = to.map(|to| behind(&site, seen, to));
+        let say = |(to, nodes): (&IpAddr, &BTreeSet<String>)| {
+            let via = nodes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+            if via.is_empty() { format!("no route to {to}") } else { format!("{to} via {via}") }
+        };
+        let ok = found.iter().all(|nodes| *nodes == wanted);
+        Observation { seen: to.iter().zip(&found).map(say).collect::<Vec<_>>().join(", "), ok }
+    })
+    .await
+}
+
+/// Nodes that the router's kernel leads to.
+fn behind(site: &Site, seen: &Seen, to: IpAddr) -> BTreeSet<String> {
+    let name = |via: &IpAddr| site.node_at(*via).map_or_else(|| via.to_string(), |node| node.name.clone());
+    seen.next_hops(to).iter().map(name).collect()
+}
+
+/// Waits until a batch of requests is answered without a failure, by pods on at least so many nodes.
+async fn answered(lab: &mut Lab, name: &str, to: IpAddr, port: u16, on: usize) -> Result<Tally, Stop> {
+    let expected = format!("{REQUESTS} of {REQUESTS} requests answered by pods on {on} nodes");
+    let mut last = Tally::default();
+    lab.expect(name, &expected, ANSWERS_WITHIN, async |lab: &Lab| {
+        last = lab.ask(to, port, REQUESTS).await?;
+        let nodes: BTreeSet<_> = last.pods.keys().filter_map(|pod| lab.site.node_of(pod)).map(|n| &n.name).collect();
+        let seen = format!("{} answered by {} pods on {} nodes", last.answered(), last.pods.len(), nodes.len());
+        Ok(Observation { seen, ok: last.failed() == 0 && nodes.len() == on })
+    })
+    .await?;
+    Ok(last)
+}
+
+/// Nodes with a pod.
+fn nodes_with_pods(site: &Site) -> usize {
+    site.nodes.iter().filter(|n| !n.pods.is_empty()).count()
+}
+
+fn all_names(site: &Site) -> Vec<String> {
+    site.nodes.iter().map(|n| n.name.clone()).collect()
+}
+
+/// An IPv4 and an IPv6 address and nothing else.
+fn both(addresses: &[IpAddr]) -> Option<[IpAddr; 2]> {
+    match *addresses {
+        [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => Some([v4, v6]),
+        _ => None,
+    }
+}
+
+fn words(addresses: &[IpAddr]) -> String {
+    let words: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    if words.is_empty() { "no address".into() } else { words.join(" and ") }
+}

@@ -1,0 +1,304 @@
+//! The running lab: what scenarios act on and look at.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+use super::{
+    args::RouterKind,
+    build::{self, ourselves},
+    claim::Claim,
+    client::{Client, Tally},
+    manifests::{self, Endpoint, Manifests, ServiceSpec},
+    netns::Inside,
+    observe::{self, EVERY, Seen},
+    process::{Process, Spec},
+    proxy::Proxy,
+    report::Report,
+    routers::Router,
+    site::{Node, POD_PORT, Site},
+};
+
+/// Services with the pods behind them, as the lab wants them.
+type Services = BTreeMap<String, (ServiceSpec, Vec<Endpoint>)>;
+
+/// Why a scenario stops before its end.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// An expectation was not met; the report has it.
+    Unmet,
+    /// The lab itself failed.
+    Broken(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+/// What a probe saw, and whether it is what was expected.
+pub(crate) struct Observation {
+    pub(crate) seen: String,
+    pub(crate) ok: bool,
+}
+
+/// The lab.
+pub(crate) struct Lab {
+    pub(crate) site: Site,
+    pub(crate) report: Report,
+    pub(crate) manifests: Manifests,
+    pub(crate) router: Router,
+    pub(crate) client: Client,
+    folder: PathBuf,
+    daemons: BTreeMap<String, Process>,
+    pods: Vec<Process>,
+    services: watch::Sender<Services>,
+    seen: watch::Receiver<Arc<Seen>>,
+    proxy: tokio::task::JoinHandle<anyhow::Result<()>>,
+    /// Keeps the thread in the router's namespace alive.
+    _eyes: Inside,
+}
+
+impl Lab {
+    /// Builds everything and starts everybody.
+    ///
+    /// # Errors
+    /// The kernel refused, or a process could not be started.
+    pub(crate) async fn start(
+        claim: &Claim,
+        site: Site,
+        router: RouterKind,
+        graceful_restart: bool,
+        report: Report,
+    ) -> anyhow::Result<Self> {
+        let (folder, logs) = (claim.folder(), claim.folder().join("logs"));
+        std::fs::create_dir(&logs)?;
+        build::build(&site).await?;
+        let manifests = Manifests::create(folder.join("manifests"), &site, graceful_restart)?;
+        let mut pods = Vec::new();
+        for (_, pod) in site.pods() {
+            let arguments =
+                ["lab-pod", "--name", &pod.name, "--port", &POD_PORT.to_string()].map(str::to_owned).to_vec();
+            let spec = Spec { name: &pod.name, namespace: &pod.namespace, program: &ourselves(), arguments };
+            pods.push(Process::start(&spec, &logs)?);
+        }
+        let router = Router::start(router, &site, &folder.join("router"), &logs).await?;
+        report.note(format!("router: {}", router.description));
+        let sockets = site.nodes.iter().map(|n| (n.name.clone(), socket(&folder, &n.name))).collect();
+        let eyes = site.router.runtime()?;
+        let seen = observe::start(&site, &eyes, sockets);
+        let services = watch::Sender::default();
+        let proxy = tokio::spawn(keep_proxying(site.nodes.clone(), services.subscribe(), seen.clone()));
+        let client = Client::new(&site.client)?;
+        let daemons = BTreeMap::new();
+        let mut lab =
+            Self { site, report, manifests, router, client, folder, daemons, pods, services, seen, proxy, _eyes: eyes };
+        for node in lab.site.nodes.clone() {
+            lab.start_daemon(&node)?;
+        }
+        Ok(lab)
+    }
+
+    /// Starts a node's daemon.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(crate) fn start_daemon(&mut self, node: &Node) -> anyhow::Result<()> {
+        let state = self.folder.join(&node.name);
+        std::fs::create_dir_all(&state)?;
+        let mut arguments: Vec<String> =
+            ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"].map(str::to_owned).to_vec();
+        for (flag, path) in [
+            ("--manifests", self.manifests.folder().to_owned()),
+            ("--admin-socket", self.socket(&node.name)),
+            ("--state-dir", state),
+        ] {
+            arguments.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
+        let process = Process::start(&spec, &self.folder.join("logs"))?;
+        self.daemons.insert(node.name.clone(), process);
+        Ok(())
+    }
+
+    /// kill -9.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refused.
+    pub(crate) async fn kill_daemon(&mut self, node: &str) -> anyhow::Result<()> {
+        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
+        daemon.kill().await
+    }
+
+    /// The admin socket of a node's daemon.
+    pub(crate) fn socket(&self, node: &str) -> PathBuf {
+        socket(&self.folder, node)
+    }
+
+    /// The last look at everything.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// To watch from the view.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Seen>> {
+        self.seen.clone()
+    }
+
+    /// Writes a Service and its slices; again, where it is there.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn put(&self, service: &ServiceSpec) -> anyhow::Result<()> {
+        self.put_without(service, None)
+    }
+
+    /// As [`Lab::put`], with the pods of one node not ready.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn put_without(&self, service: &ServiceSpec, lost: Option<&str>) -> anyhow::Result<()> {
+        let behind = |node: &str| service.nodes.is_empty() || service.nodes.iter().any(|n| n == node);
+        let endpoints: Vec<Endpoint> = self
+            .site
+            .pods()
+            .filter(|(node, _)| behind(&node.name))
+            .map(|(node, pod)| Endpoint {
+                node: node.name.clone(),
+                address: pod.address,
+                ready: lost != Some(node.name.as_str()),
+            })
+            .collect();
+        self.manifests.put(service, &endpoints)?;
+        self.services.send_modify(|all| {
+            all.insert(service.name.clone(), (service.clone(), endpoints));
+        });
+        Ok(())
+    }
+
+    /// Removes a Service and its slices.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn delete(&self, service: &ServiceSpec) -> anyhow::Result<()> {
+        self.services.send_modify(|all| {
+            all.remove(&service.name);
+        });
+        self.manifests.delete(service)
+    }
+
+    /// Waits until the probe is satisfied, and says how long that took.
+    ///
+    /// # Errors
+    /// The bound passed, a process that should run ended, or the probe failed.
+    pub(crate) async fn expect(
+        &mut self,
+        name: &str,
+        expected: &str,
+        bound: Duration,
+        mut probe: impl AsyncFnMut(&Lab) -> anyhow::Result<Observation>,
+    ) -> Result<Duration, Stop> {
+        self.report.open(name, expected, bound);
+        let started = Instant::now();
+        loop {
+            if let Err(error) = self.all_run() {
+                self.report.see(&format!("{error:#}"));
+                self.report.settle(false);
+                return Err(Stop::Unmet);
+            }
+            let Observation { seen, ok } = probe(self).await?;
+            self.report.see(&seen);
+            if ok {
+                self.report.settle(true);
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > bound {
+                self.report.settle(false);
+                return Err(Stop::Unmet);
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    /// As [`Lab::expect`] for what a look shows.
+    ///
+    /// # Errors
+    /// As [`Lab::expect`].
+    pub(crate) async fn expect_seen(
+        &mut self,
+        name: &str,
+        expected: &str,
+        bound: Duration,
+        mut judge: impl FnMut(&Seen) -> Observation,
+    ) -> Result<Duration, Stop> {
+        self.expect(name, expected, bound, async |lab: &Lab| Ok(judge(&lab.seen()))).await
+    }
+
+    /// Something that is so or not, now.
+    ///
+    /// # Errors
+    /// It is not so.
+    pub(crate) fn verify(&self, name: &str, expected: &str, seen: &str, ok: bool) -> Result<(), Stop> {
+        self.report.open(name, expected, Duration::ZERO);
+        self.report.see(seen);
+        self.report.settle(ok);
+        if ok { Ok(()) } else { Err(Stop::Unmet) }
+    }
+
+    /// Requests to an address from the client.
+    ///
+    /// # Errors
+    /// The client's thread has ended.
+    pub(crate) async fn ask(&self, address: IpAddr, port: u16, requests: usize) -> anyhow::Result<Tally> {
+        self.client.batch(SocketAddr::new(address, port), requests).await
+    }
+
+    /// Everybody who should run, runs.
+    fn all_run(&mut self) -> anyhow::Result<()> {
+        self.router.must_run()?;
+        self.daemons.values_mut().chain(&mut self.pods).try_for_each(Process::must_run)?;
+        anyhow::ensure!(
+            !self.proxy.is_finished(),
+            "the rules of the nodes can no longer be written; see standard error"
+        );
+        Ok(())
+    }
+}
+
+fn socket(folder: &std::path::Path, node: &str) -> PathBuf {
+    folder.join(format!("{node}.sock"))
+}
+
+/// kube-proxy's part: rules follow the Services and the addresses that they have.
+async fn keep_proxying(
+    nodes: Vec<Node>,
+    mut services: watch::Receiver<Services>,
+    mut seen: watch::Receiver<Arc<Seen>>,
+) -> anyhow::Result<()> {
+    let mut proxy = Proxy::default();
+    loop {
+        let proxied: Vec<_> = {
+            let (services, seen) = (services.borrow_and_update(), seen.borrow_and_update().clone());
+            services
+                .values()
+                .map(|(s, endpoints)| manifests::proxied(s, endpoints, &seen.addresses(&s.key())))
+                .collect()
+        };
+        if let Err(error) = proxy.sync(&nodes, &proxied).await {
+            eprintln!("ironcast: write the rules of the nodes: {error:#}");
+            return Err(error);
+        }
+        tokio::select! {
+            changed = services.changed() => if changed.is_err() { return Ok(()) },
+            changed = seen.changed() => if changed.is_err() { return Ok(()) },
+        }
+    }
+}

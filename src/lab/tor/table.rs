@@ -1,0 +1,150 @@
+//! What nodes announced, and what of it counts: routes of a node that may be restarting stay until it has
+//! said everything again or its time is over (RFC 4724 §4.2). Pure; time is an argument.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+
+use ipnet::IpNet;
+use ironcast_bgp::speaker::{PeerId, Received};
+
+use crate::lab::fib::Routes;
+
+/// Routes by peer.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    peers: BTreeMap<PeerId, Peer>,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    routes: BTreeMap<IpNet, Entry>,
+    /// When stale routes go.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    next_hop: IpAddr,
+    /// Announced before the session ended and not again since.
+    stale: bool,
+}
+
+impl Table {
+    /// Takes what a peer sent.
+    pub(super) fn handle(&mut self, now: Instant, event: Received) {
+        match event {
+            Received::Announce { peer, route } => {
+                if let Some(next_hop) = route.attributes.next_hop {
+                    let entry = Entry { next_hop, stale: false };
+                    self.peers.entry(peer).or_default().routes.insert(route.prefix, entry);
+                }
+            }
+            Received::Withdraw { peer, prefix } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.routes.remove(&prefix);
+                }
+            }
+            Received::EndOfRib { peer, family } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    let v4 = family == ironcast_bgp::Family::Ipv4Unicast;
+                    peer.routes.retain(|prefix, entry| !entry.stale || prefix.addr().is_ipv4() != v4);
+                }
+            }
+            Received::Down { peer, graceful: None } => {
+                self.peers.remove(&peer);
+            }
+            Received::Down { peer, graceful: Some(time) } => {
+                let peer = self.peers.entry(peer).or_default();
+                peer.until = Some(now + time);
+                peer.routes.values_mut().for_each(|entry| entry.stale = true);
+            }
+        }
+    }
+
+    /// When [`Table::expire`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(|peer| peer.until).min()
+    }
+
+    /// Drops what stayed stale for too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            if peer.until.is_some_and(|until| until <= now) {
+                peer.until = None;
+                peer.routes.retain(|_, entry| !entry.stale);
+            }
+        }
+    }
+
+    /// Every prefix with the next hops of all peers that announce it.
+    pub(super) fn routes(&self) -> Routes {
+        let mut routes = Routes::new();
+        for (prefix, entry) in self.peers.values().flat_map(|peer| &peer.routes) {
+            routes.entry(*prefix).or_default().insert(entry.next_hop);
+        }
+        routes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use ironcast_bgp::{
+        Family,
+        rib::{Attributes, Route},
+    };
+
+    use super::*;
+
+    fn peer(n: u8) -> PeerId {
+        PeerId(format!("dynamic/10.77.{n}.2").into())
+    }
+
+    fn announce(n: u8, prefix: &str) -> Received {
+        let next_hop = Some(format!("10.77.{n}.2").parse().expect("address"));
+        let attributes = Arc::new(Attributes { next_hop, ..Attributes::default() });
+        Received::Announce { peer: peer(n), route: Route { prefix: prefix.parse().expect("prefix"), attributes } }
+    }
+
+    fn hops(table: &Table, prefix: &str) -> usize {
+        table.routes().get(&prefix.parse().expect("prefix")).map_or(0, std::collections::BTreeSet::len)
+    }
+
+    #[test]
+    fn next_hops_of_all_nodes_unite() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        table.handle(now, announce(1, "192.0.2.1/32"));
+        table.handle(now, announce(2, "192.0.2.1/32"));
+        assert_eq!(hops(&table, "192.0.2.1/32"), 2);
+        table.handle(now, Received::Withdraw { peer: peer(1), prefix: "192.0.2.1/32".parse().expect("prefix") });
+        assert_eq!(hops(&table, "192.0.2.1/32"), 1);
+        table.handle(now, Received::Down { peer: peer(2), graceful: None });
+        assert_eq!(hops(&table, "192.0.2.1/32"), 0);
+    }
+
+    #[test]
+    fn restarting_node_keeps_its_routes_until_its_time_is_over() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        table.handle(now, announce(1, "192.0.2.1/32"));
+        table.handle(now, Received::Down { peer: peer(1), graceful: Some(Duration::from_secs(30)) });
+        assert_eq!(table.deadline(), Some(now + Duration::from_secs(30)));
+        table.expire(now + Duration::from_secs(29));
+        assert_eq!(hops(&table, "192.0.2.1/32"), 1);
+        table.expire(now + Duration::from_secs(30));
+        assert_eq!(hops(&table, "192.0.2.1/32"), 0);
+        assert_eq!(table.deadline(), None);
+    }
+
+    #[test]
+    fn end_of_rib_drops_what_was_not_announced_again() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        table.handle(now, announce(1, "192.0.2.1/32"));
+        table.handle(now, announce(1, "192.0.2.2/32"));
+        table.handle(now, Received::Down { peer: peer(1), graceful: Some(Duration::from_secs(30)) });
+        table.handle(now, announce(1, "192.0.2.2/32"));
+        table.handle(now, Received::EndOfRib { peer: peer(1), family: Family::Ipv6Unicast });
+        assert_eq!(hops(&table, "192.0.2.1/32"), 1, "the other family's end says nothing of this one");
+        table.handle(now, Received::EndOfRib { peer: peer(1), family: Family::Ipv4Unicast });
+        assert_eq!((hops(&table, "192.0.2.1/32"), hops(&table, "192.0.2.2/32")), (0, 1));
+    }
+}
