@@ -1,1 +1,40 @@
-//! Kubernetes objects to `types`, or a `Problem` that names object, field and next step.
+//! Kubernetes objects and our resources to [`crate::types`], or [`Problem`]s that name object, field, value and
+//! next step. Pure; one object at a time. What only shows beside other objects is the index's business.
+//!
+//! A missing field means what the API server would have put there, so that a folder of manifests and a cluster
+//! mean the same. One default has no counterpart: `ipFamilies`, see [`service`].
+
+mod advertisement;
+mod bfd;
+mod community;
+mod duration;
+mod endpoints;
+mod node;
+mod peer;
+mod pool;
+mod report;
+mod selector;
+mod service;
+
+#[cfg(test)]
+mod tests;
+
+pub use advertisement::{AdvertisementDraft, advertisement};
+pub use bfd::bfd_profile;
+pub use community::{CommunityValue, communities};
+pub use endpoints::{Slice, slice};
+pub use node::node;
+pub use peer::{PeerDraft, peer, secret_password};
+pub use pool::pool;
+pub use service::service;
+
+use crate::types::Problem;
+
+/// What became of an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted<T> {
+    /// The value; `None` when the object is refused.
+    pub value: Option<T>,
+    /// Why it is refused, or what may surprise.
+    pub problems: Vec<Problem>,
+}

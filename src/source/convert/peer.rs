@@ -1,0 +1,268 @@
+//! `BGPPeer` to [`Peer`], and the Secret that holds its key.
+
+use std::{net::IpAddr, time::Duration};
+
+use ironcast_bgp::{
+    Asn, HoldTime, RouterId,
+    speaker::{Md5Key, PeerAs},
+};
+use k8s_openapi::api::core::v1::Secret;
+
+use super::{Converted, duration, report::Report, selector::selectors};
+use crate::{
+    source::{
+        api::{BGPPeer, BGPPeerSpec, DynamicAsn},
+        index::ObjectKey,
+    },
+    types::{Peer, family_of},
+};
+
+/// Octets of a TCP MD5 key, at most: Linux takes no more (`TCP_MD5SIG_MAXKEYLEN`).
+const KEY_MAX: usize = 80;
+
+/// A peer whose Secret is not resolved yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerDraft {
+    /// The rest.
+    pub peer: Peer,
+    /// `passwordSecret`.
+    pub secret: Option<ObjectKey>,
+}
+
+/// The peer, but for the value of `passwordSecret`.
+pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
+    let mut report = Report::new(object);
+    let spec = &object.spec;
+    let my_asn = asn(&mut report, "spec.myASN", spec.my_asn);
+    let local_asn = spec.local_asn.and_then(|n| asn(&mut report, "spec.localASN", n));
+    let peer_as = peer_as(&mut report, spec);
+    let (hold_time, keepalive, connect_time) = times(&mut report, spec);
+    let (address, interface, source) = place(&mut report, spec);
+    let (multihop, ttl_security) = distance(&mut report, spec);
+    let router_id = router_id(&mut report, spec);
+    let password = password(&mut report, spec);
+    let secret = spec.password_secret.as_ref().map(|reference| {
+        let own = object.metadata.namespace.clone().unwrap_or_default();
+        ObjectKey::new(reference.namespace.clone().unwrap_or(own), reference.name.clone())
+    });
+    let node_selectors = selectors(&mut report, "spec.nodeSelectors", &spec.node_selectors);
+    at_least_one(&mut report, "spec.prefixBudget", spec.prefix_budget);
+    let peer = my_asn.zip(peer_as).zip(hold_time).map(|((my_asn, peer_as), hold_time)| Peer {
+        name: object.metadata.name.clone().unwrap_or_default(),
+        my_asn,
+        local_asn,
+        peer_as,
+        address,
+        interface,
+        port: spec.peer_port.unwrap_or(179),
+        source,
+        router_id,
+        vrf: spec.vrf.clone(),
+        hold_time,
+        keepalive,
+        connect_time,
+        multihop,
+        ttl_security,
+        passive: spec.passive,
+        password,
+        missing_secret: None,
+        node_selectors,
+        bfd_profile: spec.bfd_profile.clone(),
+        graceful_restart: spec.enable_graceful_restart,
+        dual_stack: spec.dual_stack_address_family,
+        prefix_budget: spec.prefix_budget,
+    });
+    report.finish(peer.map(|peer| PeerDraft { peer, secret }))
+}
+
+fn asn(report: &mut Report, field: &str, number: u32) -> Option<Asn> {
+    report.take(field, Asn::new(number), "set the AS number that the routers' side expects")
+}
+
+fn peer_as(report: &mut Report, spec: &BGPPeerSpec) -> Option<PeerAs> {
+    match (spec.peer_asn, spec.dynamic_asn) {
+        (Some(number), None) => asn(report, "spec.peerASN", number).map(PeerAs::Exactly),
+        (None, Some(DynamicAsn::Internal)) => Some(PeerAs::Internal),
+        (None, Some(DynamicAsn::External)) => Some(PeerAs::External),
+        (Some(number), Some(_)) => {
+            report.error("spec.dynamicASN", format!("is set beside peerASN {number}"), "keep one of the two");
+            None
+        }
+        (None, None) => {
+            report.error("spec.peerASN", "is missing", "set peerASN, or dynamicASN to internal or external");
+            None
+        }
+    }
+}
+
+type Times = (Option<HoldTime>, Option<Duration>, Option<Duration>);
+
+fn times(report: &mut Report, spec: &BGPPeerSpec) -> Times {
+    let hold = match time(report, "spec.holdTime", spec.hold_time.as_deref()) {
+        None => Some(HoldTime::DEFAULT),
+        Some(time) => hold_time(report, time),
+    };
+    let keepalive = time(report, "spec.keepaliveTime", spec.keepalive_time.as_deref());
+    if let (Some(keepalive), Some(hold)) = (keepalive, hold) {
+        let most = hold.duration().unwrap_or_default();
+        if keepalive < Duration::from_secs(1) || keepalive > most {
+            report.error(
+                "spec.keepaliveTime",
+                format!("{keepalive:?} does not fit the hold time of {} s", hold.seconds()),
+                "use at least 1s and at most holdTime, or leave it out for a third of it",
+            );
+        }
+    }
+    let connect = time(report, "spec.connectTime", spec.connect_time.as_deref());
+    if let Some(connect) = connect
+        && !(Duration::from_secs(1)..=Duration::from_secs(65535)).contains(&connect)
+    {
+        report.error("spec.connectTime", format!("{connect:?} is out of range"), "use 1s to 65535s");
+    }
+    (hold, keepalive, connect)
+}
+
+fn time(report: &mut Report, field: &str, text: Option<&str>) -> Option<Duration> {
+    let text = text?;
+    let parsed = duration::parse(text).ok_or_else(|| format!("{text:?} is no duration"));
+    report.take(field, parsed, "write it like 90s, 1m30s or 1500ms")
+}
+
+fn hold_time(report: &mut Report, time: Duration) -> Option<HoldTime> {
+    const HINT: &str = "use 0s (never) or 3s to 65535s";
+    let whole = u16::try_from(time.as_secs()).ok().filter(|_| time.subsec_nanos() == 0);
+    let seconds = whole.ok_or_else(|| format!("{time:?} is not a whole number of seconds up to 65535"));
+    let seconds = report.take("spec.holdTime", seconds, HINT)?;
+    report.take("spec.holdTime", HoldTime::new(seconds), HINT)
+}
+
+type Place = (Option<IpAddr>, Option<String>, Option<IpAddr>);
+
+fn place(report: &mut Report, spec: &BGPPeerSpec) -> Place {
+    let address = host(report, "spec.peerAddress", spec.peer_address.as_deref());
+    let source = host(report, "spec.sourceAddress", spec.source_address.as_deref());
+    let link_local = matches!(address, Some(IpAddr::V6(v6)) if v6.is_unicast_link_local());
+    match (&spec.peer_address, &spec.interface) {
+        (None, None) => {
+            report.error("spec.peerAddress", "is missing", "set peerAddress, or interface for an unnumbered peer")
+        }
+        (Some(text), None) if link_local => {
+            report.error("spec.interface", format!("is missing for link-local peerAddress {text}"), "set interface");
+        }
+        (Some(text), Some(interface)) if address.is_some() && !link_local => report.error(
+            "spec.interface",
+            format!("{interface:?} is set beside peerAddress {text}"),
+            "keep one of the two; both are for link-local addresses only",
+        ),
+        _ => {}
+    }
+    if let (Some(address), Some(source)) = (address, source)
+        && family_of(address) != family_of(source)
+    {
+        report.error(
+            "spec.sourceAddress",
+            format!("{source} is not of the family of peerAddress {address}"),
+            format!("use an {} address, or leave it out", family_of(address)),
+        );
+    }
+    (address, spec.interface.clone(), source)
+}
+
+fn host(report: &mut Report, field: &str, text: Option<&str>) -> Option<IpAddr> {
+    let text = text?;
+    let parsed = text.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address"));
+    let address = report.take(field, parsed, "write an IPv4 or IPv6 address without a prefix length")?;
+    if address.is_unspecified() || address.is_multicast() {
+        report.error(field, format!("{address} is no host's address"), "write the router's own address");
+    }
+    Some(address)
+}
+
+fn distance(report: &mut Report, spec: &BGPPeerSpec) -> (Option<u8>, Option<u8>) {
+    let internal =
+        spec.dynamic_asn == Some(DynamicAsn::Internal) || spec.peer_asn == Some(spec.local_asn.unwrap_or(spec.my_asn));
+    if spec.ebgp_multi_hop && internal {
+        report.error(
+            "spec.ebgpMultiHop",
+            "is set for an iBGP peer",
+            "leave it out: iBGP peers may be any number of hops away",
+        );
+    }
+    if let Some(ttl) = spec.ebgp_multi_hop_ttl {
+        if !spec.ebgp_multi_hop {
+            report.error(
+                "spec.ebgpMultiHopTTL",
+                format!("{ttl} is set without ebgpMultiHop"),
+                "set ebgpMultiHop: true",
+            );
+        }
+        if ttl < 2 {
+            report.error("spec.ebgpMultiHopTTL", format!("{ttl} is out of range"), "use 2 to 255");
+        }
+    }
+    if let Some(hops) = spec.ttl_security {
+        if !(1..=254).contains(&hops) {
+            report.error("spec.ttlSecurity", format!("{hops} hops are out of range"), "use 1 to 254");
+        }
+        if spec.ebgp_multi_hop {
+            report.error(
+                "spec.ttlSecurity",
+                "is set beside ebgpMultiHop",
+                "leave ebgpMultiHop out: ttlSecurity counts the hops",
+            );
+        }
+    }
+    let multihop = spec.ebgp_multi_hop.then(|| spec.ebgp_multi_hop_ttl.unwrap_or(255));
+    (multihop, spec.ttl_security)
+}
+
+fn router_id(report: &mut Report, spec: &BGPPeerSpec) -> Option<RouterId> {
+    const HINT: &str = "write it like an IPv4 address, 192.0.2.1";
+    let text = spec.router_id.as_deref()?;
+    let parsed = text.parse().map_err(|_| format!("{text:?} is no router id"));
+    let id = report.take("spec.routerID", parsed, HINT)?;
+    report.take("spec.routerID", RouterId::new(id), HINT)
+}
+
+fn password(report: &mut Report, spec: &BGPPeerSpec) -> Option<Md5Key> {
+    let text = spec.password.as_deref()?;
+    if spec.password_secret.is_some() {
+        report.error("spec.password", "is set beside passwordSecret", "keep passwordSecret");
+    }
+    report.take("spec.password", key(text.as_bytes()), "use 1 to 80 octets, the same as on the router")
+}
+
+fn key(octets: &[u8]) -> Result<Md5Key, String> {
+    match octets.len() {
+        1..=KEY_MAX => Ok(Md5Key(octets.into())),
+        0 => Err("is empty".into()),
+        n => Err(format!("is {n} octets long, the kernel takes {KEY_MAX}")),
+    }
+}
+
+fn at_least_one(report: &mut Report, field: &str, number: Option<u32>) {
+    if number == Some(0) {
+        report.error(field, "0 would announce nothing", "use at least 1, or leave it out");
+    }
+}
+
+/// The TCP MD5 key in a Secret of type kubernetes.io/basic-auth, under `password` (in manifests also from
+/// `stringData`). Its value is in no message.
+pub fn secret_password(object: &Secret) -> Converted<Md5Key> {
+    const TYPE: &str = "kubernetes.io/basic-auth";
+    let mut report = Report::new(object);
+    let kind = object.type_.as_deref().unwrap_or("Opaque");
+    if kind != TYPE {
+        report.error("type", format!("is {kind}"), format!("a peer's password must be in a Secret of type {TYPE}"));
+    }
+    let text = object.string_data.as_ref().and_then(|data| data.get("password")).map(|s| s.as_bytes());
+    let octets = text.or_else(|| object.data.as_ref()?.get("password").map(|b| b.0.as_slice()));
+    let value = match octets {
+        None => {
+            report.error("data.password", "is missing", "put the TCP MD5 key of the peer there");
+            None
+        }
+        Some(octets) => report.take("data.password", key(octets), "use 1 to 80 octets, the same as on the router"),
+    };
+    report.finish(value)
+}
