@@ -186,7 +186,9 @@ impl Feed {
             }
             Event::Applied(value) => self.apply(Kind::Secret, value),
             Event::Complete if self.secrets.was_listed(name) => {}
-            Event::Complete | Event::Deleted(_) | Event::Absent => self.index.delete(Kind::Secret, &key),
+            Event::Complete | Event::Deleted(_) | Event::Absent => {
+                self.index.delete(Kind::Secret, &key);
+            }
         }
     }
 

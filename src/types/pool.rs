@@ -53,6 +53,19 @@ impl AddressRange {
         self.family() == other.family() && self.first <= other.last && other.first <= self.last
     }
 
+    /// What is left without one address: nothing, one range or two.
+    pub fn without(&self, gone: IpAddr) -> impl Iterator<Item = AddressRange> + use<> {
+        let (family, first, last) = (self.family(), number(self.first), number(self.last));
+        let (before, after) = match self.contains(gone) {
+            true => (number(gone).checked_sub(1), number(gone).checked_add(1)),
+            false => (Some(last), None),
+        };
+        let before = before.filter(|end| first <= *end).map(|end| (first, end));
+        let after = after.filter(|start| *start <= last).map(|start| (start, last));
+        let range = move |(first, last)| AddressRange { first: address(family, first), last: address(family, last) };
+        before.into_iter().chain(after).map(range)
+    }
+
     /// How many addresses, at most `u128::MAX`.
     pub fn len(&self) -> u128 {
         (number(self.last) - number(self.first)).saturating_add(1)
@@ -160,6 +173,21 @@ mod tests {
         assert!("192.0.2.9-192.0.2.3".parse::<AddressRange>().is_err());
         assert!("192.0.2.9-2001:db8::1".parse::<AddressRange>().is_err());
         assert!("192.0.2.0/33".parse::<AddressRange>().is_err());
+    }
+
+    #[test]
+    fn a_range_without_one_address_is_what_is_left_of_it() {
+        let range: AddressRange = "192.0.2.1-192.0.2.3".parse().expect("valid");
+        let without = |gone: &str| {
+            let left = range.without(gone.parse().expect("valid"));
+            left.map(|r| r.to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(without("192.0.2.1"), "192.0.2.2-192.0.2.3");
+        assert_eq!(without("192.0.2.2"), "192.0.2.1-192.0.2.1 192.0.2.3-192.0.2.3");
+        assert_eq!(without("192.0.2.3"), "192.0.2.1-192.0.2.2");
+        assert_eq!(without("192.0.2.9"), "192.0.2.1-192.0.2.3");
+        let one: AddressRange = "::-::".parse().expect("valid");
+        assert_eq!(one.without("::".parse().expect("valid")).count(), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `EndpointSlice` to [`Endpoint`]s.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as KubeEndpoint, EndpointPort, EndpointSlice};
 
@@ -16,7 +16,7 @@ pub struct Slice {
     /// The Service.
     pub service: ServiceKey,
     /// The endpoints, sorted.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Arc<[Endpoint]>,
 }
 
 /// The slice. An endpoint that is wrong is left out alone: the others are real pods.
@@ -49,7 +49,7 @@ pub fn slice(object: &EndpointSlice) -> Converted<Slice> {
     endpoints.sort();
     endpoints.dedup();
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    report.keep(Slice { service: ServiceKey::new(namespace, name), endpoints })
+    report.keep(Slice { service: ServiceKey::new(namespace, name), endpoints: endpoints.into() })
 }
 
 fn ports(report: &mut Report, ports: &[EndpointPort]) -> Vec<(String, Protocol, u16)> {

@@ -26,8 +26,8 @@ const AFFINITY: Duration = Duration::from_secs(10800);
 /// `ipFamilies` absent (manifests only; an API server always fills it) means: the families of `clusterIPs`, else of
 /// the addresses asked for, else both for a dual-stack `ipFamilyPolicy`, else IPv4. A Service for an IPv6-only network says `ipFamilies: [IPv6]`.
 ///
-/// A Service that is wrong but has addresses is not refused: it keeps them, and what is wrong is left out. Else
-/// its addresses would look free.
+/// There is always a value, what is wrong is left out of it: whether a Service with an error is refused depends
+/// on whether it has addresses, which in manifest mode this function does not see.
 pub fn service(object: &KubeService) -> Converted<Service> {
     let mut report = Report::new(object);
     let spec = object.spec.clone().unwrap_or_default();
@@ -57,10 +57,7 @@ pub fn service(object: &KubeService) -> Converted<Service> {
         assigned: assigned(object),
         created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
     };
-    match service.assigned.is_empty() {
-        true => report.finish(Some(service)),
-        false => report.keep(service),
-    }
+    report.keep(service)
 }
 
 fn first<'a>(annotations: &'a BTreeMap<String, String>, keys: &[&'static str]) -> Option<(&'static str, &'a str)> {

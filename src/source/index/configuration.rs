@@ -1,0 +1,284 @@
+//! Pools, peers, advertisements and profiles as they are used: names resolved, conflicts settled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use ironcast_bgp::speaker::Md5Key;
+
+use super::{
+    Kind, ObjectKey,
+    aggregates::aggregation_problems,
+    settle::{Candidate, NameOnly, Ranges, Sessions, settle},
+    store::{Store, still_in_use},
+};
+use crate::{
+    source::convert::{AdvertisementDraft, CommunityValue, PeerDraft},
+    types::{Advertisement, BfdProfile, Labels, Node, Peer, Pool, Problem, Severity},
+};
+
+/// The objects, each valid by itself.
+#[derive(Debug, Default)]
+pub(super) struct Objects {
+    pub(super) pools: Store<Pool>,
+    pub(super) peers: Store<PeerDraft>,
+    pub(super) advertisements: Store<AdvertisementDraft>,
+    pub(super) bfd_profiles: Store<BfdProfile>,
+    pub(super) communities: Store<Vec<(String, CommunityValue)>>,
+    pub(super) secrets: Store<Md5Key>,
+    pub(super) namespaces: Store<Labels>,
+}
+
+impl Objects {
+    /// What is wrong with Secrets that peers name; others are not our business.
+    pub(super) fn secret_problems(&self) -> impl Iterator<Item = &Problem> {
+        let named = |problem: &&Problem| {
+            let mut secrets = self.peers.values().filter_map(|(_, _, draft)| draft.secret.as_ref());
+            secrets.any(|key| key.reference(Kind::Secret) == problem.object)
+        };
+        self.secrets.problems().filter(named)
+    }
+}
+
+/// The objects as they are used.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    pools: BTreeMap<ObjectKey, Pool>,
+    peers: BTreeMap<ObjectKey, Peer>,
+    /// Which Secret the password of a peer in use is from.
+    secrets_of: BTreeMap<ObjectKey, ObjectKey>,
+    advertisements: BTreeMap<ObjectKey, Advertisement>,
+    bfd_profiles: BTreeMap<ObjectKey, BfdProfile>,
+    /// Addresses of nodes that lie in pools.
+    node_addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
+    pub(super) problems: Vec<Problem>,
+}
+
+fn by_name<T: Clone>(map: &BTreeMap<ObjectKey, T>) -> BTreeMap<String, T> {
+    map.iter().map(|(key, value)| (key.name.clone(), value.clone())).collect()
+}
+
+fn warning(kind: Kind, key: &ObjectKey, field: String, message: String, hint: &str) -> Problem {
+    let object = key.reference(kind);
+    Problem { object, field, message, hint: hint.into(), severity: Severity::Warning, file: None }
+}
+
+impl Configuration {
+    /// What is used now, given what was used before.
+    pub(super) fn update(&mut self, objects: &Objects, nodes: &[&Node]) {
+        let mut problems = Vec::new();
+        let candidates = objects.bfd_profiles.values().map(candidate).collect();
+        self.bfd_profiles = settle(Kind::BFDProfile, candidates, &self.bfd_profiles, &mut NameOnly, &mut problems);
+        self.update_pools(objects, nodes, &mut problems);
+        self.update_peers(objects, nodes, &mut problems);
+        self.update_advertisements(objects, &mut problems);
+        problems.extend(unknown_names(self));
+        problems.extend(aggregation_problems(&self.advertisements, &self.pools));
+        self.problems = problems;
+    }
+
+    /// Peers by name.
+    pub(super) fn peers(&self) -> BTreeMap<String, Peer> {
+        by_name(&self.peers)
+    }
+
+    /// Advertisements by name.
+    pub(super) fn advertisements(&self) -> BTreeMap<String, Advertisement> {
+        by_name(&self.advertisements)
+    }
+
+    /// Profiles by name.
+    pub(super) fn bfd_profiles(&self) -> BTreeMap<String, BfdProfile> {
+        by_name(&self.bfd_profiles)
+    }
+
+    /// Pools by name, without the addresses of nodes. An address that a Service has already stays in: it would
+    /// not become better by being taken away, and a node could take any by claiming it for itself.
+    pub(super) fn pools(&self, assigned: impl Fn(IpAddr) -> bool) -> BTreeMap<String, Pool> {
+        let mut pools = by_name(&self.pools);
+        for (key, addresses) in &self.node_addresses {
+            let Some(pool) = pools.get_mut(&key.name) else { continue };
+            for address in addresses.iter().filter(|address| !assigned(**address)) {
+                pool.ranges = pool.ranges.iter().flat_map(|range| range.without(*address)).collect();
+            }
+        }
+        pools.retain(|_, pool| !pool.ranges.is_empty());
+        pools
+    }
+
+    /// Whether any node's address lies in a pool.
+    pub(super) fn has_node_addresses(&self) -> bool {
+        !self.node_addresses.is_empty()
+    }
+
+    fn update_pools(&mut self, objects: &Objects, nodes: &[&Node], problems: &mut Vec<Problem>) {
+        let mut ranges = Ranges::default();
+        let candidates = objects.pools.values().map(candidate).collect();
+        self.pools = settle(Kind::IPAddressPool, candidates, &self.pools, &mut ranges, problems);
+        self.node_addresses.clear();
+        let mut told: BTreeMap<(&ObjectKey, usize), Vec<String>> = BTreeMap::new();
+        for (node, address) in nodes.iter().flat_map(|node| node.addresses.iter().map(|a| (&node.name, *a))) {
+            let Some((range, key)) = ranges.holding(address) else { continue };
+            self.node_addresses.entry(key.clone()).or_default().insert(address);
+            let i = self.pools[key].ranges.iter().position(|r| r == range).expect("the range is of this pool");
+            told.entry((key, i)).or_default().push(format!("{address} of node {node}"));
+        }
+        for ((key, i), nodes) in told {
+            let range = self.pools[key].ranges[i];
+            let more = if nodes.len() > 3 { format!(" and {} more", nodes.len() - 3) } else { String::new() };
+            let first = nodes.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            problems.push(warning(
+                Kind::IPAddressPool,
+                key,
+                format!("spec.addresses[{i}]"),
+                format!("{range} holds a node's own address: {first}{more}"),
+                "it is never given out to a Service; take it out of the pool",
+            ));
+        }
+    }
+
+    fn update_peers(&mut self, objects: &Objects, nodes: &[&Node], problems: &mut Vec<Problem>) {
+        let mut candidates = Vec::new();
+        for (key, created, draft) in objects.peers.values() {
+            let mut peer = draft.peer.clone();
+            if let Some(secret) = &draft.secret {
+                self.resolve_secret(objects, key, secret, &mut peer, problems);
+            }
+            if let Some(profile) = peer.bfd_profile.take_if(|name| !self.bfd_profiles.keys().any(|k| k.name == *name)) {
+                problems.push(warning(
+                    Kind::BGPPeer,
+                    key,
+                    "spec.bfdProfile".into(),
+                    format!("{profile:?} is no valid BFDProfile"),
+                    "the session runs without BFD; create the BFDProfile, or leave the field out",
+                ));
+            }
+            candidates.push(Candidate { key, created, value: peer });
+        }
+        self.peers = settle(Kind::BGPPeer, candidates, &self.peers, &mut Sessions::new(nodes), problems);
+        let secret_of = |(key, _, draft): (&ObjectKey, i64, &PeerDraft)| Some((key.clone(), draft.secret.clone()?));
+        self.secrets_of = objects.peers.values().filter_map(secret_of).collect();
+    }
+
+    /// A Secret that is gone leaves a running session its key.
+    fn resolve_secret(
+        &self,
+        objects: &Objects,
+        key: &ObjectKey,
+        secret: &ObjectKey,
+        peer: &mut Peer,
+        problems: &mut Vec<Problem>,
+    ) {
+        peer.password = objects.secrets.value(secret).cloned();
+        if peer.password.is_some() {
+            return;
+        }
+        let before = self.peers.get(key).filter(|_| self.secrets_of.get(key) == Some(secret));
+        peer.password = before.and_then(|before| before.password.clone());
+        let what = secret.reference(Kind::Secret);
+        let (message, hint) = match peer.password {
+            Some(_) => (format!("{what} is gone or invalid; its last key stays in use"), "create it again"),
+            None => {
+                peer.missing_secret = Some(secret.name.clone());
+                let hint =
+                    "the session waits for it; create it with type kubernetes.io/basic-auth and the key under password";
+                (format!("there is no valid {what}"), hint)
+            }
+        };
+        problems.push(warning(Kind::BGPPeer, key, "spec.passwordSecret".into(), message, hint));
+    }
+
+    fn update_advertisements(&mut self, objects: &Objects, problems: &mut Vec<Problem>) {
+        let named = named_communities(objects, problems);
+        let mut candidates = Vec::new();
+        for (key, created, draft) in objects.advertisements.values() {
+            let mut resolved = draft.clone();
+            let mut unknown = Vec::new();
+            for (i, name) in &draft.names {
+                match named.get(name) {
+                    Some(value) => resolved.add(*value),
+                    None => unknown.push((*i, name)),
+                }
+            }
+            let before = self.advertisements.get(key);
+            problems.extend(unknown.iter().map(|(i, name)| unknown_community(key, *i, name, before.is_some())));
+            let value = match unknown.is_empty() {
+                true => Some(resolved.advertisement),
+                false => before.cloned(),
+            };
+            candidates.extend(value.map(|value| Candidate { key, created, value }));
+        }
+        self.advertisements = settle(Kind::BGPAdvertisement, candidates, &self.advertisements, &mut NameOnly, problems);
+    }
+}
+
+fn candidate<'a, T: Clone>((key, created, value): (&'a ObjectKey, i64, &T)) -> Candidate<'a, T> {
+    Candidate { key, created, value: value.clone() }
+}
+
+/// Refused rather than announced without: a community such as no-export is there to protect.
+fn unknown_community(key: &ObjectKey, i: usize, name: &str, goes_on: bool) -> Problem {
+    let mut problem = warning(
+        Kind::BGPAdvertisement,
+        key,
+        format!("spec.communities[{i}]"),
+        format!("{name:?} is neither a community nor a name in a Community object"),
+        "create a Community with this name, or write asn:value",
+    );
+    problem.severity = Severity::Error;
+    if goes_on {
+        still_in_use(&mut problem);
+    }
+    problem
+}
+
+/// Names of communities. Where two objects give one name, the older object counts.
+fn named_communities(objects: &Objects, problems: &mut Vec<Problem>) -> BTreeMap<String, CommunityValue> {
+    let mut named: BTreeMap<String, (CommunityValue, &ObjectKey)> = BTreeMap::new();
+    let mut all: Vec<_> = objects.communities.values().collect();
+    all.sort_by_key(|(key, created, _)| (*created, *key));
+    for (key, _, list) in all {
+        for (i, (name, value)) in list.iter().enumerate() {
+            match named.get(name) {
+                Some((other, owner)) if other != value => problems.push(warning(
+                    Kind::Community,
+                    key,
+                    format!("spec.communities[{i}].name"),
+                    format!("{name:?} is something else in {}, which counts", owner.reference(Kind::Community)),
+                    "rename one of the two",
+                )),
+                Some(_) => {}
+                None => {
+                    named.insert(name.clone(), (*value, key));
+                }
+            }
+        }
+    }
+    named.into_iter().map(|(name, (value, _))| (name, value)).collect()
+}
+
+/// Pools and peers that advertisements name and that are not there (yet).
+fn unknown_names(configuration: &Configuration) -> Vec<Problem> {
+    let pools: BTreeSet<&str> = configuration.pools.keys().map(|key| key.name.as_str()).collect();
+    let peers: BTreeSet<&str> = configuration.peers.keys().map(|key| key.name.as_str()).collect();
+    let mut problems = Vec::new();
+    for (key, advertisement) in &configuration.advertisements {
+        let lists = [
+            ("spec.ipAddressPools", Kind::IPAddressPool, &advertisement.pools, &pools),
+            ("spec.peers", Kind::BGPPeer, &advertisement.peers, &peers),
+        ];
+        for (field, kind, names, known) in lists {
+            for name in names.iter().filter(|name| !known.contains(name.as_str())) {
+                problems.push(warning(
+                    Kind::BGPAdvertisement,
+                    key,
+                    field.into(),
+                    format!("{name:?} is no valid {kind}"),
+                    "create it, or correct the name; until then it selects nothing",
+                ));
+            }
+        }
+    }
+    problems
+}
