@@ -17,6 +17,8 @@ mod words;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -69,6 +71,15 @@ pub struct Desired {
     pub withheld: Vec<Withheld>,
     /// The snapshot's problems and those that only the whole shows (overlapping pools …).
     pub problems: Vec<Problem>,
+}
+
+/// A plan and what it was made of: who records addresses must know which of its records the plan has seen.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What was known.
+    pub snapshot: Arc<Snapshot>,
+    /// What should be, given that.
+    pub desired: Arc<Desired>,
 }
 
 /// What should become of a Service's addresses.

@@ -14,6 +14,7 @@
 //! of `poll`, and `deadline` is the only timer that a driver arms. Time is an argument.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod bfd;
 mod types;
 
 #[cfg(feature = "tokio")]

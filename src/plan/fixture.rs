@@ -133,7 +133,7 @@ pub(super) fn advertisement(name: &str) -> Advertisement {
 }
 
 /// A snapshot that is built up object by object.
-#[derive(Default, Clone)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct World(pub(super) Snapshot);
 
 impl World {
