@@ -50,8 +50,8 @@ pub struct Options {
 /// How this module is joined to the others.
 #[derive(Debug)]
 pub struct Channels {
-    /// The addresses wanted. Must hold a real plan when [`run`] starts: what it does not name is removed.
-    pub desired: watch::Receiver<Arc<Desired>>,
+    /// The addresses wanted; `None` until the first plan is made, and until then nothing is touched.
+    pub desired: watch::Receiver<Option<Arc<Desired>>>,
     /// Routes to peers wanted.
     pub routes: watch::Receiver<BTreeSet<route::Spec>>,
     /// Wanted addresses that this host answers for.
@@ -85,18 +85,6 @@ impl Host {
     pub fn loopback(&self) -> Option<&link::Link> {
         self.links.values().find(|link| link.loopback)
     }
-
-    /// The IPv4 address that names this host best: the first one of the first link that is up and not `lo`. Ours
-    /// are never it.
-    pub fn first_ipv4(&self) -> Option<std::net::Ipv4Addr> {
-        let of_link = |link: &link::Link| {
-            self.addresses.iter().find_map(|a| match a.address {
-                IpAddr::V4(v4) if a.link == link.index && !a.ours() && !v4.is_link_local() => Some(v4),
-                _ => None,
-            })
-        };
-        self.links.values().filter(|link| link.up && !link.loopback).find_map(of_link)
-    }
 }
 
 /// The conversation with the kernel broke down. A refused change is no such error: it is logged, shown as "not
@@ -117,6 +105,9 @@ pub enum NetlinkError {
     /// The socket closed.
     #[error("the netlink socket closed")]
     Closed,
+    /// The planner is gone.
+    #[error("the planner ended, so nothing tells which addresses are wanted")]
+    NoPlanner,
 }
 
 /// Keeps the kernel as wanted until told to finish.

@@ -16,6 +16,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{Channels, Finish, Host, LINGER, NetlinkError, Options, addr, link, remembered::Remembered, route};
+use crate::plan::Desired;
 
 /// Notifications come in bursts; this long after the first one the whole is observed once.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -33,13 +34,20 @@ pub(super) async fn run(options: Options, channels: Channels) -> Result<(), Netl
     let Channels { mut desired, mut routes, ready, host, mut finish } = channels;
     let mut kernel = Kernel::new(options, handle, ready, host);
     let conversation = async {
+        let before_plan = tokio::select! {
+            how = &mut finish => Some(how.unwrap_or(Finish::Keep)),
+            plan = first_plan(&mut desired) => plan.map(|()| None)?,
+        };
+        if let Some(how) = before_plan {
+            return kernel.finish(how).await;
+        }
         let how = loop {
-            let wanted = desired.borrow_and_update().addresses.clone();
+            let wanted = desired.borrow_and_update().as_ref().map(|plan| plan.addresses.clone()).unwrap_or_default();
             let peers = routes.borrow_and_update().clone();
             let again = kernel.reconcile(&wanted, &peers).await?;
             tokio::select! {
                 how = &mut finish => break how.unwrap_or(Finish::Keep),
-                Ok(()) = desired.changed() => {}
+                changed = desired.changed() => changed.map_err(|_| NetlinkError::NoPlanner)?,
                 Ok(()) = routes.changed() => {}
                 event = events.next() => {
                     event.ok_or(NetlinkError::Closed)?;
@@ -55,6 +63,10 @@ pub(super) async fn run(options: Options, channels: Channels) -> Result<(), Netl
         () = connection => Err(NetlinkError::Closed),
         result = conversation => result,
     }
+}
+
+async fn first_plan(desired: &mut watch::Receiver<Option<Arc<Desired>>>) -> Result<(), NetlinkError> {
+    desired.wait_for(Option::is_some).await.map(drop).map_err(|_| NetlinkError::NoPlanner)
 }
 
 /// This task's picture of the kernel.

@@ -29,7 +29,7 @@ fn ip(arguments: &str) -> String {
 }
 
 struct Running {
-    desired: watch::Sender<Arc<Desired>>,
+    desired: watch::Sender<Option<Arc<Desired>>>,
     routes: watch::Sender<BTreeSet<route::Spec>>,
     ready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     host: watch::Receiver<Arc<Host>>,
@@ -49,8 +49,8 @@ fn start(vips_on_lo: bool, state_dir: &std::path::Path, addresses: &[&str]) -> R
     Running { desired, routes, ready, host, finish, task }
 }
 
-fn wanted(addresses: &[&str]) -> Arc<Desired> {
-    Arc::new(Desired { addresses: set(addresses), ..Desired::default() })
+fn wanted(addresses: &[&str]) -> Option<Arc<Desired>> {
+    Some(Arc::new(Desired { addresses: set(addresses), ..Desired::default() }))
 }
 
 fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
@@ -119,6 +119,23 @@ fn addresses_of_others_stay_and_a_predecessors_are_taken_over() {
 }
 
 #[test]
+fn nothing_is_removed_before_the_first_plan() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut killed = start(true, dir.path(), &["192.0.2.1"]);
+        killed.until_ready(&["192.0.2.1"]).await;
+        killed.task.abort();
+
+        let successor = start(true, dir.path(), &[]);
+        successor.desired.send_replace(None);
+        tokio::time::sleep(LINGER + Duration::from_millis(200)).await;
+        assert!(ip("address show dev lo").contains("192.0.2.1/32"));
+        successor.end(Finish::Remove).await;
+        assert!(!ip("address show dev lo").contains("192.0.2.1/32"), "for good is for good");
+    });
+}
+
+#[test]
 fn restart_leaves_the_addresses_in_place() {
     in_namespace(|| async {
         let dir = tempfile::tempdir().expect("a folder");
@@ -164,7 +181,7 @@ fn links_and_addresses_of_the_host_are_observed_as_they_change() {
         ip("link set up1 up");
         let seen = |host: &Arc<Host>| {
             let up = host.links.values().any(|l| l.name == "up0" && l.carrier);
-            up && host.first_ipv4() == Some("198.51.100.5".parse().expect("valid"))
+            up && host.addresses.iter().any(|a| a.address == IpAddr::from([198, 51, 100, 5]))
         };
         running.host.wait_for(seen).await.expect("the task runs");
         ip("link set up1 down");
