@@ -1,12 +1,185 @@
 //! Joins the modules with channels; start-up and shutdown order.
+//!
+//! ```text
+//!  source ──snapshots──▶ decide ──desired──▶ netlink ──ready──▶ announce ──▶ speaker
+//!    ▲                     │ planned                               │ state
+//!    └──── record ◀────────┴──────────────▶ view ◀─────────────────┘
+//! ```
+//!
+//! Start: the admin port (a taken address is an error of the configuration), the source, then everything that
+//! follows the plan; nothing is touched or dialled before the first one. Every task is in one set, and the end of
+//! one ends the process with a message and exit code 1.
+//!
+//! End by SIGTERM or SIGINT: sessions first, then addresses, then the Lease. A second signal ends at once.
 
-use crate::config::Config;
+mod decide;
+mod drain;
+mod restart;
+mod signals;
+mod source;
+pub mod state;
+mod tasks;
+mod view;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use anyhow::Context;
+use ironcast_bgp::speaker::Shutdown;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use self::{decide::Decide, drain::Drain, restart::Mark, signals::Signals, tasks::Tasks, view::View};
+use crate::{
+    admin::{self, Metrics},
+    announce::{self, Ready},
+    config::{Config, OnShutdown},
+    netlink::{self, Finish},
+};
+
+/// A shutdown that takes longer is given up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// A task ended that must not, or the runtime could not be started.
+/// A task ended that must not, or the runtime, a signal handler or the admin port could not be had.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    let _ = config;
-    anyhow::bail!("the daemon is not wired yet")
+    // Two workers: a long decision holds up no timer of a session. Few threads keep the process small.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(daemon(config));
+    // A look-up or a read that hangs in a thread of its own must not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+async fn daemon(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let port = admin::Port::open(&admin::Options { tcp: config.admin, socket: config.admin_socket.clone() }).await?;
+    let (mark, restarted) = Mark::set(&config.state_dir);
+    info!(
+        node = config.node,
+        version = env!("CARGO_PKG_VERSION"),
+        source = config.source.kind(),
+        restarted,
+        "starting"
+    );
+    let mut tasks = Tasks::default();
+    let ends = start(&config, port, restarted, &mut tasks).await?;
+    tokio::select! {
+        error = tasks.ended() => return Err(error),
+        () = signals.next() => {}
+    }
+    let how = config.on_shutdown;
+    info!(?how, "shutting down");
+    tokio::select! {
+        () = shut_down(how, ends, &mut tasks) => {}
+        () = tokio::time::sleep(PATIENCE) => tracing::warn!("not everything ended in time"),
+        () = signals.next() => tracing::warn!("a second signal: ending at once"),
+    }
+    if how == OnShutdown::Stop {
+        mark.remove();
+    }
+    Ok(())
+}
+
+/// What ends the tasks that want to be told.
+struct Ends {
+    announce: oneshot::Sender<Shutdown>,
+    netlink: oneshot::Sender<Finish>,
+    source: CancellationToken,
+    view: Arc<View>,
+}
+
+async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut Tasks) -> anyhow::Result<Ends> {
+    let metrics = Metrics::default();
+    let drain = Arc::new(Drain::load(&config.state_dir));
+    let (snapshots, for_decide) = watch::channel(None);
+    let (for_desired, desired) = watch::channel(None);
+    let (for_planned, planned) = watch::channel(None);
+    let (for_announce, announce_state) = watch::channel(Arc::default());
+    let (for_ready, ready) = watch::channel(Arc::default());
+    let (for_leader, leader) = watch::channel(false);
+    let view = Arc::new(View {
+        node: config.node.clone(),
+        source: config.source.kind(),
+        planned: planned.clone(),
+        announce: announce_state,
+        ready: ready.clone(),
+        leader: leader.clone(),
+        drain: drain.clone(),
+        stopping: false.into(),
+    });
+    tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));
+    let stop = CancellationToken::new();
+    let channels = source::Channels { snapshots, planned, leader: for_leader, view: view.clone(), stop: stop.clone() };
+    source::start(config, channels, tasks).await?;
+    let settings = config.settings(false);
+    let draining = drain.subscribe();
+    let decide =
+        Decide { snapshots: for_decide, draining, settings, desired: for_desired, planned: for_planned, metrics };
+    tasks.spawn("decide", decide.run());
+    let netlink = start_netlink(config, desired.clone(), for_ready, tasks);
+    let (announce, shutdown) = oneshot::channel();
+    let serves = if config.vips_on_lo { Some(ready) } else { None };
+    let inputs = announce::Inputs { desired, ready: bridge(serves, tasks), shutdown };
+    let identity = announce::Config {
+        node: config.node.clone(),
+        router_id: config.router_id,
+        listen: config.listen.clone(),
+        restarted,
+    };
+    tasks.spawn("announce", announce::run(identity, inputs, for_announce));
+    Ok(Ends { announce, netlink, source: stop, view })
+}
+
+fn start_netlink(
+    config: &Config,
+    desired: watch::Receiver<Option<Arc<crate::plan::Desired>>>,
+    ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    tasks: &mut Tasks,
+) -> oneshot::Sender<Finish> {
+    let (end, finish) = oneshot::channel();
+    // Nobody asks for routes to peers before there are providers.
+    let routes = watch::Sender::new(BTreeSet::new()).subscribe();
+    let host = watch::Sender::new(Arc::default());
+    let options = netlink::Options { vips_on_lo: config.vips_on_lo, state_dir: config.state_dir.clone() };
+    tasks.spawn("netlink", netlink::run(options, netlink::Channels { desired, routes, ready, host, finish }));
+    end
+}
+
+/// Says in the words of `announce` what `netlink` has ready; without VIPs of ours everything is.
+fn bridge(ready: Option<watch::Receiver<Arc<BTreeSet<IpAddr>>>>, tasks: &mut Tasks) -> watch::Receiver<Ready> {
+    let Some(mut ready) = ready else { return watch::Sender::new(Ready::All).subscribe() };
+    let (to, from) = watch::channel(Ready::Only(ready.borrow_and_update().clone()));
+    tasks.spawn("ready", async move {
+        while ready.changed().await.is_ok() {
+            to.send_replace(Ready::Only(ready.borrow_and_update().clone()));
+        }
+        Err::<(), _>(anyhow::anyhow!("netlink is gone"))
+    });
+    from
+}
+
+async fn shut_down(how: OnShutdown, ends: Ends, tasks: &mut Tasks) {
+    ends.view.stopping.store(true, Relaxed);
+    let (sessions, kernel) = match how {
+        OnShutdown::Restart => (Shutdown::Restart, Finish::Keep),
+        OnShutdown::Stop => (Shutdown::Stop { reason: "ironcast stopped on this node".into() }, Finish::Remove),
+    };
+    // A receiver that is gone has ended already.
+    let _ = ends.announce.send(sessions);
+    tasks.finish("announce").await;
+    ends.source.cancel();
+    tasks.finish(source::LEASE).await;
+    if kernel == Finish::Remove {
+        tokio::time::sleep(netlink::LINGER).await;
+    }
+    let _ = ends.netlink.send(kernel);
+    tasks.finish("netlink").await;
 }

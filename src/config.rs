@@ -74,7 +74,7 @@ pub struct Run {
     #[arg(long)]
     pub ignore_exclude_label: bool,
 
-    /// BGP identifier of this node [default: the node's first IPv4 address]
+    /// BGP identifier of this node [default: the Node object's first IPv4 address, else made from its name]
     #[arg(long, value_name = "A.B.C.D", value_parser = parse_router_id)]
     pub router_id: Option<RouterId>,
 

@@ -1,0 +1,187 @@
+//! The task that decides: the newest snapshot and settings in, the newest decision out.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::watch, task::block_in_place};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    admin::Metrics,
+    plan::{Desired, Planned, Settings, plan},
+    types::{Problem, Severity, Snapshot},
+};
+
+/// The first change after a quiet time is decided at once; those that follow within this time together.
+const COALESCE: Duration = Duration::from_millis(10);
+/// With more Services than this a decision takes milliseconds and must not hold up a worker's other tasks.
+const LARGE: usize = 500;
+
+/// The source or the settings are gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the source ended, so nothing tells what to decide on")]
+pub(super) struct NoSource;
+
+/// What a decision is made of, and where it goes.
+#[derive(Debug)]
+pub(super) struct Decide {
+    /// `None` until the first complete list of every kind.
+    pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// The operator drains this node.
+    pub(super) draining: watch::Receiver<bool>,
+    /// Everything else that decides.
+    pub(super) settings: Settings,
+    /// Told only when the decision is another.
+    pub(super) desired: watch::Sender<Option<Arc<Desired>>>,
+    /// Told every time: who records addresses waits to see his own records.
+    pub(super) planned: watch::Sender<Option<Planned>>,
+    /// Where the time is recorded.
+    pub(super) metrics: Metrics,
+}
+
+impl Decide {
+    /// Decides until the source ends. Cancelling leaves the last decision in place.
+    pub(super) async fn run(mut self) -> Result<(), NoSource> {
+        self.snapshots.wait_for(Option::is_some).await.map_err(|_| NoSource)?;
+        let mut last = Arc::new(Desired::default());
+        loop {
+            let again = tokio::time::Instant::now() + COALESCE;
+            last = self.decide(last);
+            tokio::select! {
+                changed = self.snapshots.changed() => changed.map_err(|_| NoSource)?,
+                changed = self.draining.changed() => changed.map_err(|_| NoSource)?,
+            }
+            tokio::time::sleep_until(again).await;
+        }
+    }
+
+    fn decide(&mut self, last: Arc<Desired>) -> Arc<Desired> {
+        let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return last };
+        self.settings.draining = *self.draining.borrow_and_update();
+        let start = Instant::now();
+        let desired = match snapshot.services.len() {
+            0..=LARGE => plan(&snapshot, &self.settings),
+            _ => block_in_place(|| plan(&snapshot, &self.settings)),
+        };
+        let took = start.elapsed();
+        self.metrics.planned(took);
+        debug!(?took, services = snapshot.services.len(), addresses = desired.addresses.len(), "decided");
+        log_problems(&last.problems, &desired.problems);
+        // Unchanged, the old one is kept, and whoever compares pointers sees it.
+        let desired = if *last == desired { last } else { Arc::new(desired) };
+        self.desired.send_if_modified(|published| {
+            let same = published.as_ref().is_some_and(|published| Arc::ptr_eq(published, &desired));
+            *published = Some(desired.clone());
+            !same
+        });
+        self.planned.send_replace(Some(Planned { snapshot, desired: desired.clone() }));
+        desired
+    }
+}
+
+/// Each problem once when it appears, and once when it is mended.
+fn log_problems(before: &[Problem], now: &[Problem]) {
+    let (before, now): (BTreeSet<_>, BTreeSet<_>) = (before.iter().collect(), now.iter().collect());
+    for problem in now.difference(&before) {
+        match problem.severity {
+            Severity::Error => error!(object = %problem.object, "{problem}"),
+            Severity::Warning => warn!(object = %problem.object, "{problem}"),
+        }
+    }
+    for problem in before.difference(&now) {
+        info!(object = %problem.object, field = problem.field, "no longer a problem");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ObjectRef;
+
+    fn snapshot(message: &str) -> Option<Arc<Snapshot>> {
+        let problem = Problem {
+            object: ObjectRef::new("BGPPeer", "", "tor"),
+            field: String::new(),
+            message: message.into(),
+            hint: String::new(),
+            severity: Severity::Error,
+            file: None,
+        };
+        Some(Arc::new(Snapshot { problems: vec![problem], ..Snapshot::default() }))
+    }
+
+    struct Running {
+        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+        desired: watch::Receiver<Option<Arc<Desired>>>,
+        planned: watch::Receiver<Option<Planned>>,
+        _draining: watch::Sender<bool>,
+    }
+
+    fn start() -> Running {
+        let (snapshots, for_snapshots) = watch::channel(None);
+        let (for_draining, draining) = watch::channel(false);
+        let (for_desired, desired) = watch::channel(None);
+        let (for_planned, planned) = watch::channel(None);
+        let settings =
+            Settings { node: "n1".into(), class: None, unclassed: true, ignore_exclude_label: false, draining: false };
+        let decide = Decide {
+            snapshots: for_snapshots,
+            draining,
+            settings,
+            desired: for_desired,
+            planned: for_planned,
+            metrics: Metrics::default(),
+        };
+        tokio::spawn(decide.run());
+        Running { snapshots, desired, planned, _draining: for_draining }
+    }
+
+    async fn decided(running: &mut Running) -> String {
+        running.desired.changed().await.expect("the task runs");
+        running.desired.borrow_and_update().as_ref().expect("a decision").problems[0].message.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_decided_before_the_source_is_complete() {
+        let mut running = start();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(running.desired.borrow().is_none());
+        running.snapshots.send_replace(snapshot("first"));
+        assert_eq!(decided(&mut running).await, "first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_change_is_decided_at_once_and_a_burst_together() {
+        let mut running = start();
+        running.snapshots.send_replace(snapshot("first"));
+        decided(&mut running).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+
+        let start = tokio::time::Instant::now();
+        running.snapshots.send_replace(snapshot("a"));
+        assert_eq!(decided(&mut running).await, "a");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        running.snapshots.send_replace(snapshot("b"));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        running.snapshots.send_replace(snapshot("c"));
+        assert_eq!(decided(&mut running).await, "c", "b and c are decided together");
+        assert!(start.elapsed() <= COALESCE + Duration::from_millis(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn same_decision_from_a_new_snapshot_is_told_to_the_recorder_alone() {
+        let mut running = start();
+        running.snapshots.send_replace(snapshot("a"));
+        decided(&mut running).await;
+        running.planned.borrow_and_update();
+        let again = snapshot("a");
+        running.snapshots.send_replace(again.clone());
+        running.planned.changed().await.expect("the task runs");
+        let planned = running.planned.borrow_and_update().clone().expect("a plan");
+        assert!(Arc::ptr_eq(&planned.snapshot, &again.expect("a snapshot")));
+        assert!(!running.desired.has_changed().expect("the task runs"));
+    }
+}

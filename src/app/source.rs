@@ -1,0 +1,92 @@
+//! Starts the source that was configured, and what writes back to it.
+
+use std::{convert::Infallible, path::Path, sync::Arc};
+
+use anyhow::{Context, bail};
+use futures::FutureExt;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{tasks::Tasks, view::View};
+use crate::{
+    config::{Config, SourceConfig},
+    plan::Planned,
+    source::{kubernetes, lease},
+    types::Snapshot,
+};
+
+/// Name of the task that wants to be told to end, so that a successor leads at once.
+pub(super) const LEASE: &str = "lease";
+
+/// How a source is joined to the rest.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub(super) planned: watch::Receiver<Option<Planned>>,
+    pub(super) leader: watch::Sender<bool>,
+    pub(super) view: Arc<View>,
+    pub(super) stop: CancellationToken,
+}
+
+/// Starts its tasks.
+pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks) -> anyhow::Result<()> {
+    match &config.source {
+        SourceConfig::Manifests(dir) => manifests(dir, config, channels, tasks),
+        SourceConfig::Kubernetes { kubeconfig } => {
+            let client = connect(kubeconfig.as_deref()).await?;
+            cluster(client, config, channels, tasks);
+            Ok(())
+        }
+    }
+}
+
+fn manifests(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) -> anyhow::Result<()> {
+    let _ = (config, channels, tasks);
+    bail!("the folder {} cannot be read yet", dir.display())
+}
+
+async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| format!("read --kubeconfig {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("use --kubeconfig {}", path.display()))?
+        }
+        None => kube::Config::incluster().context(
+            "find an API server: outside a cluster give --kubeconfig FILE, or --manifests DIR to work without one",
+        )?,
+    };
+    kube::Client::try_from(config).context("make a client of the API server")
+}
+
+fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mut Tasks) {
+    let election = lease::Election {
+        namespace: config.namespace.clone(),
+        name: "ironcast".into(),
+        identity: format!("{}_{}_{:08x}", config.node, std::process::id(), start_time()),
+        timing: lease::Timing::default(),
+    };
+    let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
+    tasks.spawn(LEASE, elect.map(Ok::<(), Infallible>));
+    let namespace = config.namespace.clone();
+    let snapshots = channels.snapshots;
+    tasks.spawn(
+        "source",
+        async move { kubernetes::run(client, &namespace, snapshots).await.map(|never| match never {}) },
+    );
+    let states = watch::Sender::new(None);
+    let view = channels.view;
+    tasks.spawn("view", view.publish(states).map(endless));
+    let _ = channels.planned;
+}
+
+fn endless(never: Infallible) -> Result<(), Infallible> {
+    match never {}
+}
+
+/// Tells two processes of one id apart: two containers of a node have the same.
+fn start_time() -> u32 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos())
+}

@@ -1,0 +1,101 @@
+//! What the admin port and the node's status object show: every channel's newest value, put together on demand.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    drain::Drain,
+    state::{Inputs, figures, node_state},
+};
+use crate::{
+    admin::{Facts, Figures},
+    announce::AnnounceState,
+    plan::Planned,
+    types::NodeState,
+};
+
+/// Changes within this time become one state of the node.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The ends of the channels that tell what is so.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) node: String,
+    pub(super) source: &'static str,
+    pub(super) planned: watch::Receiver<Option<Planned>>,
+    pub(super) announce: watch::Receiver<Arc<AnnounceState>>,
+    pub(super) ready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub(super) leader: watch::Receiver<bool>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) stopping: AtomicBool,
+}
+
+impl View {
+    fn show<T>(&self, make: impl FnOnce(&Inputs<'_>) -> T) -> T {
+        let planned = self.planned.borrow().clone();
+        let announce = self.announce.borrow().clone();
+        let desired = planned.as_ref().map(|p| p.desired.clone()).unwrap_or_default();
+        make(&Inputs {
+            node: &self.node,
+            source: self.source,
+            leader: *self.leader.borrow(),
+            draining: *self.drain.subscribe().borrow(),
+            snapshot: planned.as_ref().map(|p| &*p.snapshot),
+            desired: &desired,
+            announce: &announce,
+        })
+    }
+
+    /// Tells `states` the node's state whenever something in it may have changed. Runs until cancelled.
+    pub(super) async fn publish(self: Arc<Self>, states: watch::Sender<Option<Arc<NodeState>>>) -> Infallible {
+        let (mut planned, mut announce) = (self.planned.clone(), self.announce.clone());
+        let (mut leader, mut draining) = (self.leader.clone(), self.drain.subscribe());
+        loop {
+            tokio::select! {
+                Ok(()) = planned.changed() => {}
+                Ok(()) = announce.changed() => {}
+                Ok(()) = leader.changed() => {}
+                Ok(()) = draining.changed() => {}
+                else => std::future::pending().await,
+            }
+            tokio::time::sleep(SETTLE).await;
+            planned.mark_unchanged();
+            announce.mark_unchanged();
+            if planned.borrow().is_some() {
+                states.send_replace(Some(Arc::new(self.state())));
+            }
+        }
+    }
+}
+
+impl Facts for View {
+    fn state(&self) -> NodeState {
+        self.show(|inputs| node_state(inputs, Instant::now()))
+    }
+
+    fn figures(&self) -> Figures {
+        let ready = self.ready.borrow().clone();
+        self.show(|inputs| figures(inputs, &ready))
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.stopping.load(Relaxed) {
+            return Err("shutting down".into());
+        }
+        match *self.planned.borrow() {
+            Some(_) => Ok(()),
+            None => Err(format!("waiting for the first complete list of every kind from {}", self.source)),
+        }
+    }
+
+    fn drain(&self, on: bool) -> Result<(), String> {
+        self.drain.set(on)
+    }
+}
