@@ -1,5 +1,6 @@
 //! The daemon's Kubernetes side against a real API server.
 
+mod crds;
 mod lease;
 #[path = "../support/mod.rs"]
 mod support;

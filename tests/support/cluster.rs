@@ -144,11 +144,26 @@ impl Cluster {
         if status.success() { Ok(text(stdout)) } else { Err(text(stderr)) }
     }
 
-    /// `kubectl apply -f` of a text.
+    /// `kubectl apply` of a text.
     pub fn apply(&self, yaml: &str) -> Result<String, String> {
+        self.apply_with(yaml, &[])
+    }
+
+    /// The same, for what is too large for the annotation of a plain apply.
+    pub fn apply_server_side(&self, yaml: &str) -> Result<String, String> {
+        self.apply_with(yaml, &["--server-side", "--force-conflicts"])
+    }
+
+    /// What the API server would say.
+    pub fn dry_run(&self, yaml: &str) -> Result<String, String> {
+        self.apply_with(yaml, &["--dry-run=server"])
+    }
+
+    fn apply_with(&self, yaml: &str, flags: &[&str]) -> Result<String, String> {
         let file = tempfile::NamedTempFile::with_suffix_in(".yaml", &self.folder).expect("temporary file");
         std::fs::write(file.path(), yaml).expect("written");
-        self.kubectl(&["apply", "-f", file.path().to_str().expect("UTF-8")])
+        let file = file.path().to_str().expect("UTF-8");
+        self.kubectl(&[&["apply", "-f", file], flags].concat())
     }
 }
 
