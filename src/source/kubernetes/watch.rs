@@ -355,3 +355,6 @@ fn refused_streaming(error: kube::Error, initial: bool) -> WatchError {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests;
