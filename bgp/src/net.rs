@@ -1,5 +1,7 @@
 //! The tokio driver: sockets, timers and channels around [`crate::speaker`].
 
+pub mod bfd;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::{mpsc, watch};

@@ -1,0 +1,335 @@
+//! The thread: one wait, then send, read, declare.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    sync::{Arc, TryLockError, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::{
+    BfdConfig, Class, Sessions, Shared, Stop, echo,
+    link::{Link, Outlet, RETRY, Way},
+    receive::Receiver,
+    socket::{self, Datagram, Inbox, Timer},
+};
+use crate::{
+    bfd::{Arrival, Config, Demux, EchoPayload, Packet, Path, Session, State, Unmatched},
+    speaker::PeerId,
+};
+
+/// How long an orderly end may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Which receiving socket: family and distance.
+const RECEIVERS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    publish: watch::Sender<Sessions>,
+    timer: Timer,
+    inbox: Inbox,
+    /// By discriminator.
+    links: BTreeMap<u32, Link>,
+    demux: Demux<u32>,
+    receivers: [Option<Receiver>; 4],
+    echo: Option<Receiver>,
+    /// The published sessions are not what is so.
+    dirty: bool,
+    /// An orderly end is under way and takes until then at most.
+    ending: Option<Instant>,
+}
+
+/// Goes on, or ends.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Continue,
+    End,
+}
+
+impl Driver {
+    pub(super) fn new(shared: Arc<Shared>, publish: watch::Sender<Sessions>) -> io::Result<Self> {
+        Ok(Self {
+            shared,
+            publish,
+            timer: Timer::new()?,
+            inbox: Inbox::new(),
+            links: BTreeMap::new(),
+            demux: Demux::new(),
+            receivers: [const { None }; 4],
+            echo: None,
+            dirty: false,
+            ending: None,
+        })
+    }
+
+    pub(super) fn run(mut self, config: &BfdConfig) {
+        let class = match config.priority.map(|priority| (priority, socket::become_real_time(priority))) {
+            None => Class::Normal,
+            Some((priority, Ok(()))) => Class::RealTime(priority),
+            Some((_, Err(error))) => {
+                warn!(%error, "BFD runs without real-time priority and may be late; give it CAP_SYS_NICE");
+                Class::Refused(error.to_string())
+            }
+        };
+        self.shared.metrics.class.set(class).expect("set once, here");
+        loop {
+            match self.turn() {
+                Ok(Next::Continue) => {}
+                Ok(Next::End) => return,
+                Err(error) => return warn!(%error, "BFD driver ends"),
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<Next> {
+        self.timer.arm(self.deadline())?;
+        let [v4, v6, far_v4, far_v6] = &self.receivers;
+        let sockets = [v4, v6, far_v4, far_v6].map(|receiver| socket::poll_entry(receiver.as_ref().map(|r| &r.socket)));
+        let [a, b, c, d] = sockets;
+        let mut entries = [
+            a,
+            b,
+            c,
+            d,
+            socket::poll_entry(self.echo.as_ref().map(|r| &r.socket)),
+            socket::poll_entry(Some(&self.timer)),
+            socket::poll_entry(Some(&self.shared.bell)),
+        ];
+        socket::wait(&mut entries)?;
+        let now = Instant::now();
+        if let Some(due) = self.timer.take_fired(now) {
+            self.shared.metrics.note_wakeup(now.saturating_duration_since(due));
+        }
+        self.send(now);
+        for (index, entry) in entries[..4].iter().enumerate() {
+            if entry.revents != 0 {
+                self.read(index);
+            }
+        }
+        if entries[4].revents != 0 {
+            self.read_echo();
+        }
+        self.declare(now);
+        if entries[6].revents != 0 && self.obey(now) == Next::End {
+            return Ok(Next::End);
+        }
+        self.tend(now);
+        Ok(if self.ending.is_some_and(|at| self.links.is_empty() || at <= now) { Next::End } else { Next::Continue })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.links.values().filter_map(Link::deadline).chain(self.ending).min()
+    }
+
+    /// What is due to be sent, before anything else.
+    fn send(&mut self, now: Instant) {
+        for link in self.links.values_mut() {
+            if link.session.next_transmit().is_some_and(|at| at <= now) && link.outlet().is_some() {
+                link.session.handle_transmit(now);
+                self.dirty |= link.flush(now);
+            }
+        }
+    }
+
+    fn read(&mut self, index: usize) {
+        let Some(receiver) = &mut self.receivers[index] else { return };
+        let multi_hop = receiver.multi_hop;
+        let (links, demux, metrics, dirty) = (&mut self.links, &self.demux, &self.shared.metrics, &mut self.dirty);
+        let result = receiver.read(&mut self.inbox, |now, received_at, datagram| {
+            let Ok(packet) = Packet::decode(datagram.payload) else {
+                metrics.malformed.fetch_add(1, Relaxed);
+                return;
+            };
+            match demux.find(&packet.header, &arrival(&datagram, multi_hop)) {
+                Ok(discr) => {
+                    let Some(link) = links.get_mut(&discr) else { return };
+                    match link.session.handle(now, received_at, &packet) {
+                        Ok(()) => link.counters.note_received(),
+                        Err(_) => link.counters.note_discarded(),
+                    }
+                    *dirty |= link.flush(now);
+                }
+                Err(Unmatched::Ttl) => _ = metrics.wrong_ttl.fetch_add(1, Relaxed),
+                Err(_) => _ = metrics.unmatched.fetch_add(1, Relaxed),
+            }
+        });
+        if result.is_err() {
+            metrics.receive_errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn read_echo(&mut self) {
+        let Some(receiver) = &mut self.echo else { return };
+        let (links, dirty) = (&mut self.links, &mut self.dirty);
+        let result = receiver.read(&mut self.inbox, |now, received_at, datagram| {
+            let Some(payload) = echo::payload(datagram.payload) else { return };
+            let Some(link) = EchoPayload::discr(payload).and_then(|discr| links.get_mut(&discr)) else { return };
+            if link.session.handle_echo(now, received_at, payload) {
+                link.counters.note_echo_received();
+                *dirty |= link.flush(now);
+            }
+        });
+        if result.is_err() {
+            self.shared.metrics.receive_errors.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Declares down who has been silent, after everything that waits was read.
+    fn declare(&mut self, now: Instant) {
+        if !self.links.values().any(|link| silent(link, now)) {
+            return;
+        }
+        for index in 0..RECEIVERS.len() {
+            self.read(index);
+        }
+        self.read_echo();
+        let read = self.receivers.iter().flatten().map(|receiver| receiver.read_until);
+        let echo = self.echo.as_ref().map(|receiver| receiver.read_until);
+        let until = read.chain(echo).fold(Instant::now(), Instant::min);
+        for link in self.links.values_mut().filter(|link| silent(link, until)) {
+            link.session.handle_timeout(until);
+            self.dirty |= link.flush(now);
+        }
+    }
+
+    /// Takes what a handle wants. A handle that holds the lock now rings behind.
+    fn obey(&mut self, now: Instant) -> Next {
+        self.shared.bell.silence();
+        let commands = match self.shared.commands.try_lock() {
+            Ok(mut commands) => std::mem::take(&mut *commands),
+            Err(TryLockError::WouldBlock) => return Next::Continue,
+            Err(TryLockError::Poisoned(poisoned)) => std::mem::take(&mut *poisoned.into_inner()),
+        };
+        if let Some(sessions) = commands.sessions.filter(|_| self.ending.is_none()) {
+            self.apply(now, sessions);
+        }
+        match commands.stop {
+            None => {}
+            Some(Stop::Silent) => return Next::End,
+            Some(Stop::Orderly) => {
+                self.apply(now, BTreeMap::new());
+                self.ending = Some(now + FAREWELL);
+            }
+        }
+        Next::Continue
+    }
+
+    /// Makes the links those of `wanted`.
+    fn apply(&mut self, now: Instant, mut wanted: BTreeMap<PeerId, Config>) {
+        for link in self.links.values_mut().filter(|link| !link.leaving) {
+            match wanted.entry(link.id.clone()) {
+                Entry::Occupied(entry) if entry.get().endpoint == link.config.endpoint => {
+                    let config = Link::effective(entry.remove());
+                    link.session.set_params(now, config.params.clone());
+                    link.config = config;
+                    open_echo(&mut self.echo, link, now);
+                }
+                _ => leave(link, now, &mut self.demux),
+            }
+            self.dirty |= link.flush(now);
+        }
+        for (id, config) in wanted {
+            let config = Link::effective(config);
+            let seed =
+                socket::random().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | self.links.len() as u64);
+            let mut words = [seed as u32, (seed >> 32) as u32].into_iter().chain(1..);
+            let discr = self.demux.free(|| words.next().unwrap_or(1));
+            let session = Session::new(now, discr, config.params.clone(), seed.rotate_left(17));
+            self.links.insert(discr.0.get(), Link::new(id, config, session, now));
+        }
+        self.dirty = true;
+    }
+
+    /// Opens what is closed, drops what has said its last word, publishes what has changed.
+    fn tend(&mut self, now: Instant) {
+        let due = |link: &Link| matches!(link.way, Way::Closed { retry_at, .. } if retry_at <= now);
+        while let Some(discr) = self.links.iter().find(|(_, link)| due(link)).map(|(discr, _)| *discr) {
+            self.open(discr, now);
+        }
+        if self.links.values().any(gone) {
+            self.links.retain(|_, link| !gone(link));
+            self.dirty = true;
+        }
+        if std::mem::take(&mut self.dirty) {
+            let live = self.links.values().filter(|link| !link.leaving);
+            self.publish.send_replace(Arc::new(live.map(|link| (link.id.clone(), link.publish())).collect()));
+        }
+    }
+
+    fn open(&mut self, discr: u32, now: Instant) {
+        let result = self.try_open(discr, now);
+        let Some(link) = self.links.get_mut(&discr) else { return };
+        self.dirty = true;
+        let outlet = match result {
+            Ok(outlet) => outlet,
+            Err(error) => {
+                let problem = format!("BFD with {} at {}: {error}; trying again", link.id, link.config.endpoint.peer);
+                link.way = Way::Closed { problem: problem.into(), retry_at: now + RETRY };
+                return;
+            }
+        };
+        let endpoint = &link.config.endpoint;
+        self.demux.remove(link.session.discr());
+        self.demux.insert(discr, link.session.discr(), endpoint.peer, outlet.interface, endpoint.path);
+        link.way = Way::Open(outlet);
+        open_echo(&mut self.echo, link, now);
+        link.session.handle_transmit(now);
+        link.flush(now);
+    }
+
+    /// The sockets for a session: its own and those that it shares.
+    fn try_open(&mut self, discr: u32, now: Instant) -> io::Result<Outlet> {
+        let link = &self.links[&discr];
+        let endpoint = &link.config.endpoint;
+        let twin = |other: &&Link| other.config.endpoint == *endpoint && other.outlet().is_some() && !other.leaving;
+        if let Some(twin) = self.links.values().find(twin) {
+            return Err(io::Error::other(format!("{} watches the same path", twin.id)));
+        }
+        let wanted = (endpoint.peer.is_ipv6(), endpoint.path != Path::SingleHop);
+        let index = RECEIVERS.iter().position(|kind| *kind == wanted).expect("all four kinds are listed");
+        if self.receivers[index].is_none() {
+            self.receivers[index] = Some(Receiver::open(wanted.0, wanted.1, now)?);
+        }
+        let taken = |port| self.links.values().any(|other| other.source_port() == Some(port));
+        Outlet::open(&link.config, socket::random()?, taken)
+    }
+}
+
+fn silent(link: &Link, at: Instant) -> bool {
+    link.session.next_detection().is_some_and(|deadline| deadline <= at)
+}
+
+/// Said its AdminDown, or cannot say it.
+fn gone(link: &Link) -> bool {
+    link.leaving && (link.session.is_finished() || link.outlet().is_none())
+}
+
+fn leave(link: &mut Link, now: Instant, demux: &mut Demux<u32>) {
+    let mut params = link.config.params.clone();
+    params.admin_down = true;
+    link.leaving = true;
+    if link.session.state() != State::AdminDown {
+        link.session.set_params(now, params);
+    }
+    demux.remove(link.session.discr());
+}
+
+/// Echo sockets for a session that is open. Where there are none the session goes on without echo.
+fn open_echo(receiver: &mut Option<Receiver>, link: &mut Link, now: Instant) {
+    if link.config.params.echo.is_some() && receiver.is_none() {
+        *receiver = echo::receiver(now).ok();
+    }
+    if let Way::Open(outlet) = &mut link.way
+        && outlet.set_echo(&link.config).is_err()
+    {
+        link.counters.note_send_error();
+    }
+}
+
+fn arrival(datagram: &Datagram<'_>, multi_hop: bool) -> Arrival {
+    Arrival { source: datagram.source, interface: datagram.interface, ttl: datagram.ttl, multi_hop }
+}

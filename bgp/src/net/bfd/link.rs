@@ -1,0 +1,188 @@
+//! One session with the socket that it sends from.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socket2::{SockAddr, Socket};
+
+use super::{Counters, Session as Published, echo, socket};
+use crate::{
+    bfd::{Config, Endpoint, MULTI_HOP_PORT, Output, Path, SINGLE_HOP_PORT, Session},
+    speaker::PeerId,
+};
+
+/// Between attempts to open what a session needs.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// The ports that RFC 5881 §4 allows as a source.
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
+
+/// One session and its way out.
+pub(super) struct Link {
+    pub(super) id: PeerId,
+    pub(super) config: Config,
+    pub(super) session: Session,
+    pub(super) way: Way,
+    /// Removed: says its AdminDown and is dropped.
+    pub(super) leaving: bool,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// Whether a session can send.
+pub(super) enum Way {
+    Open(Outlet),
+    Closed { problem: Arc<str>, retry_at: Instant },
+}
+
+/// Where a session's packets leave.
+pub(super) struct Outlet {
+    socket: Socket,
+    target: SockAddr,
+    source_port: u16,
+    /// Index of the interface of a single-hop session that names one.
+    pub(super) interface: Option<u32>,
+    echo: Option<echo::Sender>,
+}
+
+impl Link {
+    pub(super) fn new(id: PeerId, config: Config, session: Session, now: Instant) -> Self {
+        let way = Way::Closed { problem: "not opened yet".into(), retry_at: now };
+        Self { id, config, session, way, leaving: false, counters: Arc::default() }
+    }
+
+    /// What the caller's parameters come to on this path: echo is for one hop only (RFC 5883 §2, RFC 5881 §1).
+    pub(super) fn effective(mut config: Config) -> Config {
+        if matches!(config.endpoint.path, Path::MultiHop { .. }) {
+            (config.params.echo, config.params.echo_receive) = (None, None);
+        }
+        config
+    }
+
+    pub(super) fn outlet(&self) -> Option<&Outlet> {
+        match &self.way {
+            Way::Open(outlet) => Some(outlet),
+            Way::Closed { .. } => None,
+        }
+    }
+
+    pub(super) fn source_port(&self) -> Option<u16> {
+        self.outlet().map(|outlet| outlet.source_port)
+    }
+
+    /// When the driver has to look at this session next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.way {
+            Way::Open(_) => self.session.deadline(),
+            Way::Closed { retry_at, .. } => {
+                [Some(*retry_at), self.session.next_detection()].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Carries out what the session wants; `true` if its status has changed.
+    pub(super) fn flush(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Changed => changed = true,
+                Output::Transmit(datagram) => changed |= self.transmit(now, datagram.as_ref()),
+                Output::Echo(payload) => self.transmit_echo(now, payload.as_ref()),
+            }
+        }
+        changed
+    }
+
+    /// Sends; `true` if the way out is gone and has to be opened anew.
+    fn transmit(&mut self, now: Instant, octets: &[u8]) -> bool {
+        let Way::Open(outlet) = &self.way else { return false };
+        let Err(error) = outlet.socket.send_to(octets, &outlet.target) else {
+            self.counters.note_sent();
+            return false;
+        };
+        self.counters.note_send_error();
+        // The interface or the address is not what it was; a missing route or a full queue heals by itself.
+        let gone = [libc::ENODEV, libc::ENXIO, libc::EADDRNOTAVAIL, libc::EINVAL];
+        if !error.raw_os_error().is_some_and(|code| gone.contains(&code)) {
+            return false;
+        }
+        let problem = format!("send BFD to {}: {error}", self.config.endpoint.peer).into();
+        self.way = Way::Closed { problem, retry_at: now + RETRY };
+        true
+    }
+
+    fn transmit_echo(&mut self, now: Instant, payload: &[u8]) {
+        let Way::Open(outlet) = &mut self.way else { return };
+        let Some(echo) = &mut outlet.echo else { return };
+        match echo.send(now, payload) {
+            Ok(()) => self.counters.note_echo_sent(),
+            Err(_) => self.counters.note_send_error(),
+        }
+    }
+
+    pub(super) fn publish(&self) -> Published {
+        let problem = match &self.way {
+            Way::Open(_) => None,
+            Way::Closed { problem, .. } => Some(Arc::clone(problem)),
+        };
+        Published { status: self.session.status(), problem, counters: Arc::clone(&self.counters) }
+    }
+}
+
+impl Outlet {
+    /// Opens the way to `endpoint` from a port for which `taken` is false.
+    pub(super) fn open(config: &Config, random: u64, taken: impl Fn(u16) -> bool) -> io::Result<Self> {
+        let endpoint = &config.endpoint;
+        let v6 = endpoint.peer.is_ipv6();
+        let interface = endpoint.interface.as_deref();
+        let index = interface.map(socket::interface_index).transpose()?;
+        let scope = index.unwrap_or(0);
+        let socket = socket::sender(v6, interface)?;
+        let source_port = bind(&socket, endpoint, scope, random, taken)?;
+        let port = if endpoint.path == Path::SingleHop { SINGLE_HOP_PORT } else { MULTI_HOP_PORT };
+        let target = address(endpoint.peer, port, scope).into();
+        let interface = index.filter(|_| endpoint.path == Path::SingleHop);
+        Ok(Self { socket, target, source_port, interface, echo: None })
+    }
+
+    /// Echo packets can be sent if `config` wants them.
+    pub(super) fn set_echo(&mut self, config: &Config) -> io::Result<()> {
+        let wanted = config.params.echo.is_some();
+        if wanted != self.echo.is_some() {
+            let open = || echo::Sender::open(&config.endpoint, self.interface, self.source_port);
+            self.echo = if wanted { open()? } else { None };
+        }
+        Ok(())
+    }
+}
+
+/// Binds to a free port, the search beginning anywhere.
+fn bind(socket: &Socket, endpoint: &Endpoint, scope: u32, random: u64, taken: impl Fn(u16) -> bool) -> io::Result<u16> {
+    const ATTEMPTS: u16 = 256;
+    let any = if endpoint.peer.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let local = endpoint.local.unwrap_or(any);
+    let count = SOURCE_PORTS.end() - SOURCE_PORTS.start() + 1;
+    let start = random as u16 % count;
+    for step in 0..ATTEMPTS {
+        let port = SOURCE_PORTS.start() + start.wrapping_add(step) % count;
+        if taken(port) {
+            continue;
+        }
+        match socket.bind(&address(local, port, scope).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            other => return other.map(|()| port),
+        }
+    }
+    Err(io::ErrorKind::AddrInUse.into())
+}
+
+/// The scope counts for link-local addresses only.
+fn address(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
+    match ip {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, scope).into(),
+        _ => (ip, port).into(),
+    }
+}
