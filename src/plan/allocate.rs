@@ -106,7 +106,7 @@ fn gives_back(service: &Service, settings: &Settings, pools: &Pools<'_>) -> bool
     }
 }
 
-/// Addresses that no Service may have: those of nodes and of the routers that we peer with.
+/// Addresses that no Service is given: those of nodes and of the routers that we peer with.
 fn in_use(snapshot: &Snapshot) -> HashSet<IpAddr> {
     let nodes = snapshot.nodes.values().flat_map(|node| node.addresses.iter().copied());
     nodes.chain(snapshot.peers.values().filter_map(|peer| peer.address)).collect()
@@ -183,11 +183,9 @@ impl<'a> Claimant<'a> {
             (None, true) => return Err(GaveUp::OutsidePools),
             (None, false) => return Err(GaveUp::PoolRefuses),
         }
-        match ledger.check(address, self.service) {
-            Ok(()) => Ok(pool),
-            Err(super::ledger::Unfit::InUse) => Err(GaveUp::AddressInUse),
-            Err(_) => Err(GaveUp::SharingRefused),
-        }
+        // That a node claims the address is no reason: what is in use would not become better by moving, and a
+        // node could take any Service's address away by claiming it.
+        ledger.check_sharing(address, self.service).map_err(|_| GaveUp::SharingRefused).map(|()| pool)
     }
 }
 

@@ -78,7 +78,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// Whether the Service may have the address, alone or shared.
+    /// Whether the Service may newly have the address, alone or shared.
     pub(super) fn check(&self, address: IpAddr, service: &Service) -> Result<(), Unfit<'a>> {
         if self.in_use.contains(&address) {
             return Err(Unfit::InUse);
@@ -86,13 +86,18 @@ impl<'a> Ledger<'a> {
         if let Some(service) = self.returning.get(&address) {
             return Err(Unfit::Returning(service));
         }
+        self.check_sharing(address, service)
+    }
+
+    /// Whether those who have the address let the Service share it.
+    pub(super) fn check_sharing(&self, address: IpAddr, service: &Service) -> Result<(), Unfit<'a>> {
         match self.taken.get(&address) {
             Some(holding) if !holding.admits(service) => Err(Unfit::Taken(holding.first)),
             _ => Ok(()),
         }
     }
 
-    /// Gives the address to the Service; `pools` are those that offer it. Only after [`Ledger::check`].
+    /// Gives the address to the Service; `pools` are those that offer it. Only after a check.
     pub(super) fn take(&mut self, address: IpAddr, service: &'a Service, pools: &[PoolIndex]) {
         let key = sharing_key(service);
         let new = !self.taken.contains_key(&address);

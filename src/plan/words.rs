@@ -174,8 +174,6 @@ pub enum GaveUp {
     OtherRequested,
     /// The Service does not want this family, or has an address of it already.
     FamilyNotWanted,
-    /// A node or a router has this address itself.
-    AddressInUse,
     /// An older Service has it, and the two may not share.
     SharingRefused,
     /// `RequireDualStack`: the other family cannot be had.
@@ -194,7 +192,6 @@ impl GaveUp {
             Self::PoolRefuses => "poolRefuses",
             Self::OtherRequested => "otherRequested",
             Self::FamilyNotWanted => "familyNotWanted",
-            Self::AddressInUse => "addressInUse",
             Self::SharingRefused => "sharingRefused",
             Self::OtherFamilyMissing => "otherFamilyMissing",
             Self::RequestRefused => "requestRefused",
@@ -209,7 +206,6 @@ impl GaveUp {
             Self::PoolRefuses => "the pool of this address no longer admits the Service; check serviceAllocation",
             Self::OtherRequested => "the Service asks for another address",
             Self::FamilyNotWanted => "ipFamilies of the Service no longer ask for this address",
-            Self::AddressInUse => "a node or a router has this address itself; take it out of the pool",
             Self::SharingRefused => {
                 "an older Service has this address; sharing needs the same key, different ports, \
                  and the policy Cluster or the same selector"

@@ -81,13 +81,14 @@ fn pool_object_that_cannot_be_read_costs_nobody_an_address() {
 }
 
 #[test]
-fn address_of_a_node_or_a_router_is_never_given_out() {
+fn address_of_a_node_or_a_router_is_given_to_nobody_and_taken_from_nobody() {
     let world = World::usual().pool(pool("main", &["198.51.100.1-198.51.100.3", "198.51.100.254/32"]));
     let holder = Service { assigned: ips(&["198.51.100.2"]), ..service("holder", 1) };
     let wants = Service { requested_addresses: ips(&["198.51.100.254"]), ..service("wants", 2) };
-    let desired = world.served(holder).served(wants).served(service("last", 3)).plan();
-    assert_eq!(desired.addresses_of("holder"), ips(&["198.51.100.3"]));
-    assert_eq!(desired.given_up[&key("holder")], [(ip("198.51.100.2"), GaveUp::AddressInUse)]);
+    let world = world.served(holder).served(wants).served(service("new", 3)).served(service("last", 4));
+    let desired = world.plan();
+    assert_eq!(desired.addresses_of("holder"), ips(&["198.51.100.2"]));
+    assert_eq!(desired.addresses_of("new"), ips(&["198.51.100.3"]));
     assert_eq!(desired.pending("wants"), Some(PendingReason::AddressTaken));
     assert_eq!(desired.pending("last"), Some(PendingReason::PoolExhausted));
 }
