@@ -13,6 +13,9 @@
 pub mod policy;
 mod state;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -32,6 +35,7 @@ use tokio::{
 
 use crate::plan::{Desired, default_router_id};
 pub use state::AnnounceState;
+use state::Orders;
 
 /// Longer than the speaker takes to end: then something is wrong and the process leaves without it.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
@@ -159,7 +163,7 @@ async fn follow(
         let desired = inputs.desired.borrow_and_update().clone();
         let ready = inputs.ready.borrow_and_update().clone();
         if let Some(desired) = desired {
-            tell(speaker, &mut now, desired, &ready).await?;
+            tell(speaker, now.turn(desired, &ready)).await?;
         }
         loop {
             now.status = status.borrow_and_update().clone();
@@ -178,25 +182,14 @@ async fn follow(
 }
 
 /// Peers before exports: what a peer is told arrives long before its session is up.
-async fn tell(
-    speaker: &Speaker,
-    now: &mut AnnounceState,
-    desired: Arc<Desired>,
-    ready: &Ready,
-) -> Result<(), AnnounceError> {
-    let peers = policy::peer_configs(&desired, &now.peers);
-    if peers != now.peers {
-        speaker.set_peers(peers.clone()).await?;
+async fn tell(speaker: &Speaker, orders: Orders) -> Result<(), AnnounceError> {
+    if let Some(peers) = orders.peers {
         tracing::info!(peers = peers.len(), "peers changed");
+        speaker.set_peers(peers).await?;
     }
-    let mut exports = policy::exports(&desired, &peers, ready);
-    if policy::reuse(&mut exports, &now.exports) {
-        speaker.set_exports(exports.clone()).await?;
+    if let Some(exports) = orders.exports {
         tracing::debug!(peers = exports.len(), "exports changed");
+        speaker.set_exports(exports).await?;
     }
-    now.withheld = policy::not_ready(&desired, ready);
-    now.peers = peers;
-    now.exports = exports;
-    now.desired = desired;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use ironcast_bgp::speaker::{Exports, PeerConfig, PeerId, PeerStatus, State};
 
-use super::policy;
+use super::{Ready, policy};
 use crate::{
     plan::{Desired, Withheld},
     types::{Peer, RouteState, SessionState, WithheldState},
@@ -25,7 +25,28 @@ pub struct AnnounceState {
     pub withheld: Vec<Withheld>,
 }
 
+/// What the speaker must hear; `None` where nothing changed.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Orders {
+    pub(super) peers: Option<BTreeMap<PeerId, PeerConfig>>,
+    pub(super) exports: Option<Exports>,
+}
+
 impl AnnounceState {
+    /// Takes over what is desired and ready now, and says what the speaker must hear of it.
+    pub(super) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready) -> Orders {
+        let peers = policy::peer_configs(&desired, &self.peers);
+        let mut exports = policy::exports(&desired, &peers, ready);
+        let exports_changed = policy::reuse(&mut exports, &self.exports);
+        let orders = Orders {
+            peers: (peers != self.peers).then(|| peers.clone()),
+            exports: exports_changed.then(|| exports.clone()),
+        };
+        let withheld = policy::not_ready(&desired, ready);
+        *self = Self { desired, peers, exports, withheld, status: Arc::clone(&self.status) };
+        orders
+    }
+
     /// Every peer of this node, also those that wait for something and have no session yet.
     pub fn sessions(&self, now: Instant) -> Vec<SessionState> {
         self.desired.peers.values().map(|peer| self.session(peer, now)).collect()
