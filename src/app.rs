@@ -40,39 +40,41 @@ use crate::{
 /// A shutdown that takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Why the daemon ended though nobody asked it to.
+#[derive(Debug)]
+pub enum Failure {
+    /// It could not start: something is wrong with the configuration or the host.
+    Start(anyhow::Error),
+    /// A task ended that must not.
+    Run(anyhow::Error),
+}
+
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// A task ended that must not, or the runtime, a signal handler or the admin port could not be had.
-pub fn run(config: Config) -> anyhow::Result<()> {
+/// A task ended that must not, or the runtime, a signal handler, the admin port or the source could not be had.
+pub fn run(config: Config) -> Result<(), Failure> {
     // Two workers: a long decision holds up no timer of a session. Few threads keep the process small.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(4)
         .enable_all()
         .build()
-        .context("start the runtime")?;
+        .context("start the runtime")
+        .map_err(Failure::Start)?;
     let result = runtime.block_on(daemon(config));
     // A look-up or a read that hangs in a thread of its own must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-async fn daemon(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
-    let port = admin::Port::open(&admin::Options { tcp: config.admin, socket: config.admin_socket.clone() }).await?;
-    let (mark, restarted) = Mark::set(&config.state_dir);
-    info!(
-        node = config.node,
-        version = env!("CARGO_PKG_VERSION"),
-        source = config.source.kind(),
-        restarted,
-        "starting"
-    );
+async fn daemon(config: Config) -> Result<(), Failure> {
+    let mark = Mark::new(&config.state_dir);
     let mut tasks = Tasks::default();
-    let ends = start(&config, port, restarted, &mut tasks).await?;
+    let (mut signals, ends) = open(&config, mark.found(), &mut tasks).await.map_err(Failure::Start)?;
+    mark.set();
     tokio::select! {
-        error = tasks.ended() => return Err(error),
+        error = tasks.ended() => return Err(Failure::Run(error)),
         () = signals.next() => {}
     }
     let how = config.on_shutdown;
@@ -86,6 +88,19 @@ async fn daemon(config: Config) -> anyhow::Result<()> {
         mark.remove();
     }
     Ok(())
+}
+
+async fn open(config: &Config, restarted: bool, tasks: &mut Tasks) -> anyhow::Result<(Signals, Ends)> {
+    let signals = Signals::new()?;
+    let port = admin::Port::open(&admin::Options { tcp: config.admin, socket: config.admin_socket.clone() }).await?;
+    info!(
+        node = config.node,
+        version = env!("CARGO_PKG_VERSION"),
+        source = config.source.kind(),
+        restarted,
+        "starting"
+    );
+    Ok((signals, start(config, port, restarted, tasks).await?))
 }
 
 /// What ends the tasks that want to be told.

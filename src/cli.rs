@@ -10,7 +10,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::{app, config, lab};
+use crate::{app, config, lab, source};
 
 /// Exit code for "an expectation failed".
 const FAILED: u8 = 1;
@@ -43,6 +43,8 @@ enum Command {
     /// The top-of-rack router of the lab
     #[command(hide = true)]
     LabRouter(lab::RouterArgs),
+    /// Print the definitions of our resources, for `kubectl apply -f -`
+    Crds,
     /// Write a completion script for a shell to standard output
     Completions {
         /// bash, zsh, fish, elvish or powershell
@@ -81,6 +83,10 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Lab(args) => asynchronous(lab::run(*args)),
         Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
+        Command::Crds => {
+            print(&source::api::crds_yaml());
+            ExitCode::SUCCESS
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ironcast", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -101,7 +107,11 @@ fn daemon(run: config::Run) -> ExitCode {
     crate::telemetry::start(log_format);
     match app::run(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(app::Failure::Start(error)) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(USAGE)
+        }
+        Err(app::Failure::Run(error)) => {
             tracing::error!("{error:#}");
             ExitCode::from(FAILED)
         }

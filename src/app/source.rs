@@ -12,7 +12,7 @@ use super::{tasks::Tasks, view::View};
 use crate::{
     config::{Config, SourceConfig},
     plan::Planned,
-    source::{kubernetes, lease},
+    source::{kubernetes, lease, status},
     types::Snapshot,
 };
 
@@ -68,18 +68,19 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
         identity: format!("{}_{}_{:08x}", config.node, std::process::id(), start_time()),
         timing: lease::Timing::default(),
     };
+    let leads = channels.leader.subscribe();
     let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
     tasks.spawn(LEASE, elect.map(Ok::<(), Infallible>));
-    let namespace = config.namespace.clone();
-    let snapshots = channels.snapshots;
-    tasks.spawn(
-        "source",
-        async move { kubernetes::run(client, &namespace, snapshots).await.map(|never| match never {}) },
-    );
-    let states = watch::Sender::new(None);
-    let view = channels.view;
-    tasks.spawn("view", view.publish(states).map(endless));
-    let _ = channels.planned;
+    let (api, at) = (client.clone(), Arc::<str>::from(config.namespace.clone()));
+    let (snapshots, namespace) = (channels.snapshots, at.clone());
+    tasks.spawn("source", async move { kubernetes::run(api, &namespace, snapshots).await.map(|never| match never {}) });
+    let (api, namespace, node) = (client.clone(), at.clone(), config.node.clone());
+    let planned = channels.planned;
+    tasks.spawn("record", async move { endless(status::record(api, &namespace, &node, planned, leads).await) });
+    let (states, for_report) = watch::channel(None);
+    tasks.spawn("view", channels.view.publish(states).map(endless));
+    let node = config.node.clone();
+    tasks.spawn("report", async move { endless(status::report(client, &at, &node, for_report).await) });
 }
 
 fn endless(never: Infallible) -> Result<(), Infallible> {
