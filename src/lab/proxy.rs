@@ -166,7 +166,7 @@ mod tests {
     fn local_policy_keeps_the_client_and_its_own_pods() {
         let there = rules("n1", &[service(true)]);
         assert!(there.contains("dnat to 10.78.1.11:8080") && !there.contains("10.78.2.11"), "{there}");
-        assert!(!there.contains("or 0x4000"), "{there}");
+        assert!(!there.contains("mark or 0x4000"), "{there}");
         let without_pod = rules("n3", &[service(true)]);
         assert!(without_pod.contains("192.0.2.1 . tcp . 80 : drop"), "{without_pod}");
     }
