@@ -58,7 +58,7 @@ enum Origin {
 }
 
 /// Watches until cancelled. Our resources and Secrets are read from `namespace`. `snapshots` is `None` until the
-/// first complete list of every kind has arrived, and is only told what differs.
+/// first complete list of every kind has arrived, and is told of differences only.
 ///
 /// # Errors
 /// A watch ended, though none should.
@@ -74,7 +74,12 @@ pub async fn run(
         let watch = Watch::new(client.clone(), target(kind, namespace), Origin::Kind(kind), out.clone());
         watches.spawn(watch.run());
     }
-    let mut feed = Feed { index: Index::new(kinds()), secrets: Secrets::new(client, namespace, out), complete: false };
+    let mut feed = Feed {
+        index: Index::new(kinds()),
+        secrets: Secrets::new(client, namespace, out),
+        changed: false,
+        complete: false,
+    };
     loop {
         tokio::select! {
             Some((origin, event)) = events.recv() => feed.take(origin, event),
@@ -118,6 +123,8 @@ fn target(kind: Kind, namespace: &str) -> Target {
 struct Feed {
     index: Index,
     secrets: Secrets,
+    /// The next snapshot differs.
+    changed: bool,
     /// The first complete snapshot has been published.
     complete: bool,
 }
@@ -140,7 +147,7 @@ impl Feed {
             Event::Deleted(value) => {
                 if let Some(key) = decode::key(&value) {
                     self.secrets.forget(kind, &key);
-                    self.index.delete(kind, &key);
+                    self.changed |= self.index.delete(kind, &key);
                 }
             }
             Event::Complete => self.list_ends(kind),
@@ -154,7 +161,7 @@ impl Feed {
     }
 
     fn list_ends(&mut self, kind: Kind) {
-        self.index.list_ends(kind);
+        self.changed |= self.index.list_ends(kind);
         self.secrets.list_ends(kind);
         debug!(%kind, awaited = ?self.index.awaited().collect::<Vec<_>>(), "list complete");
     }
@@ -164,12 +171,12 @@ impl Feed {
         match decode(kind, value) {
             Ok(object) => {
                 self.secrets.observe(&object);
-                self.index.apply(&object);
+                self.changed |= self.index.apply(&object);
             }
             Err(reason) => {
                 self.secrets.keep(kind, &key);
                 let problem = decode::problem(kind, &key, &reason);
-                self.index.reject(kind, key, problem);
+                self.changed |= self.index.reject(kind, key, problem);
             }
         }
     }
@@ -194,9 +201,13 @@ impl Feed {
 
     fn publish(&mut self, snapshots: &Sender<Option<Arc<Snapshot>>>) {
         for gone in self.secrets.settle() {
-            self.index.delete(Kind::Secret, &ObjectKey::new(self.secrets.namespace(), &*gone));
+            self.changed |= self.index.delete(Kind::Secret, &ObjectKey::new(self.secrets.namespace(), &*gone));
+        }
+        if !self.changed {
+            return;
         }
         let Some(snapshot) = self.index.snapshot() else { return };
+        self.changed = false;
         if !std::mem::replace(&mut self.complete, true) {
             info!(
                 services = snapshot.services.len(),
@@ -204,12 +215,6 @@ impl Feed {
                 "the first complete list has arrived"
             );
         }
-        snapshots.send_if_modified(|current| {
-            let differs = current.as_deref() != Some(&snapshot);
-            if differs {
-                *current = Some(Arc::new(snapshot));
-            }
-            differs
-        });
+        snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }
