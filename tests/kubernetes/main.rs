@@ -2,5 +2,6 @@
 
 mod crds;
 mod lease;
+mod source;
 #[path = "../support/mod.rs"]
 mod support;
