@@ -1,0 +1,48 @@
+//! Compiles the programs of the packet path with clang, when the feature `xdp` is on.
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/datapath/bpf");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    if std::env::var_os("CARGO_FEATURE_XDP").is_some() {
+        compile();
+    }
+}
+
+/// Says what to do, and ends the build.
+fn give_up(message: &str) -> ! {
+    println!("cargo::error={message}");
+    std::process::exit(1);
+}
+
+fn compile() {
+    let out = std::env::var("OUT_DIR").expect("cargo sets it");
+    let clang = clang();
+    let status = std::process::Command::new(&clang)
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", "-nostdinc"])
+        .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
+        .args(["-Wno-sign-compare", "-Wno-missing-field-initializers"])
+        .args(["-ffile-prefix-map=src/datapath/bpf=bpf", "-c", "src/datapath/bpf/ironcast.bpf.c", "-o"])
+        .arg(format!("{out}/ironcast.bpf.o"))
+        .status();
+    match status {
+        Ok(status) if status.success() => {}
+        Ok(status) => give_up(&format!("{clang} could not compile src/datapath/bpf ({status})")),
+        Err(e) => give_up(&format!("could not run {clang}: {e}")),
+    }
+}
+
+/// `$CLANG`, or the first of the usual names that runs.
+fn clang() -> String {
+    if let Ok(chosen) = std::env::var("CLANG") {
+        return chosen;
+    }
+    let runs =
+        |name: &&str| std::process::Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success());
+    match ["clang", "clang-19", "clang-14"].into_iter().find(runs) {
+        Some(name) => name.to_string(),
+        None => give_up(
+            "the feature `xdp` needs clang to compile the packet path: apt-get install clang-19 (or set CLANG), \
+             or build with --no-default-features",
+        ),
+    }
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The packet path: see docs/datapath.md. One program for packets that come in on an uplink, one for replies. */
+#include "choose.h"
+#include "clamp.h"
+
+/* The way to the node does not take it whole: say so to the sender, or let kube-proxy's way fragment it. */
+INLINE int too_big(struct xdp_md *ctx, const struct packet *p, u32 mtu)
+{
+	if (p->outer)
+		return drop(R_DROP_UNREACHABLE);
+	if (!p->whole)
+		return pass(R_PASS_TOO_BIG);
+	return p->v6 ? answer_too_big_v6(ctx, p->l3, mtu) : answer_too_big_v4(ctx, p->l3, mtu);
+}
+
+INLINE int forward(struct xdp_md *ctx, const struct config *conf, const struct packet *p, const struct outside *o)
+{
+	struct node *n = find_node(conf, o->onward.node);
+
+	if (unlikely(!n))
+		return drop(R_DROP_UNREACHABLE);
+	u32 over = n->family == 4 ? OVER_V4 : OVER_V6;
+	if (unlikely(p->length + over > n->mtu))
+		return too_big(ctx, p, n->mtu - over);
+	if (unlikely(o->onward.hops))
+		count(o->onward.final ? R_RETURNED : R_CHAINED);
+	return send_encapsulated(ctx, p->l3, n, o);
+}
+
+INLINE int deliver(struct xdp_md *ctx, struct packet *p, const struct verdict *v)
+{
+	if (p->outer) {
+		int action = take_outer_off(ctx, p);
+		if (action != PARSED)
+			return action;
+		count(R_DECAPSULATED);
+	}
+	if (unlikely(p->icmp)) {
+		struct packet error = *p;
+		struct ip pod = *v->pod;
+		return rewrite_error(ctx, &error, &pod, v->port);
+	}
+	if (unlikely(is_fresh(p) || v->remember)) {
+		struct tuple t = p->t;
+		struct ip pod = *v->pod;
+		if (is_fresh(p))
+			remember_syn(&t, &pod, v->port);
+		else
+			remember_flow(&t, &pod, v->port);
+	}
+	return rewrite_destination(ctx, p, v->pod, v->port);
+}
+
+INLINE int refuse(struct service_counters *n, u32 reason)
+{
+	if (n)
+		n->refused++;
+	return drop(reason);
+}
+
+/* A packet to a port of a VIP: who gets it, and there it goes. */
+INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p, const struct service *s,
+		 const struct arrival *a)
+{
+	struct choice answer = {};
+	struct verdict v = {};
+	struct service_counters *n = counters_of(s);
+	u32 hash = flow_hash(conf->flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
+	u64 slot = find_slot(s, hash);
+
+	switch (choose(s, slot, p, a, &answer, &v)) {
+	case DELIVER:
+		if (n) {
+			n->delivered++;
+			n->bytes += p->length;
+		}
+		return deliver(ctx, p, &v);
+	case FORWARD:
+		if (n) {
+			if (a->first)
+				n->encapsulated++;
+			else
+				n->chained++;
+			n->bytes += p->length;
+		}
+		return forward(ctx, conf, p,
+			       &(struct outside){
+				       .onward = v.onward,
+				       .hash = hash,
+				       .generation = conf->generation,
+				       .length = p->length,
+				       .tos = p->tos,
+			       });
+	}
+	return refuse(n, slot ? R_DROP_HOPS : R_DROP_NO_BACKEND);
+}
+
+/* A packet to a VIP, its IP header parsed. */
+INLINE int to_vip(struct xdp_md *ctx, const struct config *conf, struct packet *p, const struct address *vip,
+		  const struct arrival *a)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	u8 protocol = p->t.protocol;
+	int action, echo = 0;
+
+	if (likely(protocol == IP_TCP || protocol == IP_UDP)) {
+		action = parse_l4(data, end, p);
+	} else if (protocol == (p->v6 ? IP_ICMPV6 : IP_ICMP)) {
+		action = parse_icmp(data, end, p, &echo);
+		if (action == PARSED && echo)
+			return a->first ? answer_echo(ctx, p->l3, p->l4, p->v6) : drop(R_DROP_ICMP);
+	} else if (protocol == IP_SCTP && a->first) {
+		be16 *ports = data + p->l4;
+		if ((void *)(ports + 2) > end)
+			return drop(R_DROP_MALFORMED);
+		return find_service(conf, service_key(vip->index, protocol, ports[1])) ? pass(R_PASS_PROTOCOL)
+											: drop(R_DROP_PROTOCOL);
+	} else {
+		return drop(R_DROP_PROTOCOL);
+	}
+	if (unlikely(action != PARSED))
+		return action;
+	struct service *s = find_service(conf, service_key(vip->index, p->t.protocol, p->t.vip_port));
+	if (unlikely(!s))
+		return drop(R_DROP_UNKNOWN_PORT);
+	return serve(ctx, conf, p, s, a);
+}
+
+/* What an incoming frame turned out to be: a parsed packet to this VIP, or an action. */
+struct found {
+	struct address *vip;
+	struct arrival a;
+	struct packet p;
+};
+
+INLINE int parse_ip(const struct config *conf, void *data, void *end, struct found *f)
+{
+	struct ipv4 *ip = data + bounded(f->p.l3);
+	int action;
+
+	if ((void *)(ip + 1) > end)
+		return drop(R_DROP_MALFORMED);
+	if (ip->version_ihl >> 4 == 6) {
+		action = parse_v6(data, end, &f->p);
+		f->vip = find_v6(conf, f->p.t.vip.word);
+	} else {
+		action = parse_v4(data, end, &f->p);
+		f->vip = find_v4(conf, f->p.t.vip.word[3]);
+	}
+	return action;
+}
+
+/* From another node: our header is read, and the packet inside must be for a VIP. */
+INLINE int open_tunnel(const struct config *conf, void *data, void *end, u32 at, const struct address *from,
+		       struct found *f)
+{
+	struct tunnel *tunnel = data + at;
+
+	if (!from || !(from->kind & KIND_NODE))
+		return drop(R_DROP_SPOOFED);
+	if ((void *)(tunnel + 1) > end)
+		return drop(R_DROP_MALFORMED);
+	if (tunnel->version != VERSION || tunnel->flags & ~htons(TUNNEL_FINAL))
+		return drop(R_DROP_HEADER);
+	if (tunnel->hops > HOPS_MAX)
+		return drop(R_DROP_HOPS);
+	f->a.first = 0;
+	f->a.hops = tunnel->hops;
+	f->a.final = !!(tunnel->flags & htons(TUNNEL_FINAL));
+	f->p.outer = f->p.l3;
+	f->p.l3 = at + sizeof(*tunnel);
+	/* What would be passed as it is (a fragment, an option) has no business in a tunnel. */
+	if (parse_ip(conf, data, end, f) != PARSED)
+		return XDP_DROP;
+	if (!f->vip || !(f->vip->kind & KIND_VIP))
+		return drop(R_DROP_SPOOFED);
+	return PARSED;
+}
+
+INLINE int is_tunnel(const struct udp *udp, const void *end)
+{
+	return (const void *)(udp + 1) <= end && udp->to == htons(PORT);
+}
+
+INLINE int on_v4(const struct config *conf, void *data, void *end, struct found *f)
+{
+	struct ipv4 *ip = data + f->p.l3;
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	f->vip = find_v4(conf, ip->to);
+	if (likely(!f->vip))
+		return XDP_PASS;
+	if (f->vip->kind & KIND_VIP)
+		return parse_v4(data, end, &f->p);
+	if (!(f->vip->kind & KIND_SELF) || ip->protocol != IP_UDP || ip->version_ihl != 0x45 ||
+	    ip->fragment & htons(FRAGMENT_MORE | FRAGMENT_OFFSET) || !is_tunnel((void *)(ip + 1), end))
+		return XDP_PASS;
+	return open_tunnel(conf, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v4(conf, ip->from), f);
+}
+
+INLINE int on_v6(const struct config *conf, void *data, void *end, struct found *f)
+{
+	struct ipv6 *ip = data + f->p.l3;
+
+	if ((void *)(ip + 1) > end)
+		return XDP_PASS;
+	f->vip = find_v6(conf, ip->to);
+	if (likely(!f->vip))
+		return XDP_PASS;
+	if (f->vip->kind & KIND_VIP)
+		return parse_v6(data, end, &f->p);
+	if (!(f->vip->kind & KIND_SELF) || ip->next != IP_UDP || !is_tunnel((void *)(ip + 1), end))
+		return XDP_PASS;
+	return open_tunnel(conf, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v6(conf, ip->from), f);
+}
+
+SEC("xdp.frags")
+int ironcast_in(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct config *conf = the_config();
+	struct found f = {.a.first = 1};
+	be16 protocol = 0;
+	int action;
+
+	f.p.l3 = parse_ethernet(data, end, &protocol);
+	if (unlikely(!conf || !f.p.l3))
+		return XDP_PASS;
+	if (protocol == htons(ETH_IPV4))
+		action = on_v4(conf, data, end, &f);
+	else if (protocol == htons(ETH_IPV6))
+		action = on_v6(conf, data, end, &f);
+	else
+		return XDP_PASS;
+	if (action != PARSED)
+		return action;
+	return to_vip(ctx, conf, &f.p, f.vip, &f.a);
+}
+
+SEC("classifier")
+int ironcast_out(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct config *conf = the_config();
+	struct address *from;
+	struct reply r = {};
+	struct flow f;
+	be16 protocol = 0;
+
+	r.l3 = parse_ethernet(data, end, &protocol);
+	if (!conf || !r.l3 || (protocol != htons(ETH_IPV4) && protocol != htons(ETH_IPV6)))
+		return TCX_NEXT;
+	r.v6 = protocol == htons(ETH_IPV6);
+	if (!parse_reply_ip(&r, data, end))
+		return TCX_NEXT;
+	from = r.v6 ? find_v6(conf, r.pod.word) : find_v4(conf, r.pod.word[3]);
+	if (likely(!from || !(from->kind & KIND_POD)))
+		return TCX_NEXT;
+	if (!parse_reply_fragment(&r, data, end) || !parse_reply_l4(&r, data, end) || !translation_of(&r, &f))
+		return TCX_NEXT;
+	if (!rewrite_source(skb, &r, &f))
+		return TCX_DROP;
+	count(R_REPLY);
+	u32 limit = r.v6 ? conf->mss6 : conf->mss4;
+	if ((r.flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && limit)
+		clamp_mss(skb, r.l4, limit);
+	return TCX_NEXT;
+}
+
+char licence[] SEC("license") = "Apache-2.0";

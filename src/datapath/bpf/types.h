@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What stands in the maps. src/datapath/types.rs mirrors every struct and number here, and asserts the sizes. */
+#pragma once
+#include "kernel.h"
+
+enum {
+	WAYS = 8,
+	ADDRESS_BUCKETS_LOG2 = 14,
+	SERVICE_BUCKETS_LOG2 = 15,
+	ADDRESSES = 1 << 16, /* entries of one bank */
+	SERVICES = 1 << 15,
+	NODES = 1 << 13, /* of one bank */
+	SLOTS = 1 << 21, /* defaults; user space may set other sizes before loading */
+	BACKENDS = 1 << 17,
+	FLOWS = 1 << 18,
+	SYNS = 1 << 16,
+	FRAGMENTS = 1 << 12,
+	PORT = 6085,
+	VERSION = 1,
+	HOPS_MAX = 3,
+};
+
+/* An address; IPv4 is mapped (::ffff:a.b.c.d), so that both families share the tables. */
+struct ip {
+	be32 word[4];
+};
+#define MAPPED htonl(0xffff)
+
+/* What an address is to us. */
+enum kind { KIND_VIP = 1, KIND_SELF = 2, KIND_NODE = 4, KIND_POD = 8 };
+
+/* One bucket of a look-up table: fingerprints (0 is empty, others odd) and where the entries stand. */
+struct bucket {
+	u16 tag[WAYS];
+	u16 entry[WAYS];
+};
+SAME_SIZE(struct bucket, 32);
+
+struct address {
+	struct ip ip;
+	u32 kind;
+	u32 index; /* of the VIP, within its generation */
+	u64 reserved;
+};
+SAME_SIZE(struct address, 32);
+
+enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2 };
+
+/* A port of a VIP. */
+struct service {
+	u64 key;      /* see service_key() */
+	u32 slots;    /* index of its first slot */
+	u32 shift;    /* slot = hash >> shift */
+	u32 backends; /* its backend n stands at backends + n - 1 */
+	u32 flags;
+	u32 counters; /* index into service_counters */
+	u32 reserved;
+};
+SAME_SIZE(struct service, 32);
+
+/* A slot: u64 { cur, prev1, prev2, flags }, lowest first; indices from 1 on, 0 is nobody. */
+enum slot_flag { SLOT_CHECK = 1 };
+
+/* A pod's port. node 0 is this node. */
+struct backend {
+	struct ip ip;
+	be16 port;
+	u16 node;
+	u32 reserved;
+	u64 reserved2;
+};
+SAME_SIZE(struct backend, 32);
+
+/* Another node of the cluster, as the underlay reaches it. */
+struct node {
+	u8 to[6], from[6]; /* Ethernet: next hop, our interface */
+	u16 vlan;          /* tag, 0 is none */
+	u16 family;        /* 4 or 6; 0: not reachable */
+	struct ip ip, source;
+	u32 ifindex;
+	u16 mtu;
+	u16 sum; /* IPv4: sum over the constant part of the outer header */
+};
+SAME_SIZE(struct node, 56);
+
+struct config {
+	u32 bank; /* 0 or 1 */
+	u32 generation;
+	u64 flow_key[6];
+	u64 address_seed[2], service_seed[2]; /* per bank; odd */
+	u16 mss4, mss6; /* clamp of SYN-ACKs; 0 is none */
+	u32 reserved;
+};
+SAME_SIZE(struct config, 96);
+
+struct flow_key {
+	struct ip client, other; /* other: the VIP in flows, the pod in syns and replies */
+	be16 client_port, other_port;
+	u8 protocol, pad[3];
+};
+SAME_SIZE(struct flow_key, 40);
+
+struct flow {
+	struct ip ip; /* flows: the pod; syns, replies: the VIP */
+	be16 port;
+	u16 closing; /* the pod has sent FIN or RST: a SYN with these ports is a new connection */
+	u32 reserved;
+};
+SAME_SIZE(struct flow, 24);
+
+/* A fragmented reply under way: the address of its first fragment. */
+struct fragment_key {
+	struct ip from, to;
+	u32 id;
+	u32 protocol;
+};
+SAME_SIZE(struct fragment_key, 40);
+
+/* Our header between UDP and the client's packet. */
+struct tunnel {
+	u8 version, hops;
+	be16 flags;
+	be32 generation;
+};
+SAME_SIZE(struct tunnel, 8);
+enum tunnel_flag { TUNNEL_FINAL = 1 };
+
+struct service_counters {
+	u64 delivered, encapsulated, chained, refused, bytes;
+};
+SAME_SIZE(struct service_counters, 40);
+
+/* Why a packet was treated as it was; index into `counters`. */
+enum reason {
+	R_CHAINED,
+	R_RETURNED,
+	R_DECAPSULATED,
+	R_ECHO,
+	R_TOO_BIG,
+	R_REPLY,
+	R_ESTABLISHED,
+	R_CLAMPED,
+	R_ICMP_IN,
+	R_ICMP_OUT,
+	R_PASS_FRAGMENT,
+	R_PASS_OPTIONS,
+	R_PASS_PROTOCOL,
+	R_PASS_TOO_BIG,
+	R_DROP_MALFORMED,
+	R_DROP_UNKNOWN_PORT,
+	R_DROP_PROTOCOL,
+	R_DROP_ICMP,
+	R_DROP_EXTENSIONS,
+	R_DROP_NO_BACKEND,
+	R_DROP_SPOOFED,
+	R_DROP_HEADER,
+	R_DROP_HOPS,
+	R_DROP_UNREACHABLE,
+	R_DROP_ADJUST,
+	REASONS,
+};

@@ -1,0 +1,107 @@
+//! The keyed hashes of `bpf/hash.h`, word for word. Addresses and ports are taken as the little-endian loads of
+//! their network bytes, which is what the programs see.
+
+use std::net::IpAddr;
+
+use super::types::{ADDRESS_BUCKETS_LOG2, Ip, SERVICE_BUCKETS_LOG2};
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What a connection is recognised by, seen from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The VIP.
+    pub vip: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The VIP's port.
+    pub vip_port: u16,
+    /// 6 or 17.
+    pub protocol: u8,
+}
+
+/// Keys of the flow hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowKeys(pub [u64; 6]);
+
+impl FlowKeys {
+    /// From the secret of the cluster; the same on every node.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        let mut keys = [0; 6];
+        for (n, key) in keys.iter_mut().enumerate() {
+            let mut input = [0; 40];
+            input[..32].copy_from_slice(secret);
+            input[32] = n as u8 + 1;
+            *key = super::maglev::key(&input) | 1;
+        }
+        Self(keys)
+    }
+
+    /// The hash of a flow: 32 bits, the top ones choose the slot.
+    pub fn hash(&self, t: &Tuple, affinity: bool) -> u32 {
+        let k = &self.0;
+        let ports = if affinity {
+            0
+        } else {
+            u64::from(t.client_port.to_be()) | u64::from(t.vip_port.to_be()) << 16 | u64::from(t.protocol) << 32
+        };
+        let h = match t.client {
+            IpAddr::V4(v4) => {
+                let word = u64::from(u32::from_le_bytes(v4.octets()));
+                word.wrapping_add(k[3]).wrapping_mul(ports.wrapping_add(k[4]))
+            }
+            IpAddr::V6(v6) => {
+                let w = words(v6.octets()).map(u64::from);
+                let pair = |a: usize| w[a].wrapping_add(k[a]).wrapping_mul(w[a + 1].wrapping_add(k[a + 1]));
+                pair(0).wrapping_add(pair(2)).wrapping_add(ports.wrapping_add(k[4]).wrapping_mul(k[5]))
+            }
+        };
+        ((h ^ h >> 32).wrapping_mul(GOLDEN) >> 32) as u32
+    }
+}
+
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|j| octets[4 * i + j])))
+}
+
+fn round(h: u64, seed: u64) -> u64 {
+    let h = h.wrapping_mul(seed);
+    h ^ h >> 32
+}
+
+/// Where a key belongs: its bucket and its fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The bucket, without its bank.
+    pub bucket: usize,
+    /// The fingerprint; odd.
+    pub tag: u16,
+}
+
+impl Place {
+    fn of(hash: u64, buckets_log2: u32) -> Self {
+        Self { bucket: (hash >> (64 - buckets_log2)) as usize, tag: hash as u16 | 1 }
+    }
+
+    /// Of an address.
+    pub fn of_address(ip: Ip, seed: u64) -> Self {
+        let w = words(ip.0).map(u64::from);
+        let h = match IpAddr::from(ip) {
+            IpAddr::V4(_) => round(w[3], seed),
+            IpAddr::V6(_) => round(round(w[1] << 32 | w[0], seed).wrapping_add(w[3] << 32 | w[2]), seed),
+        };
+        Self::of(h.wrapping_mul(GOLDEN), ADDRESS_BUCKETS_LOG2)
+    }
+
+    /// Of a service key.
+    pub fn of_service(key: u64, seed: u64) -> Self {
+        Self::of(round(key, seed).wrapping_mul(GOLDEN), SERVICE_BUCKETS_LOG2)
+    }
+}
+
+/// The key of a port of a VIP.
+pub fn service_key(vip: u32, protocol: u8, port: u16) -> u64 {
+    u64::from(vip) << 32 | u64::from(protocol) << 16 | u64::from(port.to_be())
+}

@@ -1,0 +1,289 @@
+//! One bank of the tables, as it stands in the kernel: pure, from a [`Spec`] and the places of its tables.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    hash::{FlowKeys, Place, service_key},
+    spec::{Backend, Route, Spec, TableId},
+    types::{self, ADDRESS_BUCKETS_LOG2, ADDRESSES, Address, Bucket, Ip, SERVICE_BUCKETS_LOG2, SERVICES, WAYS},
+};
+use crate::types::{Protocol, ServiceKey};
+
+/// Why a [`Spec`] cannot be laid out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// More than the kernel's arrays hold.
+    #[error("{what}: {wanted} are more than the {room} that the packet path has room for")]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there are.
+        wanted: usize,
+        /// How many there may be.
+        room: usize,
+    },
+    /// A port names a table that is not there.
+    #[error("service {service}: table {table} is missing")]
+    NoTable {
+        /// The Service.
+        service: ServiceKey,
+        /// The table.
+        table: TableId,
+    },
+    /// No seed spreads the keys so that every bucket is large enough.
+    #[error("no seed places the {what} without overflow")]
+    NoSeed {
+        /// Which keys.
+        what: &'static str,
+    },
+}
+
+/// Where a table stands in the kernel's arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// Its first slot.
+    pub slots: u32,
+    /// log₂ of the number of its slots.
+    pub log2: u8,
+    /// Its first backend.
+    pub backends: u32,
+}
+
+/// Numbers by name that stay as long as the name does.
+#[derive(Debug, Clone)]
+pub struct Numbers<K> {
+    numbers: BTreeMap<K, u32>,
+}
+
+impl<K> Default for Numbers<K> {
+    fn default() -> Self {
+        Self { numbers: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Numbers<K> {
+    /// Keeps the numbers of those that are still there, and numbers the new ones from `first` on.
+    pub fn keep<'a>(&mut self, names: impl Iterator<Item = &'a K>, first: u32)
+    where
+        K: 'a,
+    {
+        let names: BTreeSet<K> = names.cloned().collect();
+        self.numbers.retain(|k, _| names.contains(k));
+        let taken: BTreeSet<u32> = self.numbers.values().copied().collect();
+        let mut free = (first..).filter(|n| !taken.contains(n));
+        for name in names {
+            self.numbers.entry(name).or_insert_with(|| free.next().expect("numbers do not end"));
+        }
+    }
+
+    /// All names with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.numbers.iter().map(|(k, n)| (k, *n))
+    }
+
+    /// The number of a name.
+    pub fn of(&self, name: &K) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+}
+
+/// The content of a bank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Seed of the address table.
+    pub address_seed: u64,
+    /// Its buckets.
+    pub address_buckets: Vec<Bucket>,
+    /// Its entries.
+    pub addresses: Vec<Address>,
+    /// Seed of the service table.
+    pub service_seed: u64,
+    /// Its buckets.
+    pub service_buckets: Vec<Bucket>,
+    /// Its entries.
+    pub services: Vec<types::Service>,
+    /// Nodes by number.
+    pub nodes: Vec<types::Node>,
+    /// Keys of the flow hash.
+    pub flow_keys: FlowKeys,
+    /// Clamp on IPv4.
+    pub mss4: u16,
+    /// Clamp on IPv6.
+    pub mss6: u16,
+}
+
+/// Lays a bank out. `nodes` and `services` number the nodes (from 1) and the Services.
+pub fn image(
+    spec: &Spec,
+    places: &BTreeMap<TableId, Placement>,
+    nodes: &Numbers<String>,
+    services: &Numbers<ServiceKey>,
+) -> Result<Image, ImageError> {
+    let addresses = addresses(spec);
+    let entries = service_entries(spec, places, services, &addresses)?;
+    room("addresses", addresses.len(), ADDRESSES)?;
+    room("ports of services", entries.len(), SERVICES)?;
+    let (address_seed, address_buckets) =
+        place("addresses", ADDRESS_BUCKETS_LOG2, &addresses, |a, seed| Place::of_address(a.ip, seed))?;
+    let (service_seed, service_buckets) =
+        place("ports of services", SERVICE_BUCKETS_LOG2, &entries, |s, seed| Place::of_service(s.key, seed))?;
+    let (mss4, mss6) = clamps(spec);
+    Ok(Image {
+        address_seed,
+        address_buckets,
+        addresses,
+        service_seed,
+        service_buckets,
+        services: entries,
+        nodes: node_entries(spec, nodes)?,
+        flow_keys: FlowKeys::new(&spec.secret),
+        mss4,
+        mss6,
+    })
+}
+
+fn room(what: &'static str, wanted: usize, room: usize) -> Result<(), ImageError> {
+    if wanted > room { Err(ImageError::Full { what, wanted, room }) } else { Ok(()) }
+}
+
+/// Everything that the address table knows, VIPs numbered.
+fn addresses(spec: &Spec) -> Vec<Address> {
+    let mut kinds: BTreeMap<IpAddr, u32> = BTreeMap::new();
+    let mut mark = |address: IpAddr, kind| *kinds.entry(address).or_default() |= kind;
+    for (name, node) in &spec.nodes {
+        let kind = if *name == spec.node { types::KIND_SELF } else { types::KIND_NODE };
+        node.addresses.iter().for_each(|&a| mark(a, kind));
+    }
+    for backend in spec.tables.values().flat_map(|t| &t.living).filter(|b| b.node == spec.node) {
+        mark(backend.address, types::KIND_POD);
+    }
+    spec.addresses.iter().for_each(|&a| mark(a, types::KIND_VIP));
+    let number =
+        |(n, (&ip, &kind)): (usize, (&IpAddr, &u32))| Address { ip: ip.into(), kind, index: n as u32, reserved: 0 };
+    kinds.iter().enumerate().map(number).collect()
+}
+
+/// IP's number of a protocol.
+pub fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    }
+}
+
+fn service_entries(
+    spec: &Spec,
+    places: &BTreeMap<TableId, Placement>,
+    services: &Numbers<ServiceKey>,
+    addresses: &[Address],
+) -> Result<Vec<types::Service>, ImageError> {
+    let vips: BTreeMap<IpAddr, u32> =
+        addresses.iter().filter(|a| a.kind & types::KIND_VIP != 0).map(|a| (a.ip.into(), a.index)).collect();
+    let mut entries = Vec::new();
+    for (front, target) in &spec.ports {
+        let Some(&vip) = vips.get(&front.address) else { continue };
+        let missing = || ImageError::NoTable { service: target.service.clone(), table: target.table.clone() };
+        let place = places.get(&target.table).ok_or_else(missing)?;
+        let affinity = if target.affinity { types::SERVICE_AFFINITY } else { 0 };
+        let pass = if front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
+        entries.push(types::Service {
+            key: service_key(vip, protocol_number(front.protocol), front.port),
+            slots: place.slots,
+            shift: 32 - u32::from(place.log2),
+            backends: place.backends,
+            flags: affinity | pass,
+            counters: services.of(&target.service).unwrap_or(0),
+            reserved: 0,
+        });
+    }
+    Ok(entries)
+}
+
+/// Finds a seed with which no bucket overflows.
+fn place<T>(
+    what: &'static str,
+    log2: u32,
+    entries: &[T],
+    at: impl Fn(&T, u64) -> Place,
+) -> Result<(u64, Vec<Bucket>), ImageError> {
+    let seeds = (0_u64..64).map(|n| super::maglev::key(&n.to_le_bytes()) | 1);
+    for seed in seeds {
+        if let Some(buckets) = try_place(log2, entries, |e| at(e, seed)) {
+            return Ok((seed, buckets));
+        }
+    }
+    Err(ImageError::NoSeed { what })
+}
+
+fn try_place<T>(log2: u32, entries: &[T], at: impl Fn(&T) -> Place) -> Option<Vec<Bucket>> {
+    let mut buckets = vec![Bucket::default(); 1 << log2];
+    for (n, entry) in entries.iter().enumerate() {
+        let Place { bucket, tag } = at(entry);
+        let bucket = &mut buckets[bucket];
+        let way = (0..WAYS).find(|&w| bucket.tag[w] == 0)?;
+        bucket.tag[way] = tag;
+        bucket.entry[way] = n as u16;
+    }
+    Some(buckets)
+}
+
+fn node_entries(spec: &Spec, numbers: &Numbers<String>) -> Result<Vec<types::Node>, ImageError> {
+    let last = spec.nodes.keys().filter_map(|n| numbers.of(n)).max().unwrap_or(0) as usize;
+    room("nodes", last + 1, types::NODES)?;
+    let mut entries = vec![types::Node::default(); last + 1];
+    for (name, node) in spec.nodes.iter().filter(|(name, _)| **name != spec.node) {
+        if let (Some(n), Some(route)) = (numbers.of(name), &node.route) {
+            entries[n as usize] = node_entry(route);
+        }
+    }
+    Ok(entries)
+}
+
+fn node_entry(route: &Route) -> types::Node {
+    types::Node {
+        to: route.next_hop_mac,
+        from: route.source_mac,
+        vlan: route.vlan.unwrap_or(0),
+        family: if route.destination.is_ipv4() { 4 } else { 6 },
+        ip: route.destination.into(),
+        source: route.source.into(),
+        ifindex: route.interface,
+        mtu: route.mtu,
+        sum: constant_sum(route),
+    }
+}
+
+/// One's complement sum over what never changes in an outer IPv4 header: fragment field, TTL, protocol, addresses.
+fn constant_sum(route: &Route) -> u16 {
+    let (IpAddr::V4(to), IpAddr::V4(from)) = (route.destination, route.source) else { return 0 };
+    let mut bytes = vec![0x40, 0, 64, 17];
+    bytes.extend(from.octets());
+    bytes.extend(to.octets());
+    let sum: u32 = bytes.chunks_exact(2).map(|w| u32::from(u16::from_le_bytes([w[0], w[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (folded + (folded >> 16)) as u16
+}
+
+/// Largest segments that reach every other node in one piece.
+fn clamps(spec: &Spec) -> (u16, u16) {
+    let room = |r: &Route| r.mtu.saturating_sub(if r.destination.is_ipv4() { types::OVER_V4 } else { types::OVER_V6 });
+    let smallest = spec.nodes.values().filter_map(|n| n.route.as_ref()).map(room).min().unwrap_or(0);
+    (smallest.saturating_sub(40), smallest.saturating_sub(60))
+}
+
+/// A backend as it stands in the array.
+pub fn backend_entry(backend: &Backend, spec: &Spec, nodes: &Numbers<String>) -> types::Backend {
+    let own = backend.node == spec.node;
+    // A node that is not in the list has no number: the last one stands for "not reachable".
+    let node = if own { 0 } else { nodes.of(&backend.node).unwrap_or(types::NODES as u32 - 1) };
+    types::Backend {
+        ip: Ip::from(backend.address),
+        port: backend.port.to_be(),
+        node: node as u16,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,440 @@
+//! The programs in the kernel: loaded, filled, attached, asked. One owner, no locks: whoever holds the
+//! [`Datapath`] decides. Dropping it detaches nothing that is pinned.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
+};
+use tokio::sync::watch;
+
+use super::{
+    image::{Image, ImageError, Numbers, Placement, backend_entry, image},
+    mapped::{Mapped, wait_for_readers},
+    ranges::Ranges,
+    slots::lay_out,
+    spec::{Spec, Table, TableId},
+    types::{self, Flow, FlowKey, Reason, ServiceCounters},
+};
+use crate::types::ServiceKey;
+
+mod attach;
+
+pub use attach::{Mode, Step};
+
+/// The compiled programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
+
+/// Maps that outlive the daemon.
+const PINNED_MAPS: [&str; 6] = ["flows", "replies", "syns", "fragments", "counters", "service_counters"];
+
+/// What went wrong with the packet path.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The programs were refused.
+    #[error("load the packet path")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// A program was refused, or could not be attached or run.
+    #[error("{what}")]
+    Program {
+        /// The attempt and its object.
+        what: String,
+        /// Why.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map could not be read or mapped.
+    #[error("map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// A pin could not be made, read or removed.
+    #[error("pin {path}")]
+    Pin {
+        /// The path in the bpffs.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The tables do not fit.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// How large the maps are, and where things are pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// A folder in a bpffs; `None` pins nothing, and everything ends with the process.
+    pub pins: Option<PathBuf>,
+    /// Slots of all tables together.
+    pub slots: u32,
+    /// Backends of all tables together.
+    pub backends: u32,
+    /// Established connections of this node's pods.
+    pub flows: u32,
+    /// Handshakes under way.
+    pub syns: u32,
+    /// Services that are counted one by one.
+    pub services: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pins: None,
+            slots: types::SLOTS as u32,
+            backends: types::BACKENDS as u32,
+            flows: 1 << 18,
+            syns: 1 << 16,
+            services: 1 << 12,
+        }
+    }
+}
+
+/// What the packet path serves now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ready {
+    /// The generation of the tables that hold; `None` before the first.
+    pub generation: Option<u32>,
+    /// How each uplink is served.
+    pub modes: BTreeMap<String, Mode>,
+}
+
+/// Where the tables stand, mapped.
+struct Arrays {
+    config: Mapped<types::Config>,
+    address_buckets: Mapped<types::Bucket>,
+    addresses: Mapped<types::Address>,
+    service_buckets: Mapped<types::Bucket>,
+    services: Mapped<types::Service>,
+    nodes: Mapped<types::Node>,
+    slots: Mapped<u64>,
+    backends: Mapped<types::Backend>,
+}
+
+/// A table in the kernel.
+struct Placed {
+    of: Table,
+    backends: Vec<super::spec::Backend>,
+    /// The same as written: with the numbers of their nodes.
+    written: Vec<types::Backend>,
+    at: Placement,
+}
+
+/// The loaded packet path.
+pub struct Datapath {
+    ebpf: Ebpf,
+    options: Options,
+    arrays: Arrays,
+    free_slots: Ranges,
+    free_backends: Ranges,
+    placed: BTreeMap<TableId, Placed>,
+    nodes: Numbers<String>,
+    services: Numbers<ServiceKey>,
+    ready: watch::Sender<Ready>,
+}
+
+impl std::fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Datapath").field("options", &self.options).field("tables", &self.placed.len()).finish()
+    }
+}
+
+impl Datapath {
+    /// Loads the programs with empty tables of their own, and takes over the pinned flows. Attaches nothing.
+    pub fn load(options: Options) -> Result<Self, DatapathError> {
+        let mut ebpf = load_object(&options)?;
+        for name in ["ironcast_in", "ironcast_out"] {
+            let failed = |e: aya::programs::ProgramError| DatapathError::Program {
+                what: format!("load program {name}"),
+                cause: e.into(),
+            };
+            match name {
+                "ironcast_in" => xdp(&mut ebpf).load().map_err(failed)?,
+                _ => classifier(&mut ebpf).load().map_err(failed)?,
+            }
+        }
+        let arrays = Arrays::map(&ebpf, &options)?;
+        Ok(Self {
+            ebpf,
+            arrays,
+            free_slots: Ranges::new(options.slots),
+            free_backends: Ranges::new(options.backends),
+            options,
+            placed: BTreeMap::new(),
+            nodes: Numbers::default(),
+            services: Numbers::default(),
+            ready: watch::Sender::default(),
+        })
+    }
+
+    /// What is served, and how; changes when it does.
+    pub fn ready(&self) -> watch::Receiver<Ready> {
+        self.ready.subscribe()
+    }
+
+    /// Makes the tables what they should be. A packet sees all of the old ones or all of the new ones. On an
+    /// error the old ones stay.
+    pub fn apply(&mut self, spec: &Spec) -> Result<(), DatapathError> {
+        let mut nodes = self.nodes.clone();
+        nodes.keep(spec.nodes.keys().filter(|n| **n != spec.node), 1);
+        let mut services = self.services.clone();
+        services.keep(spec.ports.values().map(|t| &t.service), 1);
+        let changed = self.place_changed(spec, &nodes)?;
+        let places =
+            spec.tables.keys().filter_map(|id| Some((id.clone(), changed.get(id).or(self.placed.get(id))?.at)));
+        let image = match image(spec, &places.collect(), &nodes, &services) {
+            Ok(image) => image,
+            Err(e) => {
+                changed.into_values().for_each(|p| self.give_back(&p));
+                return Err(e.into());
+            }
+        };
+        self.arrays.publish(&image, spec.generation);
+        wait_for_readers().map_err(|cause| DatapathError::Map { map: "config", cause })?;
+        (self.nodes, self.services) = (nodes, services);
+        self.forget_old(spec, changed);
+        self.ready.send_modify(|r| r.generation = Some(spec.generation));
+        Ok(())
+    }
+
+    /// Writes the tables that are new or different to free ranges, where no packet sees them yet.
+    fn place_changed(
+        &mut self,
+        spec: &Spec,
+        nodes: &Numbers<String>,
+    ) -> Result<BTreeMap<TableId, Placed>, DatapathError> {
+        let mut changed = BTreeMap::new();
+        for (id, table) in &spec.tables {
+            let stands = |p: &Placed| {
+                p.of == *table && p.backends.iter().map(|b| backend_entry(b, spec, nodes)).eq(p.written.iter().copied())
+            };
+            if self.placed.get(id).is_some_and(stands) {
+                continue;
+            }
+            match self.place(spec, table, nodes) {
+                Ok(placed) => drop(changed.insert(id.clone(), placed)),
+                Err(e) => {
+                    changed.into_values().for_each(|p| self.give_back(&p));
+                    return Err(e.into());
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    fn place(&mut self, spec: &Spec, table: &Table, nodes: &Numbers<String>) -> Result<Placed, ImageError> {
+        let layout = lay_out(table);
+        let written: Vec<types::Backend> = layout.backends.iter().map(|b| backend_entry(b, spec, nodes)).collect();
+        let full =
+            |what, wanted: usize, ranges: &Ranges| ImageError::Full { what, wanted, room: ranges.left() as usize };
+        let (wanted, count) = (layout.slots.len() as u32, written.len() as u32);
+        let slots = self.free_slots.take(wanted).ok_or_else(|| full("slots", wanted as usize, &self.free_slots))?;
+        let Some(backends) = self.free_backends.take(count) else {
+            self.free_slots.give(slots, wanted);
+            return Err(full("backends", count as usize, &self.free_backends));
+        };
+        self.arrays.slots.store_slots(slots as usize, &layout.slots);
+        self.arrays.backends.store(backends as usize, &written);
+        Ok(Placed {
+            of: table.clone(),
+            backends: layout.backends,
+            written,
+            at: Placement { slots, log2: layout.log2, backends },
+        })
+    }
+
+    fn give_back(&mut self, placed: &Placed) {
+        self.free_slots.give(placed.at.slots, 1 << placed.at.log2);
+        self.free_backends.give(placed.at.backends, placed.written.len() as u32);
+    }
+
+    /// No packet sees the old tables any more: their ranges are free.
+    fn forget_old(&mut self, spec: &Spec, changed: BTreeMap<TableId, Placed>) {
+        let gone: Vec<TableId> = self
+            .placed
+            .keys()
+            .filter(|id| changed.contains_key(*id) || !spec.tables.contains_key(*id))
+            .cloned()
+            .collect();
+        for id in gone {
+            if let Some(placed) = self.placed.remove(&id) {
+                self.give_back(&placed);
+            }
+        }
+        self.placed.extend(changed);
+    }
+
+    /// Runs the program for incoming frames on this one, `repeat` times, without sending anything: the verdict
+    /// (an `enum xdp_action`), the frame as it left, and the mean duration.
+    pub fn ask(&self, frame: &[u8], repeat: u32) -> Result<Answer, DatapathError> {
+        let program: &Xdp =
+            self.ebpf.program("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object");
+        run(program, frame, repeat, "run the program for incoming frames")
+    }
+
+    /// The same for the program for replies; the verdict is an `enum tcx_action`.
+    pub fn ask_reply(&self, frame: &[u8], repeat: u32) -> Result<Answer, DatapathError> {
+        let program: &SchedClassifier =
+            self.ebpf.program("ironcast_out").and_then(|p| p.try_into().ok()).expect("it is in the object");
+        run(program, frame, repeat, "run the program for replies")
+    }
+
+    /// Packets by what became of them, all CPUs together.
+    pub fn reasons(&self) -> Result<BTreeMap<Reason, u64>, DatapathError> {
+        let counters: PerCpuArray<&MapData, u64> =
+            PerCpuArray::try_from(self.map("counters")).map_err(read("counters"))?;
+        let count = |&reason: &Reason| {
+            let values = counters.get(&(reason as u32), 0).map_err(read("counters"))?;
+            Ok((reason, values.iter().sum()))
+        };
+        Reason::ALL.iter().map(count).collect()
+    }
+
+    /// Counters of each Service, all CPUs together.
+    pub fn service_counters(&self) -> Result<BTreeMap<ServiceKey, ServiceCounters>, DatapathError> {
+        let name = "service_counters";
+        let map: PerCpuArray<&MapData, ServiceCounters> = PerCpuArray::try_from(self.map(name)).map_err(read(name))?;
+        let mut all = BTreeMap::new();
+        for (key, n) in self.services.iter().filter(|(_, n)| *n < self.options.services) {
+            let values = map.get(&n, 0).map_err(read(name))?;
+            let sum = values.iter().fold(ServiceCounters::default(), |a, b| a + *b);
+            all.insert(key.clone(), sum);
+        }
+        Ok(all)
+    }
+
+    /// The flows in one of the owner's tables: `flows`, `replies` or `syns`.
+    pub fn flows(&self, table: &'static str) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        let map: HashMap<&MapData, FlowKey, Flow> = HashMap::try_from(self.map(table)).map_err(read(table))?;
+        map.iter().map(|entry| entry.map_err(read(table))).collect()
+    }
+
+    fn map(&self, name: &str) -> &Map {
+        self.ebpf.map(name).expect("it is in the object")
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The program's return value.
+    pub verdict: u32,
+    /// The frame as it left.
+    pub frame: Vec<u8>,
+    /// Mean duration of a run.
+    pub duration: std::time::Duration,
+}
+
+fn run(program: &impl for<'a> Runnable<'a>, frame: &[u8], repeat: u32, what: &str) -> Result<Answer, DatapathError> {
+    let mut out = vec![0; frame.len() + 256];
+    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
+    let failed = |e: aya::programs::ProgramError| DatapathError::Program { what: what.to_string(), cause: e.into() };
+    let result = program.test_run(options).map_err(failed)?;
+    out.truncate(result.data_size_out as usize);
+    Ok(Answer { verdict: result.return_value, frame: out, duration: result.duration })
+}
+
+/// The programs that take frames.
+trait Runnable<'a>: aya::programs::TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult> {}
+impl<'a, P: aya::programs::TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>> Runnable<'a> for P {}
+
+fn read(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
+    move |e| DatapathError::Map { map, cause: io::Error::other(e) }
+}
+
+fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("slots", options.slots)
+        .map_max_entries("backends", options.backends)
+        .map_max_entries("flows", options.flows)
+        .map_max_entries("replies", options.flows)
+        .map_max_entries("syns", options.syns)
+        .map_max_entries("service_counters", options.services);
+    if let Some(pins) = &options.pins {
+        std::fs::create_dir_all(pins).map_err(|e| DatapathError::Pin { path: pins.clone(), cause: Box::new(e) })?;
+        for name in PINNED_MAPS {
+            loader.map_pin_path(name, pins.join(name));
+        }
+    }
+    loader.load(OBJECT).map_err(|e| DatapathError::Load(Box::new(e)))
+}
+
+fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object, an XDP program")
+}
+
+fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
+    ebpf.program_mut("ironcast_out").and_then(|p| p.try_into().ok()).expect("it is in the object, a classifier")
+}
+
+impl Arrays {
+    fn map(ebpf: &Ebpf, options: &Options) -> Result<Self, DatapathError> {
+        Ok(Self {
+            config: mapped(ebpf, "config", 1)?,
+            address_buckets: mapped(ebpf, "address_buckets", 2 << types::ADDRESS_BUCKETS_LOG2)?,
+            addresses: mapped(ebpf, "addresses", 2 * types::ADDRESSES)?,
+            service_buckets: mapped(ebpf, "service_buckets", 2 << types::SERVICE_BUCKETS_LOG2)?,
+            services: mapped(ebpf, "services", 2 * types::SERVICES)?,
+            nodes: mapped(ebpf, "nodes", 2 * types::NODES)?,
+            slots: mapped(ebpf, "slots", options.slots as usize)?,
+            backends: mapped(ebpf, "backends", options.backends as usize)?,
+        })
+    }
+
+    /// Writes the idle bank, and makes it the one that holds.
+    fn publish(&self, image: &Image, generation: u32) {
+        let mut config = self.config.load(0);
+        let idle = (config.bank & 1 ^ 1) as usize;
+        self.addresses.store(idle * types::ADDRESSES, &image.addresses);
+        self.address_buckets.store(idle << types::ADDRESS_BUCKETS_LOG2, &image.address_buckets);
+        self.services.store(idle * types::SERVICES, &image.services);
+        self.service_buckets.store(idle << types::SERVICE_BUCKETS_LOG2, &image.service_buckets);
+        self.nodes.store(idle * types::NODES, &image.nodes);
+        let stale = vec![types::Node::default(); types::NODES - image.nodes.len()];
+        self.nodes.store(idle * types::NODES + image.nodes.len(), &stale);
+        config.address_seed[idle] = image.address_seed;
+        config.service_seed[idle] = image.service_seed;
+        config.flow_key = image.flow_keys.0;
+        config.generation = generation;
+        (config.mss4, config.mss6) = (image.mss4, image.mss6);
+        self.config.store(0, &[config]);
+        self.config.publish(std::mem::offset_of!(types::Config, bank), idle as u32);
+    }
+}
+
+fn mapped<T: super::mapped::Plain>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    entries: usize,
+) -> Result<Mapped<T>, DatapathError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else { unreachable!("{name} is an array of the object") };
+    Mapped::new(std::os::fd::AsFd::as_fd(data.fd()), entries).map_err(|cause| DatapathError::Map { map: name, cause })
+}
+
+/// Removes everything that is pinned there: links first, so that packets take their ordinary way at once.
+pub fn remove(pins: &Path) -> Result<(), DatapathError> {
+    let failed = |path: &Path, e: io::Error| DatapathError::Pin { path: path.to_path_buf(), cause: Box::new(e) };
+    let entries = match std::fs::read_dir(pins) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| failed(pins, e))?,
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.sort_by_key(|p| PINNED_MAPS.iter().any(|m| p.ends_with(m)));
+    for path in paths {
+        std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+    }
+    std::fs::remove_dir(pins).map_err(|e| failed(pins, e))
+}

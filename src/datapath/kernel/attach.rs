@@ -1,0 +1,147 @@
+//! The ladder: native XDP, generic XDP, nothing. Links are pinned, so that they outlive the daemon; one that is
+//! found gets the new program in one step, and packets never see none.
+
+use std::path::{Path, PathBuf};
+
+use aya::programs::{
+    LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+    links::{FdLink, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
+    xdp::XdpLink,
+};
+
+use super::{Datapath, DatapathError, classifier, xdp};
+
+/// How an uplink is served, and why not better.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mode {
+    /// The step of the ladder.
+    pub step: Step,
+    /// The better steps that failed, with the kernel's reason.
+    pub failed: Vec<(Step, String)>,
+}
+
+/// A step of the ladder, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// XDP in the driver.
+    Native,
+    /// XDP on the kernel's packet buffers: slower, works with every driver.
+    Generic,
+    /// Addresses are announced; kube-proxy does the rest.
+    AnnounceOnly,
+}
+
+impl Step {
+    /// The word for status and pins.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+            Self::AnnounceOnly => "announce-only",
+        }
+    }
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// `.` is not allowed in a bpffs.
+fn pin(pins: &Path, kind: &str, interface: &str) -> PathBuf {
+    pins.join(format!("{kind}-{}", interface.replace('.', "~")))
+}
+
+/// A pinned link, if there is one.
+fn pinned(path: Option<&Path>) -> Option<FdLink> {
+    PinnedLink::from_pin(path?).ok().map(FdLink::from)
+}
+
+impl Datapath {
+    /// Attaches to an uplink: replies first, so that no packet that comes in is answered with the pod's address.
+    /// `best` is the step to begin with. Never fails as a whole: the answer says how far it got, and why.
+    pub fn attach(&mut self, interface: &str, best: Step) -> Mode {
+        let mode = match self.attach_out(interface) {
+            Err(e) => Mode { step: Step::AnnounceOnly, failed: vec![(best, because(&e))] },
+            Ok(()) => self.attach_in(interface, best),
+        };
+        self.ready.send_modify(|r| drop(r.modes.insert(interface.to_string(), mode.clone())));
+        mode
+    }
+
+    fn attach_out(&mut self, interface: &str) -> Result<(), DatapathError> {
+        let path = self.options.pins.as_deref().map(|p| pin(p, "out", interface));
+        let program: &mut SchedClassifier = classifier(&mut self.ebpf);
+        let renewed = pinned(path.as_deref())
+            .and_then(|link| SchedClassifierLink::try_from(link).ok())
+            .is_some_and(|link| program.attach_to_link(link).is_ok());
+        if renewed {
+            return Ok(());
+        }
+        unpin_stale(path.as_deref());
+        let what = format!("attach to tcx egress of {interface}");
+        let failed = |e: Cause| DatapathError::Program { what: what.clone(), cause: e };
+        let order = TcAttachOptions::TcxOrder(LinkOrder::last());
+        let id = program.attach_with_options(interface, TcAttachType::Egress, order).map_err(|e| failed(e.into()))?;
+        if let Some(path) = path {
+            let link = program.take_link(id).map_err(|e| failed(e.into()))?;
+            keep(FdLink::try_from(link).map_err(|e| failed(e.into()))?, &path)?;
+        }
+        Ok(())
+    }
+
+    fn attach_in(&mut self, interface: &str, best: Step) -> Mode {
+        let mut failed = Vec::new();
+        for (step, mode) in [(Step::Native, XdpMode::Driver), (Step::Generic, XdpMode::Skb)] {
+            if step < best {
+                continue;
+            }
+            match self.attach_xdp(interface, step, mode) {
+                Ok(()) => return Mode { step, failed },
+                Err(e) => failed.push((step, because(&e))),
+            }
+        }
+        Mode { step: Step::AnnounceOnly, failed }
+    }
+
+    fn attach_xdp(&mut self, interface: &str, step: Step, mode: XdpMode) -> Result<(), DatapathError> {
+        let path = self.options.pins.as_deref().map(|p| pin(p, step.word(), interface));
+        let program: &mut Xdp = xdp(&mut self.ebpf);
+        let renewed = pinned(path.as_deref())
+            .and_then(|link| XdpLink::try_from(link).ok())
+            .is_some_and(|link| program.attach_to_link(link).is_ok());
+        if renewed {
+            return Ok(());
+        }
+        unpin_stale(path.as_deref());
+        let what = format!("attach {} XDP to {interface}", step.word());
+        let failed = |e: Cause| DatapathError::Program { what: what.clone(), cause: e };
+        let id = program.attach(interface, mode).map_err(|e| failed(e.into()))?;
+        if let Some(path) = path {
+            let link = program.take_link(id).map_err(|e| failed(e.into()))?;
+            keep(FdLink::try_from(link).map_err(|e| failed(e.into()))?, &path)?;
+        }
+        Ok(())
+    }
+}
+
+/// A pin whose interface is gone keeps a dead link: it makes room for a new one.
+fn unpin_stale(path: Option<&Path>) {
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+fn keep(link: FdLink, path: &Path) -> Result<(), DatapathError> {
+    let failed = |e| DatapathError::Pin { path: path.to_path_buf(), cause: Box::new(e) };
+    link.pin(path).map(drop).map_err(failed)
+}
+
+/// An error with its causes, for a person.
+fn because(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        words = format!("{words}: {e}");
+        cause = e.source();
+    }
+    words
+}

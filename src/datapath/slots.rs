@@ -1,0 +1,126 @@
+//! From the history of a table to its slots: for every slot who takes new flows, and which other nodes may still
+//! have old ones. Pure; `docs/datapath.md` says why that is what makes nodes agree.
+
+use std::collections::BTreeMap;
+
+use super::{
+    maglev::{self, Member},
+    spec::{Backend, Membership, Table},
+    types::SLOT_CHECK,
+};
+
+/// Smallest and largest table, as powers of two.
+pub const LOG2_RANGE: std::ops::RangeInclusive<u8> = 10..=16;
+
+/// The size for so many backends: at least 64 slots each, so that shares differ by 1.6 % at most.
+pub fn log2_for(backends: usize) -> u8 {
+    match backends {
+        0..=16 => 10,
+        17..=64 => 12,
+        65..=256 => 14,
+        _ => 16,
+    }
+}
+
+/// The slots of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// log₂ of the number of slots.
+    pub log2: u8,
+    /// Backends that slots name; slot index *n* is `backends[n - 1]`.
+    pub backends: Vec<Backend>,
+    /// `{ cur, prev1, prev2, flags }`, lowest first.
+    pub slots: Vec<u64>,
+}
+
+/// One membership laid out.
+struct Layer {
+    /// Its slots are `index >> shift` of the largest layer's.
+    shift: u8,
+    /// Index into [`Layout::backends`], from 1; 0 is nobody living.
+    choice: Vec<u16>,
+    /// The member, living or not, to see whether it changed.
+    who: Vec<u16>,
+}
+
+/// Lays a table out.
+pub fn lay_out(table: &Table) -> Layout {
+    let log2 = table.history.iter().map(clamped).max().unwrap_or(*LOG2_RANGE.start());
+    let mut names = Names::default();
+    let layers: Vec<Layer> = table.history.iter().map(|m| layer(m, log2, table, &mut names)).collect();
+    let nodes = names.nodes();
+    let slots = (0..1_usize << log2).map(|i| slot(i, &layers, &nodes)).collect();
+    Layout { log2, backends: names.backends, slots }
+}
+
+fn clamped(m: &Membership) -> u8 {
+    m.slots_log2.clamp(*LOG2_RANGE.start(), *LOG2_RANGE.end())
+}
+
+/// Numbers for backends, in order of appearance.
+#[derive(Default)]
+struct Names {
+    backends: Vec<Backend>,
+    numbers: BTreeMap<Backend, u16>,
+}
+
+impl Names {
+    fn number(&mut self, backend: &Backend) -> u16 {
+        if let Some(&n) = self.numbers.get(backend) {
+            return n;
+        }
+        self.backends.push(backend.clone());
+        let n = self.backends.len() as u16;
+        self.numbers.insert(backend.clone(), n);
+        n
+    }
+
+    /// For every backend a number of its node; entry 0 is nobody's.
+    fn nodes(&self) -> Vec<usize> {
+        let mut known: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut nodes = vec![usize::MAX];
+        for backend in &self.backends {
+            let next = known.len();
+            nodes.push(*known.entry(&backend.node).or_insert(next));
+        }
+        nodes
+    }
+}
+
+/// The identity that a backend's share of the slots depends on.
+fn key(backend: &Backend) -> u64 {
+    let mut identity = super::types::Ip::from(backend.address).0.to_vec();
+    identity.extend(backend.port.to_be_bytes());
+    maglev::key(&identity)
+}
+
+fn layer(m: &Membership, log2: u8, table: &Table, names: &mut Names) -> Layer {
+    let backends: Vec<&Backend> = m.members.keys().take(maglev::MAX_MEMBERS).collect();
+    let members: Vec<Member> = backends.iter().map(|b| Member { key: key(b), weight: m.members[*b] }).collect();
+    let own = clamped(m);
+    let raw = maglev::build(&members, 1 << own);
+    let numbers: Vec<u16> =
+        backends.iter().map(|b| if table.living.contains(*b) { names.number(b) } else { 0 }).collect();
+    // Two layers have the same member in a slot when its key is the same, whichever indices they use.
+    let keys: Vec<u16> = members.iter().map(|m| (m.key ^ m.key >> 16 ^ m.key >> 32 ^ m.key >> 48) as u16).collect();
+    let pick = |of: &[u16], none: u16| raw.iter().map(|&i| of.get(usize::from(i)).copied().unwrap_or(none)).collect();
+    Layer { shift: log2 - own, choice: pick(&numbers, 0), who: pick(&keys, 0) }
+}
+
+/// `cur` is the newest layer's choice. Of the others, newest first, come the living ones of nodes not yet named.
+/// The last place goes to the oldest such node rather than to the next: of owners that came and went quickly,
+/// the first had the most time to get connections.
+fn slot(i: usize, layers: &[Layer], nodes: &[usize]) -> u64 {
+    let at = |l: &Layer| i >> l.shift;
+    let Some(newest) = layers.first() else { return 0 };
+    let cur = newest.choice[at(newest)];
+    let others = || layers[1..].iter().map(|l| l.choice[at(l)]).filter(|&c| c != 0);
+    let node = |c: u16| nodes[usize::from(c)];
+    // Without a living choice, the newest that lives.
+    let cur = if cur != 0 { cur } else { others().next().unwrap_or(0) };
+    let prev1 = others().find(|&c| node(c) != node(cur)).unwrap_or(0);
+    let prev2 = others().rfind(|&c| node(c) != node(cur) && node(c) != node(prev1)).unwrap_or(0);
+    let who = newest.who[at(newest)];
+    let changed = layers.iter().any(|l| l.who[at(l)] != who);
+    u64::from(cur) | u64::from(prev1) << 16 | u64::from(prev2) << 32 | if changed { SLOT_CHECK } else { 0 }
+}

@@ -1,0 +1,304 @@
+//! Packets through the real programs (`BPF_PROG_TEST_RUN`): in, verdict, out. Needs root.
+#![cfg(feature = "xdp")]
+
+mod datapath_support;
+
+use std::net::IpAddr;
+
+use datapath_support::*;
+use ironcast::datapath::{
+    hash::{FlowKeys, Tuple},
+    kernel::{Answer, Datapath, Options},
+    spec::Spec,
+    types::Reason,
+};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const PORT: u16 = 40_000;
+
+/// The loaded programs; `None` for an ordinary user, who may not load any.
+fn loaded(spec: &Spec) -> Option<Datapath> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: loading programs needs root");
+        return None;
+    }
+    let options =
+        Options { slots: 1 << 16, backends: 1 << 10, flows: 1 << 10, syns: 1 << 10, services: 64, pins: None };
+    let mut datapath = Datapath::load(options).expect("the programs load");
+    datapath.apply(spec).expect("the tables fit");
+    Some(datapath)
+}
+
+fn ask(datapath: &Datapath, frame: &[u8]) -> Answer {
+    datapath.ask(frame, 1).expect("the program runs")
+}
+
+fn count(datapath: &Datapath, reason: Reason) -> u64 {
+    datapath.reasons().expect("readable")[&reason]
+}
+
+/// The frame gives this verdict and is counted under this reason.
+fn expect(datapath: &Datapath, frame: &[u8], verdict: u32, reason: Reason) -> Answer {
+    let before = count(datapath, reason);
+    let answer = ask(datapath, frame);
+    assert_eq!(answer.verdict, verdict, "{reason:?}: {frame:02x?}");
+    assert_eq!(count(datapath, reason), before + 1, "{reason:?} counted: {frame:02x?}");
+    answer
+}
+
+fn hash(spec: &Spec, client: IpAddr, vip: IpAddr, port: u16, protocol: u8) -> u32 {
+    let tuple = Tuple { client, vip, client_port: PORT, vip_port: port, protocol };
+    FlowKeys::new(&spec.secret).hash(&tuple, port == 87)
+}
+
+/// A packet as the first node sends it to another.
+fn outer(spec: &Spec, inner: &Packet, node: u8, header: [u8; 8], hash: u32) -> Vec<u8> {
+    let (from, to) = if node == 3 { (ip("fd00::1"), ip("fd00::3")) } else { (ip("10.0.0.1"), ip("10.0.0.2")) };
+    let mut packet = inner.encapsulated(from, to, header);
+    packet.payload[..2].copy_from_slice(&(0xc000 | (hash & 0x3fff) as u16).to_be_bytes());
+    packet.tos = inner.tos & 0xfc;
+    let _ = spec;
+    packet.frame_between(NEXT_MAC, OWN_MAC)
+}
+
+#[test]
+fn a_segment_to_a_pod_of_this_node_gets_its_address_and_port() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        for flags in [SYN, ACK, ACK | 1] {
+            let answer = ask(&dp, &Packet::tcp((client, PORT), (vip, 80), flags, b"hello").frame());
+            let expected = Packet::tcp((client, PORT), (pod(v6, 1), 8080), flags, b"hello").frame();
+            assert_eq!((answer.verdict, answer.frame), (XDP_PASS, expected), "v6 {v6} flags {flags}");
+        }
+        let answer = ask(&dp, &Packet::udp((client, PORT), (vip, 80), b"odd").frame());
+        let expected = Packet::udp((client, PORT), (pod(v6, 1), 8080), b"odd").frame();
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, expected), "v6 {v6} udp");
+    }
+}
+
+#[test]
+fn a_datagram_without_checksum_stays_without() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(false);
+    let mut packet = Packet::udp((client, PORT), (vip, 80), b"data");
+    packet.payload[6..8].fill(0);
+    let answer = ask(&dp, &packet.frame());
+    assert_eq!(answer.frame[14 + 20 + 6..14 + 20 + 8], [0, 0]);
+    assert_eq!(answer.verdict, XDP_PASS);
+}
+
+#[test]
+fn a_packet_for_another_node_travels_encapsulated() {
+    let spec = spec();
+    let Some(dp) = loaded(&spec) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        for (port, node) in [(81, 2), (82, 3)] {
+            for mut packet in [
+                Packet::tcp((client, PORT), (vip, port), SYN, b""),
+                Packet::tcp((client, PORT), (vip, port), ACK, &[7; 1200]),
+                Packet::udp((client, PORT), (vip, port), b"data"),
+            ] {
+                packet.tos = 0xb9;
+                let answer = ask(&dp, &packet.frame());
+                let hash = hash(&spec, client, vip, port, packet.protocol);
+                let expected = outer(&spec, &packet, node, tunnel(0, false, 7), hash);
+                assert_eq!((answer.verdict, answer.frame), (XDP_TX, expected), "v6 {v6} port {port}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_owner_takes_the_outer_headers_off() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        let packet = Packet::tcp((client, PORT), (vip, 80), ACK, b"payload");
+        let expected = Packet::tcp((client, PORT), (pod(v6, 1), 8080), ACK, b"payload").frame();
+        for (from, to) in [("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1")] {
+            let frame = packet.encapsulated(ip(from), ip(to), tunnel(0, false, 7)).frame();
+            let answer = expect(&dp, &frame, XDP_PASS, Reason::Decapsulated);
+            assert_eq!(answer.frame, expected, "v6 {v6} over {from}");
+        }
+        let mut tagged = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, 7));
+        tagged.vlans = vec![(0x8100, 5)];
+        let answer = ask(&dp, &tagged.frame());
+        let mut expected = Packet::tcp((client, PORT), (pod(v6, 1), 8080), ACK, b"payload");
+        expected.vlans = vec![(0x8100, 5)];
+        assert_eq!(answer.frame, expected.frame(), "the tag stays");
+    }
+}
+
+#[test]
+fn foreign_packets_are_passed_untouched_and_not_counted() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, _) = ends(false);
+    let before = dp.reasons().expect("readable");
+    let mut arp = Packet::tcp((client, PORT), (ip("203.0.113.1"), 80), SYN, b"").frame();
+    let short = arp[..20].to_vec();
+    let foreign = arp.clone();
+    arp[12..14].copy_from_slice(&[8, 6]);
+    let to_node = Packet::udp((client, PORT), (ip("10.0.0.1"), 53), b"x").frame();
+    let v6 = Packet::tcp((ends(true).0, PORT), (ip("2001:db8::99"), 80), SYN, b"").frame();
+    for frame in [arp, short, foreign, to_node, v6] {
+        let answer = ask(&dp, &frame);
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, frame));
+    }
+    assert_eq!(dp.reasons().expect("readable"), before);
+}
+
+#[test]
+fn vlan_tags_are_looked_through() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(false);
+    for vlans in [vec![(0x8100, 10)], vec![(0x88a8, 20), (0x8100, 10)]] {
+        let with = |to, port| Packet { vlans: vlans.clone(), ..Packet::tcp((client, PORT), (to, port), ACK, b"") };
+        let answer = ask(&dp, &with(vip, 80).frame());
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, with(pod(false, 1), 8080).frame()));
+    }
+}
+
+#[test]
+fn every_port_of_a_vip_is_answered_or_dropped() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        expect(&dp, &Packet::tcp((client, PORT), (vip, 9), SYN, b"").frame(), XDP_DROP, Reason::DropUnknownPort);
+        expect(&dp, &Packet::udp((client, PORT), (vip, 9), b"x").frame(), XDP_DROP, Reason::DropUnknownPort);
+        expect(&dp, &Packet::tcp((client, PORT), (vip, 86), SYN, b"").frame(), XDP_DROP, Reason::DropNoBackend);
+        let raw = |protocol, payload: &[u8]| Packet::new(client, vip, protocol, payload.to_vec()).frame();
+        expect(&dp, &raw(47, &[0; 8]), XDP_DROP, Reason::DropProtocol);
+        expect(&dp, &raw(132, &[0, 1, 0, 80, 0, 0]), XDP_PASS, Reason::PassProtocol);
+        expect(&dp, &raw(132, &[0, 1, 0, 81, 0, 0]), XDP_DROP, Reason::DropProtocol);
+    }
+}
+
+#[test]
+fn echo_to_a_vip_is_answered() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for (v6, request, reply) in [(false, 8, 0), (true, 128, 129)] {
+        let (client, vip) = ends(v6);
+        let data: Vec<u8> = (0..57).collect();
+        let answer =
+            expect(&dp, &Packet::icmp(client, vip, request, 0, [1, 2, 0, 5], &data).frame(), XDP_TX, Reason::Echo);
+        let expected = Packet { ttl: 64, ..Packet::icmp(vip, client, reply, 0, [1, 2, 0, 5], &data) };
+        assert_eq!(answer.frame, expected.frame_between(ROUTER_MAC, OWN_MAC));
+    }
+}
+
+#[test]
+fn what_kube_proxy_can_do_better_is_passed_and_counted() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(false);
+    for fragment in [0x2000, 0x2001, 0x0010] {
+        let packet = Packet { fragment, ..Packet::udp((client, PORT), (vip, 80), &[0; 64]) };
+        expect(&dp, &packet.frame(), XDP_PASS, Reason::PassFragment);
+    }
+    let packet = Packet { options: vec![1; 8], ..Packet::tcp((client, PORT), (vip, 80), SYN, b"") };
+    expect(&dp, &packet.frame(), XDP_PASS, Reason::PassOptions);
+    let (client, vip) = ends(true);
+    let mut packet = Packet::udp((client, PORT), (vip, 80), &[0; 64]);
+    packet.options = vec![17, 0, 0, 1, 0, 0, 0, 9];
+    packet.first_header = Some(44);
+    expect(&dp, &packet.frame(), XDP_PASS, Reason::PassFragment);
+}
+
+#[test]
+fn extension_headers_are_skipped_up_to_four() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(true);
+    let with = |n: usize, to, port| {
+        let mut packet = Packet::tcp((client, PORT), (to, port), ACK, b"x");
+        let next = |i: usize| if i + 1 == n { 6 } else { [0, 43, 60][i % 3] };
+        packet.options = (0..n).flat_map(|i| [next(i), 0, 1, 4, 0, 0, 0, 0]).collect();
+        packet.first_header = Some(60);
+        packet
+    };
+    for n in 1..=4 {
+        let answer = ask(&dp, &with(n, vip, 80).frame());
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, with(n, pod(true, 1), 8080).frame()), "{n} headers");
+    }
+    expect(&dp, &with(5, vip, 80).frame(), XDP_DROP, Reason::DropExtensions);
+    expect(&dp, &with(40, vip, 80).frame(), XDP_DROP, Reason::DropExtensions);
+    let mut long = with(1, vip, 80);
+    long.options[1] = 255;
+    expect(&dp, &long.frame(), XDP_DROP, Reason::DropExtensions);
+    let mut cut = with(2, vip, 80).frame();
+    cut.truncate(14 + 40 + 12);
+    expect(&dp, &cut, XDP_DROP, Reason::DropMalformed);
+}
+
+#[test]
+fn malformed_packets_to_a_vip_are_dropped() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let malformed = |frame: &[u8]| drop(expect(&dp, frame, XDP_DROP, Reason::DropMalformed));
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        let l3 = 14 + if v6 { 40 } else { 20 };
+        let good = Packet::tcp((client, PORT), (vip, 80), ACK, b"").frame();
+        malformed(&good[..l3 + 19]);
+        let changed = |at: usize, to: &[u8]| {
+            let mut frame = good.clone();
+            frame[at..at + to.len()].copy_from_slice(to);
+            frame
+        };
+        malformed(&changed(l3 + 12, &[0x40]));
+        malformed(&changed(14, &[0x55]));
+        malformed(&changed(if v6 { 18 } else { 16 }, &[0, if v6 { 19 } else { 39 }]));
+        malformed(&Packet::tcp((vip, PORT), (vip, 80), ACK, b"").frame());
+        let udp = Packet::udp((client, PORT), (vip, 80), b"").frame();
+        malformed(&udp[..l3 + 7]);
+        let mut bad = udp.clone();
+        bad[l3 + 4..l3 + 6].copy_from_slice(&[0, 7]);
+        malformed(&bad);
+        let echo = Packet::icmp(client, vip, if v6 { 128 } else { 8 }, 0, [0; 4], b"").frame();
+        malformed(&echo[..l3 + 7]);
+    }
+    let (client, vip) = ends(false);
+    let good = Packet::tcp((client, PORT), (vip, 80), ACK, b"").frame();
+    for (at, byte) in [(14, 0x44), (14, 0x35), (16, 0xff)] {
+        let mut frame = good.clone();
+        frame[at] = byte;
+        if at == 16 {
+            frame[16..18].copy_from_slice(&[0, 19]);
+        }
+        malformed(&frame);
+    }
+}
+
+#[test]
+fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(false);
+    let (n2, me) = (ip("10.0.0.2"), ip("10.0.0.1"));
+    let inner = Packet::tcp((client, PORT), (vip, 80), ACK, b"");
+    let good = tunnel(0, false, 7);
+    let refused = |packet: Packet, reason| drop(expect(&dp, &packet.frame(), XDP_DROP, reason));
+    refused(inner.encapsulated(ip("10.0.0.9"), me, good), Reason::DropSpoofed);
+    refused(inner.encapsulated(client, me, good), Reason::DropSpoofed);
+    refused(inner.encapsulated(ip("fd00::9"), ip("fd00::1"), good), Reason::DropSpoofed);
+    let to_pod = Packet::tcp((client, PORT), (pod(false, 1), 8080), ACK, b"");
+    refused(to_pod.encapsulated(n2, me, good), Reason::DropSpoofed);
+    let to_node = Packet::tcp((client, PORT), (me, 22), SYN, b"");
+    refused(to_node.encapsulated(n2, me, good), Reason::DropSpoofed);
+    refused(inner.encapsulated(n2, me, [2, 0, 0, 0, 0, 0, 0, 7]), Reason::DropHeader);
+    refused(inner.encapsulated(n2, me, [1, 0, 0x80, 0, 0, 0, 0, 7]), Reason::DropHeader);
+    refused(inner.encapsulated(n2, me, tunnel(4, false, 7)), Reason::DropHops);
+    refused(inner.encapsulated(n2, me, tunnel(255, true, 7)), Reason::DropHops);
+    let nested = inner.encapsulated(n2, me, good).encapsulated(n2, me, good);
+    refused(nested, Reason::DropSpoofed);
+    let fragment = Packet { fragment: 0x2000, ..inner.clone() };
+    refused(fragment.encapsulated(n2, me, good), Reason::PassFragment);
+    let cut = inner.encapsulated(n2, me, good).frame();
+    for length in [14 + 20 + 8, 14 + 20 + 8 + 7, 14 + 36 + 19, 14 + 36 + 39] {
+        expect(&dp, &cut[..length], XDP_DROP, Reason::DropMalformed);
+    }
+    let mut garbage = encapsulated_bytes(&[0; 60], n2, me, good);
+    expect(&dp, &garbage.frame(), XDP_DROP, Reason::DropMalformed);
+    // A VIP's own port 6085 is no back door.
+    garbage.to = vip;
+    expect(&dp, &garbage.frame(), XDP_DROP, Reason::DropUnknownPort);
+}
