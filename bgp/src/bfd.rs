@@ -119,7 +119,8 @@ pub enum Path {
     SingleHop,
     /// Some routers away (RFC 5883).
     MultiHop {
-        /// Packets with a smaller TTL are discarded; 1 accepts all.
+        /// Packets with a smaller TTL are discarded; 1 accepts all. Not every router begins at 255: BIRD 2.0
+        /// sends multi-hop packets with 64.
         minimum_ttl: u8,
     },
 }
