@@ -12,9 +12,10 @@ use crate::support::{cluster::Cluster, until};
 
 const SPACE: &str = "ironcast-system";
 
-/// Installs the CRDs as `ironcast crds` prints them and waits until they are served.
+/// Installs the manifests and the CRDs as `ironcast crds` prints them, and waits until they are served.
 pub(crate) async fn install(cluster: &Cluster) {
-    let _ = cluster.kubectl(&["create", "namespace", SPACE]);
+    let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/manifests/ironcast.yaml");
+    cluster.kubectl(&["apply", "-f", manifests]).expect("the API server takes the manifests");
     let crds = ironcast::source::api::crds_yaml();
     cluster.apply_server_side(&crds).expect("the API server takes the CRDs");
     cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"]).expect("established");

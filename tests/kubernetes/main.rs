@@ -3,5 +3,6 @@
 mod crds;
 mod lease;
 mod source;
+mod status;
 #[path = "../support/mod.rs"]
 mod support;

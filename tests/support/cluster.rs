@@ -116,7 +116,12 @@ impl Cluster {
 
     /// A client with every right. One per test: a client belongs to the runtime that made it.
     pub async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig("admin")).expect("written by us");
+        self.client_as("admin").await
+    }
+
+    /// A client with the rights of a user, see [`Self::kubeconfig`].
+    pub async fn client_as(&self, user: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).expect("written by us");
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("valid");
         Client::try_from(config).expect("valid configuration")
     }
