@@ -21,5 +21,6 @@ mod types;
 pub mod net;
 pub mod rib;
 pub mod speaker;
+pub mod wire;
 
 pub use types::{Asn, Community, Family, HoldTime, InvalidValue, LargeCommunity, Origin, RouterId};

@@ -1,0 +1,193 @@
+//! Prefixes on the wire: a length in bits and as many octets as it needs (RFC 4271 §4.3), with a path
+//! identifier before each where ADD-PATH was negotiated (RFC 7911 §3).
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::Family;
+
+/// A prefix of one family, in the form that the wire and the RIB share.
+pub trait Prefix: Copy + Ord + std::hash::Hash + std::fmt::Debug + Into<IpNet> + 'static {
+    /// Its family.
+    const FAMILY: Family;
+    /// The longest prefix in bits.
+    const BITS: u8;
+    /// The longest prefix on the wire in octets, length included.
+    const ROOM: usize = 1 + Self::BITS as usize / 8;
+
+    /// The prefix of `length` bits whose address starts with `octets`; bits beyond the length are ignored.
+    fn read(length: u8, octets: &[u8]) -> Self;
+
+    /// Writes length and octets to the start of `out` (at least [`Prefix::ROOM`] octets) and returns how many
+    /// count; what stands after them is arbitrary.
+    fn write(self, out: &mut [u8]) -> usize;
+}
+
+impl Prefix for Ipv4Net {
+    const FAMILY: Family = Family::Ipv4Unicast;
+    const BITS: u8 = 32;
+
+    fn read(length: u8, octets: &[u8]) -> Self {
+        let mut address = [0; 4];
+        address[..octets.len()].copy_from_slice(octets);
+        let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+        let address = u32::from_be_bytes(address) & mask;
+        Ipv4Net::new(address.into(), length).expect("the length was checked")
+    }
+
+    fn write(self, out: &mut [u8]) -> usize {
+        let [a, b, c, d] = self.addr().octets();
+        out[..5].copy_from_slice(&[self.prefix_len(), a, b, c, d]);
+        1 + usize::from(self.prefix_len()).div_ceil(8)
+    }
+}
+
+impl Prefix for Ipv6Net {
+    const FAMILY: Family = Family::Ipv6Unicast;
+    const BITS: u8 = 128;
+
+    fn read(length: u8, octets: &[u8]) -> Self {
+        let mut address = [0; 16];
+        address[..octets.len()].copy_from_slice(octets);
+        let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+        let address = u128::from_be_bytes(address) & mask;
+        Ipv6Net::new(address.into(), length).expect("the length was checked")
+    }
+
+    fn write(self, out: &mut [u8]) -> usize {
+        out[0] = self.prefix_len();
+        out[1..17].copy_from_slice(&self.addr().octets());
+        1 + usize::from(self.prefix_len()).div_ceil(8)
+    }
+}
+
+/// Prefixes of one family in a received message, checked, read in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nlri<'a> {
+    family: Family,
+    add_path: bool,
+    octets: &'a [u8],
+    count: usize,
+}
+
+impl<'a> Nlri<'a> {
+    /// No prefixes.
+    pub const fn empty(family: Family) -> Self {
+        Self { family, add_path: false, octets: &[], count: 0 }
+    }
+
+    /// Checks every prefix; the error is the offset in `octets` of the first that is cut short or too long.
+    pub fn check(family: Family, add_path: bool, octets: &'a [u8]) -> Result<Self, usize> {
+        let longest = match family {
+            Family::Ipv4Unicast => Ipv4Net::BITS,
+            Family::Ipv6Unicast => Ipv6Net::BITS,
+        };
+        let path_id = if add_path { 4 } else { 0 };
+        let (mut at, mut count) = (0, 0);
+        while at < octets.len() {
+            match octets.get(at + path_id) {
+                Some(length) if *length <= longest => {
+                    let next = at + path_id + 1 + usize::from(length.div_ceil(8));
+                    if next > octets.len() {
+                        return Err(at);
+                    }
+                    (at, count) = (next, count + 1);
+                }
+                _ => return Err(at),
+            }
+        }
+        Ok(Self { family, add_path, octets, count })
+    }
+
+    /// The family of the prefixes.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Prefixes with their path identifiers (0 without ADD-PATH), in the order of the message.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, IpNet)> + use<'a> {
+        let family = self.family;
+        let mut raw = Raw { octets: self.octets, add_path: self.add_path };
+        std::iter::from_fn(move || raw.next()).map(move |(path, length, octets)| {
+            let prefix = match family {
+                Family::Ipv4Unicast => Ipv4Net::read(length, octets).into(),
+                Family::Ipv6Unicast => Ipv6Net::read(length, octets).into(),
+            };
+            (path, prefix)
+        })
+    }
+}
+
+/// Walks checked octets.
+struct Raw<'a> {
+    octets: &'a [u8],
+    add_path: bool,
+}
+
+impl<'a> Raw<'a> {
+    fn next(&mut self) -> Option<(u32, u8, &'a [u8])> {
+        let mut path = 0;
+        if self.add_path {
+            let (id, rest) = self.octets.split_first_chunk()?;
+            path = u32::from_be_bytes(*id);
+            self.octets = rest;
+        }
+        let (length, rest) = self.octets.split_first()?;
+        let (octets, rest) = rest.split_at_checked(length.div_ceil(8).into())?;
+        self.octets = rest;
+        Some((path, *length, octets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(family: Family, add_path: bool, octets: &[u8]) -> Vec<(u32, String)> {
+        let nlri = Nlri::check(family, add_path, octets).expect("valid");
+        let list: Vec<_> = nlri.iter().map(|(id, p)| (id, p.to_string())).collect();
+        assert_eq!(list.len(), nlri.len());
+        list
+    }
+
+    #[test]
+    fn bits_beyond_the_length_are_ignored() {
+        assert_eq!(
+            prefixes(Family::Ipv4Unicast, false, &[20, 10, 1, 0xFF, 0]),
+            [(0, "10.1.240.0/20".into()), (0, "0.0.0.0/0".into())]
+        );
+        assert_eq!(prefixes(Family::Ipv6Unicast, false, &[9, 0x20, 0xFF]), [(0, "2080::/9".into())]);
+    }
+
+    #[test]
+    fn path_identifiers_stand_before_each_prefix() {
+        assert_eq!(prefixes(Family::Ipv4Unicast, true, &[0, 0, 0, 7, 8, 10]), [(7, "10.0.0.0/8".into())]);
+    }
+
+    #[test]
+    fn damaged_prefix_is_told_with_its_offset() {
+        assert_eq!(Nlri::check(Family::Ipv4Unicast, false, &[8, 10, 33, 1, 1, 1, 1, 1]), Err(2));
+        assert_eq!(Nlri::check(Family::Ipv6Unicast, false, &[129]), Err(0));
+        assert_eq!(Nlri::check(Family::Ipv4Unicast, false, &[8, 10, 24, 1, 1]), Err(2));
+        assert_eq!(Nlri::check(Family::Ipv4Unicast, true, &[0, 0, 0]), Err(0));
+    }
+
+    #[test]
+    fn written_prefix_reads_back() {
+        for text in ["0.0.0.0/0", "10.0.0.0/8", "192.0.2.0/25", "192.0.2.1/32"] {
+            let prefix: Ipv4Net = text.parse().expect("valid");
+            let mut out = [0xAA; Ipv4Net::ROOM];
+            let length = prefix.write(&mut out);
+            assert_eq!(prefixes(Family::Ipv4Unicast, false, &out[..length]), [(0, text.into())]);
+        }
+    }
+}

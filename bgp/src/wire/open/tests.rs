@@ -1,0 +1,95 @@
+use super::*;
+use crate::wire::{Families, capability::GracefulRestart};
+
+fn open() -> Open {
+    let families = Families::from_iter(Families::EVERY);
+    Open {
+        asn: Asn::new(4_200_000_001).expect("valid"),
+        hold_time: HoldTime::DEFAULT,
+        id: RouterId::new([10, 0, 0, 1].into()).expect("valid"),
+        capabilities: Capabilities {
+            multiprotocol: Some(families),
+            route_refresh: true,
+            four_octet_as: Some(4_200_000_001),
+            graceful_restart: Some(GracefulRestart {
+                restarting: true,
+                notification: false,
+                seconds: 120,
+                families,
+                forwarding: families,
+            }),
+            role: Some(3),
+            ..Capabilities::default()
+        },
+    }
+}
+
+/// An OPEN with the given optional parameters, from their plain length on.
+fn with_parameters(parameters: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let start = message::start(&mut out, Kind::Open);
+    out.extend_from_slice(&[4, 0xFC, 0x59, 0, 90, 10, 0, 1, 2]);
+    out.extend_from_slice(parameters);
+    message::finish(&mut out, start);
+    out
+}
+
+#[test]
+fn what_is_sent_reads_back() {
+    let mut out = Vec::new();
+    open().encode(&mut out);
+    assert_eq!(out[20..22], 23456u16.to_be_bytes(), "AS_TRANS stands in the two-octet field");
+    assert_eq!(decode(&out), Ok(open()));
+}
+
+#[test]
+fn extended_parameters_read_like_plain_ones() {
+    let plain = decode(&with_parameters(&[4, 2, 2, 2, 0])).expect("valid");
+    let extended = decode(&with_parameters(&[255, 255, 0, 5, 2, 0, 2, 2, 0])).expect("valid");
+    assert!(plain.capabilities.route_refresh);
+    assert_eq!(plain, extended);
+}
+
+#[test]
+fn damaged_parameters_are_told_with_their_offset() {
+    let cases: [(&[u8], usize, ErrorKind); 8] = [
+        (&[9, 2, 2, 2, 0], 29, ErrorKind::OpenTruncated), // longer than the message
+        (&[4, 2, 9, 2, 0], 31, ErrorKind::OpenTruncated), // parameter longer than the list
+        (&[2, 2, 0, 0], 31, ErrorKind::OpenTruncated),    // list ends before the message
+        (&[255, 255, 0], 30, ErrorKind::OpenTruncated),   // half of the extended length
+        (&[4, 2, 2, 2, 7], 33, ErrorKind::OpenTruncated), // capability longer than its parameter
+        (&[3, 9, 1, 0], 29, ErrorKind::Parameter(9)),
+        (&[255, 255, 0, 4, 255, 0, 1, 0], 32, ErrorKind::Parameter(255)), // extended twice
+        (&[1, 2], 29 + 1, ErrorKind::OpenTruncated),
+    ];
+    for (parameters, offset, kind) in cases {
+        let mut error = decode(&with_parameters(parameters)).expect_err("damaged");
+        if kind == ErrorKind::OpenTruncated {
+            assert!((29..34).contains(&error.offset), "{parameters:?}: {error}");
+            error.offset = offset;
+        }
+        assert_eq!(error, DecodeError { offset, kind }, "{parameters:?}");
+    }
+}
+
+#[test]
+fn capability_of_a_wrong_length_is_left_out() {
+    let open = decode(&with_parameters(&[10, 2, 8, 65, 2, 0, 1, 69, 2, 0, 1])).expect("valid");
+    assert_eq!(open.capabilities, Capabilities::default());
+    assert_eq!(open.asn.value(), 0xFC59);
+}
+
+#[test]
+fn values_that_no_session_can_use_are_refused() {
+    let cases = [(19, 3, ErrorKind::Version(3)), (23, 2, ErrorKind::HoldTime(2))];
+    for (at, octet, kind) in cases {
+        let mut octets = with_parameters(&[0]);
+        octets[at] = octet;
+        assert_eq!(decode(&octets).expect_err("refused").kind, kind);
+    }
+    let mut octets = with_parameters(&[0]);
+    octets[24..28].fill(0);
+    assert_eq!(decode(&octets).expect_err("refused").kind, ErrorKind::Identifier);
+    octets[20..22].fill(0);
+    assert_eq!(decode(&octets).expect_err("refused").kind, ErrorKind::AsZero);
+}

@@ -1,0 +1,254 @@
+//! UPDATE: layout and the checks that concern the message as a whole (RFC 4271 §4.3, §6.3, RFC 7606).
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{
+    DecodeError, ErrorKind, Families, NextHop, SAFI_UNICAST, afi,
+    attribute::{self, Fault, PathAttributes, Reaction},
+    message::{self, HEADER, Kind},
+    nlri::{Nlri, Prefix},
+};
+use crate::Family;
+
+/// What a session negotiated that decides how its UPDATEs read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Context {
+    /// AS numbers have four octets (RFC 6793).
+    pub four_octet: bool,
+    /// The peer is in our AS.
+    pub internal: bool,
+    /// Families of the session; everything else is ignored.
+    pub families: Families,
+    /// Families whose prefixes carry path identifiers (RFC 7911).
+    pub add_path: Families,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Our own address, which no next hop may be.
+    pub local: Option<IpAddr>,
+}
+
+/// An UPDATE, checked, read in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update<'a> {
+    /// IPv4 prefixes withdrawn in the message's own field.
+    pub withdrawn: Nlri<'a>,
+    /// IPv4 prefixes announced in the message's own field.
+    pub announced: Nlri<'a>,
+    /// The attributes, MP_REACH_NLRI and MP_UNREACH_NLRI among them.
+    pub attributes: PathAttributes<'a>,
+    /// The severest damage.
+    pub fault: Option<Fault>,
+    blank: bool,
+}
+
+impl<'a> Update<'a> {
+    /// Whether the announced prefixes count as withdrawn (RFC 7606 §2).
+    pub fn is_withdraw(&self) -> bool {
+        self.fault.is_some_and(|f| f.reaction == Reaction::TreatAsWithdraw)
+    }
+
+    /// The family whose End-of-RIB this is (RFC 4724 §2).
+    pub fn end_of_rib(&self) -> Option<Family> {
+        let nothing = self.withdrawn.is_empty() && self.announced.is_empty() && self.attributes.reach.is_none();
+        match self.attributes.unreach {
+            Some(unreach) if nothing && unreach.nlri.is_empty() => Some(unreach.nlri.family()),
+            _ => self.blank.then_some(Family::Ipv4Unicast),
+        }
+    }
+
+    /// Announced prefixes of every family, with what must be their next hop.
+    pub fn reachable(&self) -> impl Iterator<Item = (IpNet, IpAddr)> + use<'a> {
+        let own = self.attributes.next_hop.map(IpAddr::from);
+        let own = own.into_iter().flat_map({
+            let announced = self.announced;
+            move |hop| announced.iter().map(move |(_, prefix)| (prefix, hop))
+        });
+        let reach = self.attributes.reach.into_iter();
+        own.chain(reach.flat_map(|r| r.nlri.iter().map(move |(_, prefix)| (prefix, r.next_hop.global))))
+    }
+
+    /// Withdrawn prefixes of every family, without those that RFC 7606 adds.
+    pub fn unreachable(&self) -> impl Iterator<Item = IpNet> + use<'a> {
+        let unreach = self.attributes.unreach.into_iter().flat_map(|u| u.nlri.iter());
+        self.withdrawn.iter().chain(unreach).map(|(_, prefix)| prefix)
+    }
+
+    /// Announced prefixes of every family, whatever their attributes.
+    pub fn announced_prefixes(&self) -> impl Iterator<Item = IpNet> + use<'a> {
+        let reach = self.attributes.reach.into_iter().flat_map(|r| r.nlri.iter());
+        self.announced.iter().chain(reach).map(|(_, prefix)| prefix)
+    }
+}
+
+/// Reads the UPDATE in `octets`, header included. An error ends the session; damage that RFC 7606 repairs is
+/// the update's `fault`.
+pub fn decode<'a>(octets: &'a [u8], context: &Context) -> Result<Update<'a>, DecodeError> {
+    let (withdrawn, _) = section(octets, HEADER)?;
+    let (attributes, announced) = section(octets, HEADER + 2 + withdrawn.len())?;
+    let withdrawn = own_prefixes(octets, withdrawn, context)?;
+    let announced = own_prefixes(octets, announced, context)?;
+    let offset = offset_of(octets, attributes);
+    let (attributes, fault) = attribute::decode(attributes, offset, context)?;
+    let blank = octets.len() == HEADER + 4;
+    let mut update = Update { withdrawn, announced, attributes, fault, blank };
+    if let Some(missing) = missing(&update, context)
+        && !update.is_withdraw()
+    {
+        update.fault = Some(Fault { offset, attribute: missing, reaction: Reaction::TreatAsWithdraw });
+    }
+    Ok(update)
+}
+
+/// Two octets of length at `at`, as many octets, and what follows them.
+fn section(octets: &[u8], at: usize) -> Result<(&[u8], &[u8]), DecodeError> {
+    let cut = DecodeError { offset: at, kind: ErrorKind::AttributeListLength };
+    let (length, rest) = octets.get(at..).and_then(|o| o.split_first_chunk()).ok_or(cut)?;
+    rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(cut)
+}
+
+fn offset_of(octets: &[u8], part: &[u8]) -> usize {
+    nom::Offset::offset(octets, part)
+}
+
+/// The prefixes of the message's own fields, IPv4 always.
+fn own_prefixes<'a>(octets: &'a [u8], part: &'a [u8], context: &Context) -> Result<Nlri<'a>, DecodeError> {
+    let family = Family::Ipv4Unicast;
+    let add_path = context.add_path.contains(family);
+    let nlri = Nlri::check(family, add_path, part)
+        .map_err(|at| DecodeError { offset: offset_of(octets, part) + at, kind: ErrorKind::Prefix })?;
+    // Without the family there is no one to hand them to; the session itself is not wrong (RFC 4760 §6).
+    Ok(if context.families.contains(family) { nlri } else { Nlri::empty(family) })
+}
+
+/// The first mandatory attribute that announced prefixes lack (RFC 4271 §5, RFC 7606 §3 d).
+fn missing(update: &Update<'_>, context: &Context) -> Option<u8> {
+    let a = &update.attributes;
+    if update.announced.is_empty() && a.reach.is_none() {
+        return None;
+    }
+    let absent = [
+        (a.origin.is_none(), attribute::ORIGIN),
+        (a.as_path.is_none(), attribute::AS_PATH),
+        (!update.announced.is_empty() && a.next_hop.is_none(), attribute::NEXT_HOP),
+        (context.internal && a.local_pref.is_none(), attribute::LOCAL_PREF),
+    ];
+    absent.into_iter().find(|(absent, _)| *absent).map(|(_, code)| code)
+}
+
+/// Appends an UPDATE that announces IPv4 prefixes in the message's own field, with an encoded attribute list
+/// that holds NEXT_HOP. As many prefixes as fit into `limit` octets go in; returns how many. 0 means that the
+/// attributes leave no room, and nothing is appended.
+pub fn encode_announce(list: &[u8], prefixes: &[Ipv4Net], limit: usize, out: &mut Vec<u8>) -> usize {
+    let start = message::start(out, Kind::Update);
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&length(list.len()));
+    out.extend_from_slice(list);
+    let taken = fill(prefixes, start + limit, out);
+    close(start, taken, out)
+}
+
+/// Appends an UPDATE that withdraws IPv4 prefixes in the message's own field, like [`encode_announce`].
+pub fn encode_withdraw(prefixes: &[Ipv4Net], limit: usize, out: &mut Vec<u8>) -> usize {
+    let start = message::start(out, Kind::Update);
+    let field = out.len();
+    out.extend_from_slice(&[0, 0]);
+    let taken = fill(prefixes, start + limit - 2, out);
+    let octets = length(out.len() - field - 2);
+    out[field..field + 2].copy_from_slice(&octets);
+    out.extend_from_slice(&[0, 0]);
+    close(start, taken, out)
+}
+
+/// Appends an UPDATE that announces prefixes in MP_REACH_NLRI, which stands first (RFC 7606 §5.1), like
+/// [`encode_announce`].
+pub fn encode_reach<P: Prefix>(
+    next_hop: &NextHop,
+    list: &[u8],
+    prefixes: &[P],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> usize {
+    let start = message::start(out, Kind::Update);
+    let attribute = multiprotocol_start(attribute::MP_REACH, P::FAMILY, out);
+    next_hop.encode(out);
+    out.push(0);
+    let taken = fill(prefixes, start + limit.saturating_sub(list.len()), out);
+    multiprotocol_finish(attribute, list, out);
+    close(start, taken, out)
+}
+
+/// Appends an UPDATE that withdraws prefixes in MP_UNREACH_NLRI, like [`encode_announce`].
+pub fn encode_unreach<P: Prefix>(prefixes: &[P], limit: usize, out: &mut Vec<u8>) -> usize {
+    let start = message::start(out, Kind::Update);
+    let attribute = multiprotocol_start(attribute::MP_UNREACH, P::FAMILY, out);
+    let taken = fill(prefixes, start + limit, out);
+    multiprotocol_finish(attribute, &[], out);
+    close(start, taken, out)
+}
+
+/// Appends the End-of-RIB marker of a family (RFC 4724 §2).
+pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
+    let start = message::start(out, Kind::Update);
+    if family == Family::Ipv4Unicast {
+        out.extend_from_slice(&[0; 4]);
+    } else {
+        let attribute = multiprotocol_start(attribute::MP_UNREACH, family, out);
+        multiprotocol_finish(attribute, &[], out);
+    }
+    message::finish(out, start);
+}
+
+fn length(octets: usize) -> [u8; 2] {
+    u16::try_from(octets).expect("messages are built within 65,535 octets").to_be_bytes()
+}
+
+/// No withdrawn routes, and a multiprotocol attribute whose length comes later; returns where the list starts.
+fn multiprotocol_start(code: u8, family: Family, out: &mut Vec<u8>) -> usize {
+    let [high, low] = afi(family).to_be_bytes();
+    out.extend_from_slice(&[0, 0]);
+    let list = out.len() + 2;
+    out.extend_from_slice(&[0, 0, attribute::OPTIONAL | attribute::EXTENDED, code, 0, 0, high, low, SAFI_UNICAST]);
+    list
+}
+
+fn multiprotocol_finish(start: usize, list: &[u8], out: &mut Vec<u8>) {
+    let value = length(out.len() - start - 4);
+    out[start + 2..start + 4].copy_from_slice(&value);
+    out.extend_from_slice(list);
+    let whole = length(out.len() - start);
+    out[start - 2..start].copy_from_slice(&whole);
+}
+
+/// Appends prefixes while they fit before `end`.
+fn fill<P: Prefix>(prefixes: &[P], end: usize, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    let room = end.saturating_sub(start).min(prefixes.len() * P::ROOM);
+    out.resize(start + room, 0);
+    let area = &mut out[start..];
+    let (mut at, mut taken) = (0, 0);
+    for prefix in prefixes {
+        if let Some(slot) = area.get_mut(at..at + P::ROOM) {
+            at += prefix.write(slot);
+        } else {
+            let mut slot = [0; 17];
+            let size = prefix.write(&mut slot);
+            let Some(rest) = area.get_mut(at..at + size) else { break };
+            rest.copy_from_slice(&slot[..size]);
+            at += size;
+        }
+        taken += 1;
+    }
+    out.truncate(start + at);
+    taken
+}
+
+fn close(start: usize, taken: usize, out: &mut Vec<u8>) -> usize {
+    if taken == 0 {
+        out.truncate(start);
+    } else {
+        message::finish(out, start);
+    }
+    taken
+}
