@@ -15,6 +15,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bfd;
+mod jitter;
+mod peer;
+mod session;
 mod types;
 
 #[cfg(feature = "tokio")]

@@ -1,8 +1,23 @@
-//! Routes and the Adj-RIB-Out.
+//! Routes and the Adj-RIB-Out: whole sets in, differences inside.
+//!
+//! ```text
+//!  Arc<[Route]> ─▶ table   sorted, one number per set of attributes; built once, shared by an update group
+//!                    │ difference to what a peer was told
+//!                    ▼
+//!                  render  UPDATEs, encoded once for all peers of the group that negotiated the same
+//! ```
+
+mod encoding;
+mod render;
+mod table;
 
 use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
+
+pub(crate) use encoding::Encoding;
+pub(crate) use render::{Change, Rendered, Renders};
+pub(crate) use table::Table;
 
 use crate::{Community, LargeCommunity, Origin};
 

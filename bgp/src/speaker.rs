@@ -3,12 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
+
+mod machine;
+
+pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +191,24 @@ pub struct Counters {
     pub treated_as_withdraw: u64,
 }
 
+impl Counters {
+    /// Adds the counts of one connection.
+    pub(crate) fn add(&mut self, more: &Counters) {
+        self.opens_sent += more.opens_sent;
+        self.opens_received += more.opens_received;
+        self.updates_sent += more.updates_sent;
+        self.updates_received += more.updates_received;
+        self.keepalives_sent += more.keepalives_sent;
+        self.keepalives_received += more.keepalives_received;
+        self.notifications_sent += more.notifications_sent;
+        self.notifications_received += more.notifications_received;
+        self.refreshes_sent += more.refreshes_sent;
+        self.refreshes_received += more.refreshes_received;
+        self.prefixes_received += more.prefixes_received;
+        self.treated_as_withdraw += more.treated_as_withdraw;
+    }
+}
+
 /// A route that a peer sent, for the router role (the lab's built-in router); the daemon drops them all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
@@ -230,4 +254,80 @@ pub enum Shutdown {
     /// Back in a moment: connections are closed without a NOTIFICATION, routers that negotiated graceful
     /// restart keep the routes.
     Restart,
+}
+
+/// One TCP connection of a speaker; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub(crate) u64);
+
+/// The two ends of a connection, and the addresses of this host on the same link: where a route has no next hop
+/// of its own, these are "next hop self".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoint {
+    /// This end.
+    pub local: SocketAddr,
+    /// The peer.
+    pub remote: SocketAddr,
+    /// Our IPv4 address: the local end, or another of its interface.
+    pub next_hop4: Option<Ipv4Addr>,
+    /// Our global IPv6 address: the local end, or another of its interface.
+    pub next_hop6: Option<Ipv6Addr>,
+    /// Our link-local address, where the peer is on the same link (RFC 2545 §3).
+    pub link_local: Option<Ipv6Addr>,
+}
+
+impl Endpoint {
+    /// Two ends, with no address but the local end to be a next hop.
+    pub fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        let (mut next_hop4, mut next_hop6, mut link_local) = (None, None, None);
+        match local.ip() {
+            IpAddr::V4(own) => next_hop4 = Some(own),
+            IpAddr::V6(own) if own.is_unicast_link_local() => link_local = Some(own),
+            IpAddr::V6(own) => next_hop6 = Some(own),
+        }
+        Self { local, remote, next_hop4, next_hop6, link_local }
+    }
+}
+
+/// Why a connection could not be made. The text is the system's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreached {
+    /// The peer's host answered with a reset.
+    Refused,
+    /// There is no way to the peer.
+    NoRoute(String),
+    /// Nobody answered.
+    TimedOut,
+    /// This host cannot dial as configured.
+    Local(String),
+}
+
+/// What a driver has to do for a [`Speaker`].
+#[derive(Debug)]
+pub enum Output {
+    /// Dial; answer with [`Speaker::connected`] or [`Speaker::unreached`].
+    Connect {
+        /// The number of the connection to be.
+        id: ConnectionId,
+        /// Whose.
+        peer: PeerId,
+        /// Where to, and how.
+        config: Arc<PeerConfig>,
+    },
+    /// End the connection, or the attempt, after writing what is under way and the last message.
+    Close {
+        /// Which.
+        id: ConnectionId,
+        /// A NOTIFICATION.
+        farewell: Option<Bytes>,
+    },
+    /// Give the connection another TTL.
+    Ttl {
+        /// Which.
+        id: ConnectionId,
+        /// The new distance.
+        ttl: Ttl,
+    },
+    /// Hand on what a peer sent (router role only).
+    Received(Received),
 }

@@ -1,0 +1,449 @@
+//! One peer: up to two connections, of which one survives (RFC 4271 §6.8), and what the peer is told.
+//!
+//! Every connection has a number that is never used again, so that a late event of an older one finds nobody.
+//! The driver makes connections when told [`Output::Connect`] and ends them when told [`Output::Close`].
+
+mod advertise;
+mod retry;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    RouterId,
+    jitter::Jitter,
+    rib::{Renders, Table},
+    session::{Cause, End, Event, Local, Session},
+    speaker::{ConnectionId, Endpoint, Output, PeerConfig, PeerId, PeerStatus, Received, State, Unreached},
+    wire::notification::{Notification, cease},
+};
+use advertise::AdjRibOut;
+use retry::{Failure, Retry};
+
+/// An attempt without an answer is given up and made anew: a fresh SYN finds a router that came back.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the peers of a speaker share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) router_id: RouterId,
+    pub(crate) restarted: bool,
+    pub(crate) deliver: bool,
+    pub(crate) outputs: VecDeque<Output>,
+    pub(crate) renders: Renders,
+    pub(crate) jitter: Jitter,
+    pub(crate) last_connection: u64,
+    /// A status changed.
+    pub(crate) changed: bool,
+}
+
+impl Shared {
+    fn connection(&mut self) -> ConnectionId {
+        self.last_connection += 1;
+        ConnectionId(self.last_connection)
+    }
+
+    fn received(&mut self, received: Received) {
+        self.outputs.push_back(Output::Received(received));
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Outgoing,
+    Incoming,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The driver is dialling.
+    Dialling { until: Instant },
+    /// There is a TCP connection.
+    Open(Box<Session>),
+}
+
+#[derive(Debug)]
+struct Connection {
+    id: ConnectionId,
+    direction: Direction,
+    stage: Stage,
+}
+
+impl Connection {
+    fn state(&self) -> State {
+        match &self.stage {
+            Stage::Dialling { .. } => State::Connect,
+            Stage::Open(session) => session.state(),
+        }
+    }
+
+    fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Dialling { .. } => None,
+            Stage::Open(session) => Some(session),
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    id: PeerId,
+    config: Arc<PeerConfig>,
+    connections: Vec<Connection>,
+    retry: Retry,
+    adj: AdjRibOut,
+    status: PeerStatus,
+}
+
+impl Peer {
+    /// A peer that is dialled at once, unless passive.
+    pub(crate) fn new(now: Instant, id: PeerId, config: PeerConfig, shared: &mut Shared) -> Self {
+        let status = PeerStatus {
+            state: State::Idle,
+            since: now,
+            local_addr: None,
+            remote_addr: config.address,
+            remote_as: None,
+            remote_id: None,
+            hold_time: None,
+            families: Default::default(),
+            capabilities: Vec::new(),
+            last_error: None,
+            established_count: 0,
+            advertised: Arc::default(),
+            counters: Default::default(),
+        };
+        let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
+        let mut peer = Self { id, config: Arc::new(config), connections, retry, adj, status };
+        peer.retry.now(now);
+        peer.handle_timeout(now, shared);
+        peer
+    }
+
+    pub(crate) fn config(&self) -> &Arc<PeerConfig> {
+        &self.config
+    }
+
+    /// The state of the connection that got furthest, and everything else, as it is now.
+    pub(crate) fn status(&self) -> &PeerStatus {
+        &self.status
+    }
+
+    /// Whether nothing is left of the peer but its status.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// When [`Peer::handle_timeout`] wants to be called.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let connections = self.connections.iter().filter_map(|c| match &c.stage {
+            Stage::Dialling { until } => Some(*until),
+            Stage::Open(session) => session.deadline(),
+        });
+        connections.chain(self.retry.at).min()
+    }
+
+    /// Fires what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, shared: &mut Shared) {
+        let stale = |c: &Connection| matches!(c.stage, Stage::Dialling { until } if until <= now);
+        if let Some(id) = self.connections.iter().find(|c| stale(c)).map(|c| c.id) {
+            shared.outputs.push_back(Output::Close { id, farewell: None });
+            self.unreached(now, id, &Unreached::TimedOut, shared);
+        }
+        for connection in &mut self.connections {
+            if let Some(session) = connection.session() {
+                session.handle_timeout(now);
+            }
+        }
+        if self.retry.at.is_some_and(|at| at <= now) {
+            self.retry.at = None;
+            self.dial(now, shared);
+        }
+        self.settle(now, shared);
+    }
+
+    fn dial(&mut self, now: Instant, shared: &mut Shared) {
+        if self.config.passive || !self.connections.is_empty() {
+            return;
+        }
+        let id = shared.connection();
+        let stage = Stage::Dialling { until: now + CONNECT_TIMEOUT };
+        self.connections.push(Connection { id, direction: Direction::Outgoing, stage });
+        shared.outputs.push_back(Output::Connect { id, peer: self.id.clone(), config: self.config.clone() });
+    }
+
+    /// The peer has connected to us; `None` refuses the connection.
+    pub(crate) fn accept(&mut self, now: Instant, endpoint: Endpoint, shared: &mut Shared) -> Option<ConnectionId> {
+        if let Some(session) = self.established() {
+            // RFC 4724 §4.2: a peer that restarts gracefully is back before we noticed that it was away.
+            session.negotiated().and_then(|n| n.graceful_restart)?;
+            session.drop_silently();
+            self.settle(now, shared);
+        }
+        if self.connections.iter().any(|c| c.direction == Direction::Incoming) {
+            return None;
+        }
+        let id = shared.connection();
+        let stage = Stage::Open(self.session(now, endpoint, shared));
+        self.connections.push(Connection { id, direction: Direction::Incoming, stage });
+        self.settle(now, shared);
+        Some(id)
+    }
+
+    fn session(&self, now: Instant, endpoint: Endpoint, shared: &mut Shared) -> Box<Session> {
+        let restarting = shared.restarted && self.status.established_count == 0;
+        let local = Local::new(&self.config, shared.router_id, restarting, shared.deliver);
+        Box::new(Session::new(now, local, endpoint, shared.jitter.fork()))
+    }
+
+    /// The driver has made the connection.
+    pub(crate) fn connected(&mut self, now: Instant, id: ConnectionId, endpoint: Endpoint, shared: &mut Shared) {
+        let session = self.session(now, endpoint, shared);
+        if let Some(connection) = self.connections.iter_mut().find(|c| c.id == id) {
+            connection.stage = Stage::Open(session);
+        }
+        self.settle(now, shared);
+    }
+
+    /// The driver could not make the connection.
+    pub(crate) fn unreached(&mut self, now: Instant, id: ConnectionId, why: &Unreached, shared: &mut Shared) {
+        if !self.has(id) {
+            return;
+        }
+        self.connections.retain(|c| c.id != id);
+        let (address, port) = (self.config.address, self.config.port);
+        let (failure, text) = match why {
+            Unreached::Refused => (
+                Failure::Refused,
+                format!("{address} port {port} refuses connections: is BGP running there, and does it know this node?"),
+            ),
+            Unreached::NoRoute(e) => {
+                (Failure::Refused, format!("no way to {address}: {e}; check the route to the peer"))
+            }
+            Unreached::TimedOut if self.config.password.is_some() => (
+                Failure::TimedOut,
+                format!(
+                    "{address} port {port} does not answer: check the password on both ends, the route and firewalls"
+                ),
+            ),
+            Unreached::TimedOut => (
+                Failure::TimedOut,
+                format!(
+                    "{address} port {port} does not answer: check the route, firewalls, and whether it expects a password"
+                ),
+            ),
+            Unreached::Local(e) => (
+                Failure::Local,
+                format!("this node cannot dial {address}: {e}; check sourceAddress, interface and password"),
+            ),
+        };
+        self.status.last_error = Some(text);
+        self.schedule(failure, now, shared);
+        self.settle(now, shared);
+    }
+
+    fn schedule(&mut self, failure: Failure, now: Instant, shared: &mut Shared) {
+        if self.connections.is_empty() && !self.config.passive {
+            self.retry.after(failure, now, self.config.connect_retry, &mut shared.jitter);
+        }
+    }
+
+    /// The connection broke.
+    pub(crate) fn closed(&mut self, now: Instant, id: ConnectionId, why: &str, shared: &mut Shared) {
+        if let Some(session) = self.session_of(id) {
+            session.closed(why);
+        }
+        self.settle(now, shared);
+    }
+
+    /// Takes one message off the receive buffer of a connection.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        buffer: &[u8],
+        shared: &mut Shared,
+    ) -> Option<usize> {
+        let taken = self.session_of(id)?.receive(now, buffer);
+        self.settle(now, shared);
+        taken
+    }
+
+    /// The next octets of a connection, once everything before is written.
+    pub(crate) fn transmit(&mut self, now: Instant, id: ConnectionId, shared: &mut Shared) -> Option<Bytes> {
+        loop {
+            if let Some(octets) = self.session_of(id)?.transmit(now) {
+                return Some(octets);
+            }
+            if !self.settle(now, shared) {
+                return None;
+            }
+        }
+    }
+
+    /// What the peer shall be told from now on.
+    pub(crate) fn set_target(&mut self, now: Instant, target: Arc<Table>, shared: &mut Shared) {
+        self.adj.target = Some(target);
+        self.advertise(shared);
+        self.settle(now, shared);
+    }
+
+    /// Replaces the configuration; only what the session negotiated, or the connection is made of, resets it.
+    pub(crate) fn reconfigure(&mut self, now: Instant, config: PeerConfig, shared: &mut Shared) {
+        if config == *self.config {
+            return;
+        }
+        let live = PeerConfig {
+            keepalive: config.keepalive,
+            connect_retry: config.connect_retry,
+            passive: config.passive,
+            ttl: config.ttl,
+            ..PeerConfig::clone(&self.config)
+        };
+        let reset = live != config;
+        let ttl = (config.ttl != self.config.ttl).then_some(config.ttl);
+        self.status.remote_addr = config.address;
+        self.config = Arc::new(config);
+        for connection in &mut self.connections {
+            let id = connection.id;
+            match &mut connection.stage {
+                Stage::Dialling { .. } => shared.outputs.push_back(Output::Close { id, farewell: None }),
+                Stage::Open(session) if reset => session.stop(Notification::cease(cease::CONFIGURATION), false),
+                Stage::Open(session) => {
+                    session.set_keepalive(now, self.config.keepalive);
+                    shared.outputs.extend(ttl.map(|ttl| Output::Ttl { id, ttl }));
+                }
+            }
+        }
+        self.connections.retain(|c| matches!(c.stage, Stage::Open(_)));
+        self.settle(now, shared);
+        self.retry.now(now);
+        self.handle_timeout(now, shared);
+    }
+
+    /// Ends every connection with a Cease, for good.
+    pub(crate) fn stop(&mut self, now: Instant, why: &Notification, shared: &mut Shared) {
+        self.finish(now, shared, |session| session.stop(why.clone(), true));
+    }
+
+    /// Ends every connection without a word.
+    pub(crate) fn drop_silently(&mut self, now: Instant, shared: &mut Shared) {
+        self.finish(now, shared, Session::drop_silently);
+    }
+
+    fn finish(&mut self, now: Instant, shared: &mut Shared, end: impl Fn(&mut Session)) {
+        for connection in &mut self.connections {
+            match &mut connection.stage {
+                Stage::Dialling { .. } => {
+                    shared.outputs.push_back(Output::Close { id: connection.id, farewell: None });
+                }
+                Stage::Open(session) => end(session),
+            }
+        }
+        self.connections.retain(|c| matches!(c.stage, Stage::Open(_)));
+        self.settle(now, shared);
+        self.retry.at = None;
+    }
+
+    fn has(&self, id: ConnectionId) -> bool {
+        self.connections.iter().any(|c| c.id == id)
+    }
+
+    fn session_of(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        self.connections.iter_mut().find(|c| c.id == id)?.session()
+    }
+
+    fn established(&mut self) -> Option<&mut Session> {
+        self.connections.iter_mut().filter_map(Connection::session).find(|s| s.state() == State::Established)
+    }
+
+    /// Acts on what the sessions say until they say nothing; whether they said anything.
+    fn settle(&mut self, now: Instant, shared: &mut Shared) -> bool {
+        let mut any = false;
+        loop {
+            let next = self.connections.iter_mut().find_map(|c| c.session()?.poll().map(|event| (c.id, event)));
+            let Some((id, event)) = next else { break };
+            any = true;
+            self.on_event(now, id, event, shared);
+        }
+        self.refresh_status(now, shared);
+        any
+    }
+
+    fn on_event(&mut self, now: Instant, id: ConnectionId, event: Event, shared: &mut Shared) {
+        let peer = || self.id.clone();
+        match event {
+            Event::Opened => self.resolve_collision(id, shared.router_id),
+            Event::Established => self.on_established(id, shared),
+            Event::Drained => {
+                self.on_drained();
+                self.advertise(shared);
+            }
+            Event::Refresh(family) => {
+                self.adj.refresh.insert(family);
+                self.advertise(shared);
+            }
+            Event::Announce(route) => shared.received(Received::Announce { peer: peer(), route }),
+            Event::Withdraw(prefix) => shared.received(Received::Withdraw { peer: peer(), prefix }),
+            Event::EndOfRib(family) => shared.received(Received::EndOfRib { peer: peer(), family }),
+            Event::Ended(end) => self.on_ended(now, id, &end, shared),
+        }
+    }
+
+    /// RFC 4271 §6.8 with the rule of RFC 6286 §2.3 for equal identifiers: the connection that the higher end
+    /// initiated stays; an Established one always does.
+    fn resolve_collision(&mut self, id: ConnectionId, router_id: RouterId) {
+        let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
+        let rival = self.connections.iter().position(|c| c.id != id && c.state() >= State::OpenConfirm);
+        let Some(rival) = rival else { return };
+        let Some(theirs) = self.connections[at].session().and_then(|s| s.negotiated().cloned()) else { return };
+        let ours = (self.config.router_id.unwrap_or(router_id), self.config.local_as);
+        let ours_wins = ours > (theirs.remote_id, theirs.remote_as);
+        let winner = if ours_wins { Direction::Outgoing } else { Direction::Incoming };
+        let loser = match self.connections[rival].state() {
+            State::Established => at,
+            _ if self.connections[at].direction == winner => rival,
+            _ => at,
+        };
+        if let Some(session) = self.connections[loser].session() {
+            session.stop(Notification::cease(cease::COLLISION), false);
+        }
+    }
+
+    fn on_ended(&mut self, now: Instant, id: ConnectionId, end: &End, shared: &mut Shared) {
+        let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
+        let mut connection = self.connections.swap_remove(at);
+        self.take_counters(&mut connection);
+        let farewell = connection.session().and_then(Session::farewell);
+        shared.outputs.push_back(Output::Close { id, farewell });
+        if let Some(words) = end.words() {
+            tracing::info!(peer = %self.id, reason = words, "session ended");
+            self.status.last_error = Some(words);
+        }
+        if end.state == State::Established {
+            self.retry.was_established(now - self.status.since);
+            self.adj.forget();
+            self.clear_status();
+            if shared.deliver {
+                shared.received(Received::Down { peer: self.id.clone(), graceful: end.graceful });
+            }
+        }
+        let failure = match (&end.cause, &end.sent) {
+            (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,
+            _ => Failure::Lost,
+        };
+        self.schedule(failure, now, shared);
+    }
+
+    fn take_counters(&mut self, connection: &mut Connection) {
+        if let Some(session) = connection.session() {
+            self.status.counters.add(&session.take_counters());
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a peer is told, and what its status says of that.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Connection, ConnectionId, Peer, Shared};
+use crate::{
+    rib::{Change, Encoding, Rendered, Table},
+    session::Session,
+    speaker::State,
+    wire::{
+        Families,
+        notification::{Notification, cease},
+    },
+};
+
+/// The Adj-RIB-Out of a peer.
+#[derive(Debug, Default)]
+pub(super) struct AdjRibOut {
+    /// What it shall know; `None` before the caller has said anything, when even an End-of-RIB would be wrong:
+    /// a router that keeps our routes over a restart would drop them.
+    pub(super) target: Option<Arc<Table>>,
+    /// What it was told in this session.
+    sent: Option<Arc<Table>>,
+    /// What it will have been told when the change under way is written.
+    sending: Option<(Arc<Table>, Arc<Rendered>)>,
+    /// Families that it asked to hear again.
+    pub(super) refresh: Families,
+}
+
+impl AdjRibOut {
+    /// The session ended: whatever was told is told again.
+    pub(super) fn forget(&mut self) {
+        (self.sent, self.sending, self.refresh) = (None, None, Families::NONE);
+    }
+
+    fn change(&mut self, marked: bool) -> Option<Change> {
+        let to = self.target.clone()?;
+        let from = self.sent.clone();
+        let told = from.as_ref().is_some_and(|from| Arc::ptr_eq(from, &to));
+        if self.sending.is_some() || told && self.refresh.is_empty() {
+            return None;
+        }
+        let refresh = std::mem::take(&mut self.refresh);
+        Some(Change { from, to, refresh, marked })
+    }
+}
+
+fn encoding(session: &Session) -> Option<Encoding> {
+    let (negotiated, endpoint) = (session.negotiated()?, session.endpoint());
+    Some(Encoding {
+        local_as: session.local_as(),
+        internal: negotiated.internal,
+        four_octet: negotiated.four_octet,
+        families: negotiated.families,
+        next_hop4: endpoint.next_hop4,
+        next_hop6: endpoint.next_hop6,
+        link_local: endpoint.link_local,
+        extended_next_hop: negotiated.extended_next_hop,
+        limit: negotiated.limit(),
+    })
+}
+
+impl Peer {
+    /// Queues the difference between what the peer was told and what it shall know.
+    pub(super) fn advertise(&mut self, shared: &mut Shared) {
+        let sessions = self.connections.iter_mut().filter_map(Connection::session);
+        let Some(session) = sessions.into_iter().find(|s| s.state() == State::Established) else { return };
+        let Some(encoding) = encoding(session) else { return };
+        let marked = session.negotiated().is_some_and(|n| n.enhanced_refresh);
+        let Some(change) = self.adj.change(marked) else { return };
+        let rendered = shared.renders.render(&change, &encoding);
+        session.send(rendered.clone());
+        self.adj.sending = Some((change.to, rendered));
+    }
+
+    /// The change under way is written.
+    pub(super) fn on_drained(&mut self) {
+        if let Some((table, rendered)) = self.adj.sending.take() {
+            self.status.advertised = rendered.advertised.clone();
+            self.adj.sent = Some(table);
+            self.tell_unsent(rendered.unsent);
+        }
+    }
+
+    fn tell_unsent(&mut self, families: Families) {
+        for family in families.iter() {
+            let local = self.status.local_addr.map(|a| a.to_string()).unwrap_or_default();
+            self.status.last_error = Some(match self.status.families.contains(&family) {
+                true => format!(
+                    "{family} routes are not sent: the interface of {local} has no address of that family to be their \
+                     next hop; add one, or a peer over that family"
+                ),
+                false => format!("{family} routes are not sent: the router does not offer that family to this node"),
+            });
+        }
+    }
+
+    pub(super) fn on_established(&mut self, id: ConnectionId, shared: &mut Shared) {
+        for rival in self.connections.iter_mut().filter(|c| c.id != id) {
+            if let Some(session) = rival.session() {
+                session.stop(Notification::cease(cease::COLLISION), false);
+            }
+        }
+        self.retry.at = None;
+        self.status.established_count += 1;
+        self.adj.forget();
+        let Some(session) = self.connections.iter_mut().find(|c| c.id == id).and_then(Connection::session) else {
+            return;
+        };
+        let Some(negotiated) = session.negotiated().cloned() else { return };
+        self.status.local_addr = Some(session.local_addr());
+        self.status.remote_as = Some(negotiated.remote_as);
+        self.status.remote_id = Some(negotiated.remote_id);
+        self.status.hold_time = Some(negotiated.hold_time);
+        self.status.families = negotiated.families.iter().collect();
+        self.status.capabilities = negotiated.words();
+        tracing::info!(peer = %self.id, asn = %negotiated.remote_as, "session established");
+        self.advertise(shared);
+    }
+
+    /// What holds only while a session is up.
+    pub(super) fn clear_status(&mut self) {
+        self.status.local_addr = None;
+        self.status.hold_time = None;
+        self.status.families.clear();
+        self.status.capabilities.clear();
+        self.status.advertised = Arc::default();
+    }
+
+    /// Brings state, time and counters up to date.
+    pub(super) fn refresh_status(&mut self, now: Instant, shared: &mut Shared) {
+        for connection in &mut self.connections {
+            if let Some(session) = connection.session() {
+                self.status.counters.add(&session.take_counters());
+            }
+        }
+        let furthest = self.connections.iter().map(Connection::state).max();
+        let state = furthest.unwrap_or(if self.config.passive || self.retry.at.is_some() {
+            State::Active
+        } else {
+            State::Idle
+        });
+        if state != self.status.state {
+            self.status.state = state;
+            self.status.since = now;
+        }
+        shared.changed = true;
+    }
+}

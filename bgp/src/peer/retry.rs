@@ -1,0 +1,127 @@
+//! When to dial again.
+//!
+//! A router that restarts its session refuses connections for seconds and then wants us back at once: refusals
+//! are cheap, so they are repeated fast. A NOTIFICATION is an answer: one quick retry, then we back off.
+
+use std::time::{Duration, Instant};
+
+use crate::jitter::Jitter;
+
+/// The first retry of every kind.
+const QUICK: Duration = Duration::from_millis(1);
+/// The first pause between refused connections; it doubles up to [`REFUSED_MAX`].
+const REFUSED: Duration = Duration::from_millis(5);
+const REFUSED_MAX: Duration = Duration::from_millis(250);
+/// So many refusals, about 15 seconds, are repeated fast; after that the pause doubles up to `connect_retry`.
+const FAST_REFUSALS: u32 = 64;
+/// The first pause after a second NOTIFICATION; it doubles up to [`NOTIFIED_MAX`] or `connect_retry`.
+const NOTIFIED: Duration = Duration::from_secs(1);
+const NOTIFIED_MAX: Duration = Duration::from_secs(120);
+/// A session that held so long wipes the slate.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The peer's kernel answered with a reset, or ours knows no way there.
+    Refused,
+    /// Nobody answered; the attempt itself took its time.
+    TimedOut,
+    /// This host cannot dial as configured.
+    Local,
+    /// A connection broke that had been made.
+    Lost,
+    /// One end sent a NOTIFICATION.
+    Notified,
+}
+
+/// What failed so far, and when the next attempt is due.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    pub(super) at: Option<Instant>,
+    refused: u32,
+    notified: u32,
+}
+
+impl Retry {
+    /// The next attempt is due now.
+    pub(super) fn now(&mut self, now: Instant) {
+        self.at = Some(now);
+    }
+
+    /// A session ended that had been Established for `held`.
+    pub(super) fn was_established(&mut self, held: Duration) {
+        self.refused = 0;
+        if held >= SETTLED {
+            self.notified = 0;
+        }
+    }
+
+    /// Sets the time of the next attempt; `most` is the configured connect retry time.
+    pub(super) fn after(&mut self, failure: Failure, now: Instant, most: Duration, jitter: &mut Jitter) {
+        let pause = match failure {
+            Failure::Refused => {
+                self.refused = self.refused.saturating_add(1);
+                refused_pause(self.refused, most)
+            }
+            Failure::Lost => {
+                self.refused = self.refused.saturating_add(1);
+                if self.refused == 1 { QUICK } else { refused_pause(self.refused, most) }
+            }
+            Failure::Notified => {
+                self.notified = self.notified.saturating_add(1);
+                match self.notified {
+                    1 => QUICK,
+                    n => doubled(NOTIFIED, n - 2).min(NOTIFIED_MAX.max(most)),
+                }
+            }
+            Failure::TimedOut => QUICK,
+            Failure::Local => most.min(Duration::from_secs(5)),
+        };
+        self.at = Some(now + if pause > QUICK { jitter.shorten(pause) } else { pause });
+    }
+}
+
+fn refused_pause(count: u32, most: Duration) -> Duration {
+    match count.checked_sub(FAST_REFUSALS) {
+        None => doubled(REFUSED, count.saturating_sub(1)).min(REFUSED_MAX),
+        Some(slow) => doubled(REFUSED_MAX, slow).min(most.max(REFUSED_MAX)),
+    }
+}
+
+fn doubled(pause: Duration, times: u32) -> Duration {
+    pause.saturating_mul(1 << times.min(16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pauses(failure: Failure, count: usize) -> Vec<Duration> {
+        let (mut retry, mut jitter, now) = (Retry::default(), Jitter::new(1), Instant::now());
+        let most = Duration::from_secs(30);
+        let mut pause = || {
+            retry.after(failure, now, most, &mut jitter);
+            retry.at.expect("set") - now
+        };
+        (0..count).map(|_| pause()).collect()
+    }
+
+    #[test]
+    fn notifications_back_off_from_the_second_on() {
+        let pauses = pauses(Failure::Notified, 12);
+        assert_eq!(pauses[0], QUICK);
+        assert!((0.75..=1.0).contains(&pauses[1].as_secs_f64()), "{pauses:?}");
+        assert!((1.5..=2.0).contains(&pauses[2].as_secs_f64()), "{pauses:?}");
+        assert!((90.0..=120.0).contains(&pauses[11].as_secs_f64()), "{pauses:?}");
+    }
+
+    #[test]
+    fn refusals_are_repeated_fast_for_some_seconds_and_then_slowly() {
+        let pauses = pauses(Failure::Refused, 100);
+        assert!(pauses[0] <= REFUSED);
+        let fast: Duration = pauses[..FAST_REFUSALS as usize].iter().sum();
+        assert!((8.0..20.0).contains(&fast.as_secs_f64()), "{fast:?}");
+        assert!(pauses[99].as_secs_f64() >= 22.5, "{pauses:?}");
+    }
+}

@@ -1,0 +1,93 @@
+//! How one session's UPDATEs are written: everything that was negotiated or that the connection decides.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Attributes;
+use crate::{
+    Asn, Family, Origin,
+    wire::{Families, NextHop, attribute},
+};
+
+/// Peers with equal encodings can be sent the same octets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Encoding {
+    pub(crate) local_as: Asn,
+    /// The peer is in our AS: no AS path of ours, local preference.
+    pub(crate) internal: bool,
+    pub(crate) four_octet: bool,
+    pub(crate) families: Families,
+    /// Our own addresses on the link to the peer, for "next hop self".
+    pub(crate) next_hop4: Option<Ipv4Addr>,
+    pub(crate) next_hop6: Option<Ipv6Addr>,
+    /// Sent beside our own global address on a shared link (RFC 2545 §3).
+    pub(crate) link_local: Option<Ipv6Addr>,
+    /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub(crate) extended_next_hop: bool,
+    /// The negotiated message size.
+    pub(crate) limit: usize,
+}
+
+impl Encoding {
+    /// The next hop that a route of the family has in this session; `None` if it cannot be sent.
+    pub(super) fn next_hop(&self, family: Family, attributes: &Attributes) -> Option<NextHop> {
+        let explicit = |global| NextHop { global, link_local: None };
+        if !self.families.contains(family) {
+            return None;
+        }
+        match (family, attributes.next_hop) {
+            (Family::Ipv4Unicast, Some(hop @ IpAddr::V4(_))) => Some(explicit(hop)),
+            (Family::Ipv4Unicast, Some(hop @ IpAddr::V6(_))) => self.extended_next_hop.then(|| explicit(hop)),
+            (Family::Ipv4Unicast, None) => match self.next_hop4 {
+                Some(own) => Some(explicit(own.into())),
+                None if self.extended_next_hop => self.own_v6(),
+                None => None,
+            },
+            (Family::Ipv6Unicast, Some(hop @ IpAddr::V6(_))) => Some(explicit(hop)),
+            (Family::Ipv6Unicast, Some(IpAddr::V4(_))) => None,
+            (Family::Ipv6Unicast, None) => self.own_v6(),
+        }
+    }
+
+    /// Without a global address the link-local one takes its place too, as the routers of unnumbered links do.
+    fn own_v6(&self) -> Option<NextHop> {
+        let global = self.next_hop6.or(self.link_local)?;
+        Some(NextHop { global: global.into(), link_local: self.link_local })
+    }
+
+    /// Appends everything but the multiprotocol attributes, in the order of the codes. `next_hop` is the
+    /// NEXT_HOP of prefixes in the message's own field.
+    pub(super) fn attributes(&self, attributes: &Attributes, next_hop: Option<Ipv4Addr>, out: &mut Vec<u8>) {
+        use attribute::{OPTIONAL, TRANSITIVE, encode};
+        let origin = match attributes.origin {
+            Origin::Igp => 0,
+            Origin::Egp => 1,
+            Origin::Incomplete => 2,
+        };
+        encode(TRANSITIVE, attribute::ORIGIN, &[origin], out);
+        let count = if self.internal { 0 } else { 1 + usize::from(attributes.prepend) };
+        attribute::encode_as_path(attribute::AS_PATH, self.local_as, count, self.four_octet, out);
+        if let Some(next_hop) = next_hop {
+            encode(TRANSITIVE, attribute::NEXT_HOP, &next_hop.octets(), out);
+        }
+        if let Some(med) = attributes.med {
+            encode(OPTIONAL, attribute::MED, &med.to_be_bytes(), out);
+        }
+        if self.internal {
+            let local_pref = attributes.local_pref.unwrap_or(100);
+            encode(TRANSITIVE, attribute::LOCAL_PREF, &local_pref.to_be_bytes(), out);
+        }
+        if !attributes.communities.is_empty() {
+            let value: Vec<u8> = attributes.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
+            encode(OPTIONAL | TRANSITIVE, attribute::COMMUNITIES, &value, out);
+        }
+        // RFC 6793 §4.2.2: only where the two-octet path cannot say it.
+        if !self.four_octet && count > 0 && self.local_as.value() > u16::MAX.into() {
+            attribute::encode_as_path(attribute::AS4_PATH, self.local_as, count, true, out);
+        }
+        if !attributes.large_communities.is_empty() {
+            let words = attributes.large_communities.iter().flat_map(|c| [c.0, c.1, c.2]);
+            let value: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+            encode(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, &value, out);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The difference of two tables as UPDATEs.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
+
+use bytes::Bytes;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Encoding, Route, Table, table::Entry};
+use crate::{
+    Family,
+    wire::{
+        Families, NextHop,
+        message::{self, Refresh},
+        nlri::Prefix,
+        update,
+    },
+};
+
+/// Octets are handed over in pieces of about this size, so that a KEEPALIVE never waits behind more.
+const CHUNK: usize = 64 * 1024;
+
+/// What a peer has to be told.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    /// What it was told; `None` after the session came up, which ends in an End-of-RIB per family.
+    pub(crate) from: Option<Arc<Table>>,
+    /// What it shall know.
+    pub(crate) to: Arc<Table>,
+    /// Families that it asked to hear again, whole (RFC 2918).
+    pub(crate) refresh: Families,
+    /// Whether a refresh is put between its marks (RFC 7313 §4).
+    pub(crate) marked: bool,
+}
+
+/// A change, encoded.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    /// Whole messages each, with how many UPDATEs.
+    pub(crate) chunks: Vec<(Bytes, u64)>,
+    /// What stands in the Adj-RIB-Out once it is written.
+    pub(crate) advertised: Arc<[Route]>,
+    /// Families with routes that this session cannot carry.
+    pub(crate) unsent: Families,
+}
+
+/// Changes that are being sent, so that the peers of an update group share them.
+#[derive(Debug, Default)]
+pub(crate) struct Renders(Vec<Render>);
+
+#[derive(Debug)]
+struct Render {
+    from: Option<Weak<Table>>,
+    to: Weak<Table>,
+    encoding: Encoding,
+    rendered: Weak<Rendered>,
+}
+
+impl Renders {
+    /// The change in the encoding, from a peer that is being sent the same if there is one.
+    pub(crate) fn render(&mut self, change: &Change, encoding: &Encoding) -> Arc<Rendered> {
+        self.0.retain(|r| r.rendered.strong_count() > 0);
+        let plain = change.refresh.is_empty();
+        let same = self.0.iter().filter(|r| plain && r.is(change, encoding)).find_map(|r| r.rendered.upgrade());
+        if let Some(rendered) = same {
+            return rendered;
+        }
+        let rendered = Arc::new(render(change, encoding));
+        if plain {
+            self.0.push(Render {
+                from: change.from.as_ref().map(Arc::downgrade),
+                to: Arc::downgrade(&change.to),
+                encoding: *encoding,
+                rendered: Arc::downgrade(&rendered),
+            });
+        }
+        rendered
+    }
+}
+
+impl Render {
+    fn is(&self, change: &Change, encoding: &Encoding) -> bool {
+        let from = match (&self.from, &change.from) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.as_ptr() == Arc::as_ptr(theirs),
+            _ => false,
+        };
+        from && self.to.as_ptr() == Arc::as_ptr(&change.to) && self.encoding == *encoding
+    }
+}
+
+fn render(change: &Change, encoding: &Encoding) -> Rendered {
+    let mut writer = Writer { encoding, out: Vec::new(), list: Vec::new(), updates: 0, chunks: Vec::new() };
+    let empty = Table::default();
+    for family in encoding.families.iter() {
+        let refresh = change.refresh.contains(family);
+        if refresh && change.marked {
+            message::encode_refresh(Refresh::Begin(family), &mut writer.out);
+        }
+        let from = change.from.as_deref().unwrap_or(&empty);
+        match family {
+            Family::Ipv4Unicast => writer.family(&from.v4, from, &change.to.v4, &change.to, refresh),
+            Family::Ipv6Unicast => writer.family(&from.v6, from, &change.to.v6, &change.to, refresh),
+        }
+        if refresh && change.marked {
+            message::encode_refresh(Refresh::End(family), &mut writer.out);
+        }
+        if change.from.is_none() {
+            update::encode_end_of_rib(family, &mut writer.out);
+            writer.updates += 1;
+        }
+    }
+    writer.cut(0);
+    let (advertised, unsent) = advertised(&change.to, encoding);
+    Rendered { chunks: writer.chunks, advertised, unsent }
+}
+
+/// The routes that the encoding can carry, the caller's own list where that is all of them, and the families of
+/// those that it cannot.
+fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families) {
+    let family = |route: &Route| match route.prefix {
+        IpNet::V4(_) => Family::Ipv4Unicast,
+        IpNet::V6(_) => Family::Ipv6Unicast,
+    };
+    let sendable = |route: &Route| encoding.next_hop(family(route), &route.attributes).is_some();
+    let unsent: Families = table.source.iter().filter(|r| !sendable(r)).map(family).collect();
+    if !table.has_duplicates() && unsent.is_empty() {
+        return (table.source.clone(), unsent);
+    }
+    let v4 = table.v4.iter().map(|e| (IpNet::from(e.prefix), e.attributes));
+    let v6 = table.v6.iter().map(|e| (IpNet::from(e.prefix), e.attributes));
+    let routes = v4.chain(v6).map(|(prefix, number)| {
+        let attributes = table.attributes[number as usize].clone();
+        Route { prefix, attributes }
+    });
+    (routes.filter(sendable).collect(), unsent)
+}
+
+/// How a prefix type stands in an UPDATE.
+trait Carried: Prefix {
+    /// Announces prefixes with one set of attributes; returns how many went into the message.
+    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize;
+    /// Withdraws prefixes; returns how many went into the message.
+    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize;
+}
+
+impl Carried for Ipv4Net {
+    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
+        match hop.global {
+            IpAddr::V4(_) => update::encode_announce(list, prefixes, limit, out),
+            IpAddr::V6(_) => update::encode_reach(hop, list, prefixes, limit, out),
+        }
+    }
+
+    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
+        update::encode_withdraw(prefixes, limit, out)
+    }
+}
+
+impl Carried for Ipv6Net {
+    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
+        update::encode_reach(hop, list, prefixes, limit, out)
+    }
+
+    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
+        update::encode_unreach(prefixes, limit, out)
+    }
+}
+
+struct Writer<'a> {
+    encoding: &'a Encoding,
+    out: Vec<u8>,
+    list: Vec<u8>,
+    updates: u64,
+    chunks: Vec<(Bytes, u64)>,
+}
+
+impl Writer<'_> {
+    /// Ends the chunk when it is longer than `above`.
+    fn cut(&mut self, above: usize) {
+        if self.out.len() > above {
+            let octets = Bytes::from(std::mem::take(&mut self.out));
+            self.chunks.push((octets, std::mem::take(&mut self.updates)));
+        }
+    }
+
+    /// Everything of one family: what went, then what came or changed, by attributes.
+    fn family<P: Carried>(&mut self, old: &[Entry<P>], from: &Table, new: &[Entry<P>], to: &Table, refresh: bool) {
+        let hops: Vec<Option<NextHop>> = to.attributes.iter().map(|a| self.encoding.next_hop(P::FAMILY, a)).collect();
+        let (withdrawn, announced) = difference(old, from, new, to, &hops, refresh);
+        self.repeat(&withdrawn, |rest, limit, out, _| P::withdraw(rest, limit, out));
+        for ((prefixes, hop), attributes) in announced.iter().zip(&hops).zip(&to.attributes) {
+            let Some(hop) = hop.filter(|_| !prefixes.is_empty()) else { continue };
+            let own = match (P::FAMILY, hop.global) {
+                (Family::Ipv4Unicast, IpAddr::V4(own)) => Some(own),
+                _ => None,
+            };
+            self.list.clear();
+            self.encoding.attributes(attributes, own, &mut self.list);
+            self.repeat(prefixes, |rest, limit, out, list| P::announce(&hop, list, rest, limit, out));
+        }
+    }
+
+    fn repeat<P>(&mut self, mut rest: &[P], message: impl Fn(&[P], usize, &mut Vec<u8>, &[u8]) -> usize) {
+        while !rest.is_empty() {
+            match message(rest, self.encoding.limit, &mut self.out, &self.list) {
+                0 => {
+                    tracing::error!(prefixes = rest.len(), octets = self.list.len(), "attributes fill a whole message");
+                    return;
+                }
+                taken => rest = &rest[taken..],
+            }
+            self.updates += 1;
+            self.cut(CHUNK);
+        }
+    }
+}
+
+/// Prefixes that went, and those that came or changed, by the number of their attributes in `to`.
+fn difference<P: Prefix>(
+    old: &[Entry<P>],
+    from: &Table,
+    new: &[Entry<P>],
+    to: &Table,
+    hops: &[Option<NextHop>],
+    refresh: bool,
+) -> (Vec<P>, Vec<Vec<P>>) {
+    let same: Vec<Option<usize>> =
+        from.attributes.iter().map(|a| to.attributes.iter().position(|b| Arc::ptr_eq(a, b) || a == b)).collect();
+    let (mut withdrawn, mut announced) = (Vec::new(), vec![Vec::new(); to.attributes.len()]);
+    if let [only] = announced.as_mut_slice() {
+        only.reserve(if old.is_empty() { new.len() } else { 0 });
+    }
+    let mut old = old.iter().peekable();
+    for entry in new {
+        while let Some(gone) = old.next_if(|o| o.prefix < entry.prefix) {
+            withdrawn.push(gone.prefix);
+        }
+        let before = old.next_if(|o| o.prefix == entry.prefix);
+        let number = entry.attributes as usize;
+        let unchanged = before.is_some_and(|b| same[b.attributes as usize] == Some(number));
+        if hops[number].is_none() {
+            withdrawn.extend(before.map(|b| b.prefix));
+        } else if refresh || !unchanged {
+            announced[number].push(entry.prefix);
+        }
+    }
+    withdrawn.extend(old.map(|gone| gone.prefix));
+    (withdrawn, announced)
+}

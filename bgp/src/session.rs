@@ -1,0 +1,277 @@
+//! One BGP connection from its TCP handshake to its end: the states OpenSent, OpenConfirm and Established of
+//! RFC 4271 §8 (Connect and Active belong to the [peer](crate::peer), which has no connection yet).
+//!
+//! ```text
+//!  new ──▶ OpenSent ──OPEN──▶ OpenConfirm ──KEEPALIVE──▶ Established
+//!             └──────────────────┴───────── any error ───────┴──▶ Idle: a last message, then the connection closes
+//! ```
+//!
+//! No I/O: octets go in with [`Session::receive`], one message at a time, so that the peer can settle a collision
+//! between an OPEN and what follows it. Octets come out of [`Session::transmit`], which the driver calls only
+//! when everything before is written; so a slow router holds up its own session and nothing else. DelayOpen and
+//! the other optional attributes of RFC 4271 §8.1 that wait before an OPEN are left out.
+
+mod end;
+mod negotiate;
+mod receive;
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+pub(crate) use end::{Cause, End};
+pub(crate) use negotiate::{Local, Negotiated};
+
+use crate::{
+    Family,
+    rib::{Rendered, Route},
+    speaker::{Counters, Endpoint, State},
+    wire::{
+        DecodeError, message,
+        notification::{Notification, code},
+    },
+};
+
+/// RFC 4271 §8.2.2: "a large value"; 4 minutes are suggested.
+const OPEN_SENT_HOLD: Duration = Duration::from_secs(240);
+/// RFC 9687 §3.2: the larger of 8 minutes and twice the hold time.
+const SEND_HOLD: Duration = Duration::from_secs(480);
+
+/// What a session tells its peer.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The peer's OPEN was accepted.
+    Opened,
+    /// The session is up.
+    Established,
+    /// Everything queued by [`Session::send`] is written.
+    Drained,
+    /// The peer asks for a family again.
+    Refresh(Family),
+    /// A route came (router role only).
+    Announce(Route),
+    /// A route went (router role only).
+    Withdraw(IpNet),
+    /// A family is complete (router role only).
+    EndOfRib(Family),
+    /// The session is over; [`Session::farewell`] has the last message.
+    Ended(End),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    local: Local,
+    endpoint: Endpoint,
+    state: State,
+    negotiated: Option<Arc<Negotiated>>,
+    hold: Option<Instant>,
+    keepalive: Option<Instant>,
+    send_hold: Option<Instant>,
+    control: Vec<u8>,
+    backlog: VecDeque<Bytes>,
+    sending: Option<Arc<Rendered>>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    /// Shortens each keepalive interval by up to a quarter (RFC 4271 §10).
+    jitter: crate::jitter::Jitter,
+}
+
+impl Session {
+    /// The session of a new connection; its OPEN is the first thing to transmit.
+    pub(crate) fn new(now: Instant, local: Local, endpoint: Endpoint, jitter: crate::jitter::Jitter) -> Self {
+        let mut session = Self {
+            local,
+            endpoint,
+            state: State::OpenSent,
+            negotiated: None,
+            hold: Some(now + OPEN_SENT_HOLD),
+            keepalive: None,
+            send_hold: None,
+            control: Vec::new(),
+            backlog: VecDeque::new(),
+            sending: None,
+            events: VecDeque::new(),
+            counters: Counters { opens_sent: 1, ..Counters::default() },
+            jitter,
+        };
+        session.local.open().encode(&mut session.control);
+        session
+    }
+
+    /// Where the session stands; `Idle` is over.
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// The two ends of the connection.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What both ends agreed on; `None` before the peer's OPEN.
+    pub(crate) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
+        self.negotiated.as_ref()
+    }
+
+    /// What happened since the last call, oldest first.
+    #[must_use]
+    pub(crate) fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Messages counted since the last call.
+    pub(crate) fn take_counters(&mut self) -> Counters {
+        std::mem::take(&mut self.counters)
+    }
+
+    /// When [`Session::handle_timeout`] wants to be called.
+    #[must_use]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.hold, self.keepalive, self.send_hold].into_iter().flatten().min()
+    }
+
+    /// Fires what is due; early calls do nothing.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.state == State::Idle {
+            return;
+        }
+        let due = |timer: Option<Instant>| timer.is_some_and(|at| at <= now);
+        if due(self.hold) {
+            return self.fail(Notification::new(code::HOLD_TIMER, 0, &[]), Cause::Silent);
+        }
+        if due(self.send_hold) {
+            // RFC 9687 §3.2: the NOTIFICATION cannot be expected to get through.
+            return self.fail(Notification::new(code::SEND_HOLD_TIMER, 0, &[]), Cause::Stuck);
+        }
+        if due(self.keepalive) {
+            self.send_keepalive(now);
+        }
+    }
+
+    /// The next octets, once everything before is written; calling it again says that they are.
+    #[must_use]
+    pub(crate) fn transmit(&mut self, now: Instant) -> Option<Bytes> {
+        self.send_hold = None;
+        let octets = if self.control.is_empty() {
+            self.backlog.pop_front()
+        } else {
+            Some(Bytes::from(std::mem::take(&mut self.control)))
+        };
+        match &octets {
+            Some(_) => self.send_hold = self.send_hold_time().map(|time| now + time),
+            None => {
+                if self.sending.take().is_some() {
+                    self.events.push_back(Event::Drained);
+                }
+            }
+        }
+        octets
+    }
+
+    fn send_hold_time(&self) -> Option<Duration> {
+        let hold = self.negotiated.as_ref()?.hold_time.duration()?;
+        Some(SEND_HOLD.max(hold * 2))
+    }
+
+    /// Queues a change for an Established session that has none queued; [`Event::Drained`] follows.
+    pub(crate) fn send(&mut self, rendered: Arc<Rendered>) {
+        debug_assert!(self.state == State::Established && self.sending.is_none());
+        self.backlog.extend(rendered.chunks.iter().map(|(octets, _)| octets.clone()));
+        self.counters.updates_sent += rendered.chunks.iter().map(|(_, updates)| updates).sum::<u64>();
+        self.sending = Some(rendered);
+    }
+
+    /// Takes another keepalive interval, never above a third of the hold time.
+    pub(crate) fn set_keepalive(&mut self, now: Instant, keepalive: Option<Duration>) {
+        self.local.keepalive = keepalive;
+        if let Some(negotiated) = &mut self.negotiated {
+            let third = negotiated.hold_time.keepalive();
+            Arc::make_mut(negotiated).keepalive = third.map(|third| keepalive.map_or(third, |own| own.min(third)));
+            self.arm_keepalive(now);
+        }
+    }
+
+    /// The connection broke.
+    pub(crate) fn closed(&mut self, why: &str) {
+        self.end(Cause::Lost(why.to_string()), None);
+    }
+
+    /// Ends the session with a Cease; a hard one where `for_good` and the peer would otherwise keep the routes
+    /// (RFC 8538 §3).
+    pub(crate) fn stop(&mut self, cease: Notification, for_good: bool) {
+        let soft = self.negotiated.as_ref().is_some_and(|n| n.notification_support);
+        let cease = if for_good && soft { cease.hard() } else { cease };
+        self.fail(cease, Cause::Stopped);
+    }
+
+    /// Ends the session without a word: the peer may keep the routes (RFC 4724 §4.2).
+    pub(crate) fn drop_silently(&mut self) {
+        self.control.clear();
+        self.end(Cause::Stopped, None);
+    }
+
+    /// The last message of a session that is over.
+    pub(crate) fn farewell(&mut self) -> Option<Bytes> {
+        (!self.control.is_empty()).then(|| Bytes::from(std::mem::take(&mut self.control)))
+    }
+
+    /// Sends a NOTIFICATION and ends the session.
+    fn fail(&mut self, notification: Notification, cause: Cause) {
+        if self.state == State::Idle {
+            return;
+        }
+        self.control.clear();
+        notification.encode(&mut self.control);
+        self.counters.notifications_sent += 1;
+        self.end(cause, Some(notification));
+    }
+
+    fn fail_decode(&mut self, error: DecodeError) {
+        self.fail(error.notification(), Cause::Malformed(error));
+    }
+
+    fn end(&mut self, cause: Cause, sent: Option<Notification>) {
+        if self.state == State::Idle {
+            return;
+        }
+        let end = End::new(cause, sent, self.state, self.negotiated.as_deref());
+        self.state = State::Idle;
+        (self.hold, self.keepalive, self.send_hold) = (None, None, None);
+        self.backlog.clear();
+        self.sending = None;
+        self.events.push_back(Event::Ended(end));
+    }
+
+    fn send_keepalive(&mut self, now: Instant) {
+        message::encode_keepalive(&mut self.control);
+        self.counters.keepalives_sent += 1;
+        self.arm_keepalive(now);
+    }
+
+    /// RFC 4271 §10: a quarter of jitter, downwards.
+    fn arm_keepalive(&mut self, now: Instant) {
+        let interval = self.negotiated.as_ref().and_then(|n| n.keepalive);
+        self.keepalive = interval.map(|i| now + self.jitter.shorten(i));
+    }
+
+    fn arm_hold(&mut self, now: Instant) {
+        self.hold = self.negotiated.as_ref().and_then(|n| n.hold_time.duration()).map(|hold| now + hold);
+    }
+
+    /// Our AS in this session.
+    pub(crate) fn local_as(&self) -> crate::Asn {
+        self.local.asn
+    }
+
+    /// The address of this end.
+    pub(crate) fn local_addr(&self) -> IpAddr {
+        self.endpoint.local.ip()
+    }
+}

@@ -1,0 +1,197 @@
+//! What we offer in an OPEN, and what comes of the peer's.
+
+use std::time::Duration;
+
+use crate::{
+    Asn, HoldTime, RouterId,
+    speaker::{PeerAs, PeerConfig},
+    wire::{
+        Families,
+        capability::{Capabilities, GracefulRestart},
+        message::{MAX, MAX_EXTENDED},
+        notification::{Notification, code, open},
+        open::Open,
+        update::Context,
+    },
+};
+
+/// Our end of a negotiation.
+#[derive(Debug, Clone)]
+pub(crate) struct Local {
+    pub(crate) asn: Asn,
+    pub(crate) id: RouterId,
+    pub(crate) peer_as: PeerAs,
+    pub(crate) hold_time: HoldTime,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) families: Families,
+    pub(crate) graceful_restart: Option<Duration>,
+    /// We have just restarted, our forwarding state is kept (RFC 4724 §4.1).
+    pub(crate) restarting: bool,
+    /// Routes are handed on, not only counted.
+    pub(crate) deliver: bool,
+}
+
+/// What both ends agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Negotiated {
+    pub(crate) remote_as: Asn,
+    pub(crate) remote_id: RouterId,
+    pub(crate) internal: bool,
+    pub(crate) hold_time: HoldTime,
+    pub(crate) keepalive: Option<Duration>,
+    pub(crate) families: Families,
+    pub(crate) four_octet: bool,
+    pub(crate) route_refresh: bool,
+    pub(crate) enhanced_refresh: bool,
+    pub(crate) extended_message: bool,
+    pub(crate) extended_next_hop: bool,
+    /// The peer's graceful restart, where we offered it too; its families are those of the session.
+    pub(crate) graceful_restart: Option<GracefulRestart>,
+    /// Both ends set the N bit (RFC 8538).
+    pub(crate) notification_support: bool,
+}
+
+impl Local {
+    /// Our end for a peer.
+    pub(crate) fn new(config: &PeerConfig, id: RouterId, restarting: bool, deliver: bool) -> Self {
+        Self {
+            asn: config.local_as,
+            id: config.router_id.unwrap_or(id),
+            peer_as: config.peer_as,
+            hold_time: config.hold_time,
+            keepalive: config.keepalive,
+            families: config.families.iter().copied().collect(),
+            graceful_restart: config.graceful_restart,
+            restarting,
+            deliver,
+        }
+    }
+
+    /// Our OPEN. The F bit is set for every family: what carries the packets outlives this process.
+    pub(crate) fn open(&self) -> Open {
+        let graceful_restart = self.graceful_restart.map(|time| GracefulRestart {
+            restarting: self.restarting,
+            notification: true,
+            seconds: u16::try_from(time.as_secs()).unwrap_or(u16::MAX).min(0x0FFF),
+            families: self.families,
+            forwarding: self.families,
+        });
+        let capabilities = Capabilities {
+            multiprotocol: Some(self.families),
+            route_refresh: true,
+            four_octet_as: Some(self.asn.value()),
+            graceful_restart,
+            ..Capabilities::default()
+        };
+        Open { asn: self.asn, hold_time: self.hold_time, id: self.id, capabilities }
+    }
+
+    /// Compares the peer's OPEN with what we want; the error is what it is told, and why in our operator's words.
+    pub(super) fn negotiate(&self, theirs: &Open) -> Result<Negotiated, (Notification, String)> {
+        self.check_as(theirs)?;
+        let internal = theirs.asn == self.asn;
+        if internal && theirs.id == self.id {
+            let why =
+                format!("its router id {} is ours too; every speaker of an AS needs its own (RFC 6286)", theirs.id);
+            return Err((Notification::new(code::OPEN, open::IDENTIFIER, &[]), why));
+        }
+        let caps = &theirs.capabilities;
+        let ours = self.open().capabilities;
+        let offered = caps.multiprotocol.unwrap_or_else(|| [crate::Family::Ipv4Unicast].into_iter().collect());
+        let families = self.check_families(offered)?;
+        let hold_time = self.hold_time.min(theirs.hold_time);
+        let third = hold_time.keepalive();
+        let graceful_restart = caps.graceful_restart.filter(|_| self.graceful_restart.is_some()).map(|g| {
+            GracefulRestart { families: g.families.and(families), forwarding: g.forwarding.and(families), ..g }
+        });
+        Ok(Negotiated {
+            remote_as: theirs.asn,
+            remote_id: theirs.id,
+            internal,
+            hold_time,
+            keepalive: third.map(|third| self.keepalive.map_or(third, |own| own.min(third))),
+            families,
+            four_octet: caps.four_octet_as.is_some(),
+            route_refresh: caps.route_refresh,
+            enhanced_refresh: caps.enhanced_refresh && ours.enhanced_refresh,
+            extended_message: caps.extended_message && ours.extended_message,
+            extended_next_hop: caps.extended_next_hop && ours.extended_next_hop,
+            graceful_restart,
+            notification_support: graceful_restart.is_some_and(|g| g.notification),
+        })
+    }
+
+    fn check_as(&self, theirs: &Open) -> Result<(), (Notification, String)> {
+        let shown = theirs.asn;
+        let why = match self.peer_as {
+            PeerAs::Exactly(asn) if shown != asn => format!("it shows AS {shown}, but peerASN is {asn}; check peerASN"),
+            PeerAs::Internal if shown != self.asn => {
+                format!(
+                    "it shows AS {shown}, but the peer is internal and our AS is {}; check peerASN and myASN",
+                    self.asn
+                )
+            }
+            PeerAs::External if shown == self.asn => {
+                format!("it shows AS {shown}, which is ours, but the peer is external; check peerASN and myASN")
+            }
+            _ => return Ok(()),
+        };
+        Err((Notification::new(code::OPEN, open::PEER_AS, &[]), why))
+    }
+
+    /// RFC 5492 §5: without a common family the session would carry nothing; say so.
+    fn check_families(&self, offered: Families) -> Result<Families, (Notification, String)> {
+        let families = self.families.and(offered);
+        if !families.is_empty() {
+            return Ok(families);
+        }
+        let list = |families: Families| match families.is_empty() {
+            true => "none that we know".to_string(),
+            false => families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", "),
+        };
+        let why = format!("no common address family: we offer {}, it offers {}", list(self.families), list(offered));
+        let mut data = Vec::new();
+        for family in self.families.iter() {
+            let [high, low] = crate::wire::afi(family).to_be_bytes();
+            data.extend_from_slice(&[1, 4, high, low, 0, crate::wire::SAFI_UNICAST]);
+        }
+        Err((Notification::new(code::OPEN, open::CAPABILITY, &data), why))
+    }
+}
+
+impl Negotiated {
+    /// How the peer's UPDATEs read.
+    pub(crate) fn context(&self, local: std::net::IpAddr) -> Context {
+        Context {
+            four_octet: self.four_octet,
+            internal: self.internal,
+            families: self.families,
+            add_path: Families::NONE,
+            extended_next_hop: self.extended_next_hop,
+            local: Some(local),
+        }
+    }
+
+    /// The longest message that we may send.
+    pub(crate) fn limit(&self) -> usize {
+        if self.extended_message { MAX_EXTENDED } else { MAX }
+    }
+
+    /// The capabilities in words.
+    pub(crate) fn words(&self) -> Vec<String> {
+        let mut words: Vec<String> = self.families.iter().map(|f| f.to_string()).collect();
+        let flags = [
+            (self.four_octet, "four-octet-as"),
+            (self.route_refresh, "route-refresh"),
+            (self.enhanced_refresh, "enhanced-route-refresh"),
+            (self.extended_message, "extended-message"),
+            (self.extended_next_hop, "extended-next-hop"),
+            (self.notification_support, "graceful-restart-notification"),
+        ];
+        words.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, word)| word.to_string()));
+        if let Some(restart) = &self.graceful_restart {
+            words.push(format!("graceful-restart={}s", restart.seconds));
+        }
+        words
+    }
+}

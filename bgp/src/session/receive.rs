@@ -1,0 +1,175 @@
+//! What a session does with each message, one function per state (RFC 4271 §8.2.2).
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Cause, Event, Session};
+use crate::{
+    Origin,
+    rib::{Attributes, Route},
+    speaker::State,
+    wire::{
+        message::{self, Frame, Kind, Refresh},
+        notification::{Notification, code},
+        open, update,
+    },
+};
+
+impl Session {
+    /// Takes one message off the receive buffer and returns its length; `None` while none is complete, or when
+    /// the session is over.
+    pub(crate) fn receive(&mut self, now: Instant, buffer: &[u8]) -> Option<usize> {
+        if self.state == State::Idle {
+            return None;
+        }
+        let extended = self.negotiated.as_ref().is_some_and(|n| n.extended_message);
+        match message::frame(buffer, extended) {
+            Ok(Some(frame)) => {
+                self.on_message(now, &frame);
+                Some(frame.octets.len())
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.fail_decode(error);
+                None
+            }
+        }
+    }
+
+    fn on_message(&mut self, now: Instant, frame: &Frame<'_>) {
+        self.count(frame.kind);
+        match (frame.kind, self.state) {
+            (Kind::Notification, _) => {
+                self.end(Cause::Notified(Notification::decode(frame.body())), None);
+                self.control.clear();
+            }
+            (_, State::OpenSent) => self.on_open_sent(now, frame),
+            (_, State::OpenConfirm) => self.on_open_confirm(now, frame),
+            (_, State::Established) => self.on_established(now, frame),
+            (_, State::Idle | State::Connect | State::Active) => {}
+        }
+    }
+
+    fn count(&mut self, kind: Kind) {
+        let counters = &mut self.counters;
+        let counter = match kind {
+            Kind::Open => &mut counters.opens_received,
+            Kind::Update => &mut counters.updates_received,
+            Kind::Notification => &mut counters.notifications_received,
+            Kind::Keepalive => &mut counters.keepalives_received,
+            Kind::RouteRefresh => &mut counters.refreshes_received,
+        };
+        *counter += 1;
+    }
+
+    fn on_open_sent(&mut self, now: Instant, frame: &Frame<'_>) {
+        if frame.kind != Kind::Open {
+            return self.unexpected(frame.kind, 1);
+        }
+        let open = match open::decode(frame.octets) {
+            Ok(open) => open,
+            Err(error) => return self.fail_decode(error),
+        };
+        match self.local.negotiate(&open) {
+            Ok(negotiated) => self.negotiated = Some(Arc::new(negotiated)),
+            Err((notification, why)) => return self.fail(notification, Cause::Unsuitable(why)),
+        }
+        self.state = State::OpenConfirm;
+        self.send_keepalive(now);
+        self.arm_hold(now);
+        self.events.push_back(Event::Opened);
+    }
+
+    fn on_open_confirm(&mut self, now: Instant, frame: &Frame<'_>) {
+        if frame.kind != Kind::Keepalive {
+            return self.unexpected(frame.kind, 2);
+        }
+        self.state = State::Established;
+        self.arm_hold(now);
+        self.events.push_back(Event::Established);
+    }
+
+    fn on_established(&mut self, now: Instant, frame: &Frame<'_>) {
+        match frame.kind {
+            Kind::Keepalive => self.arm_hold(now),
+            Kind::Update => {
+                self.arm_hold(now);
+                self.on_update(frame.octets);
+            }
+            Kind::RouteRefresh => match message::decode_refresh(frame.octets) {
+                Ok(Refresh::Request(family)) => self.events.push_back(Event::Refresh(family)),
+                Ok(_) => {}
+                Err(error) => self.fail_decode(error),
+            },
+            Kind::Open | Kind::Notification => self.unexpected(frame.kind, 3),
+        }
+    }
+
+    /// RFC 6608: the subcode is the state.
+    fn unexpected(&mut self, kind: Kind, state: u8) {
+        let name = match kind {
+            Kind::Open => "an OPEN",
+            Kind::Update => "an UPDATE",
+            Kind::Notification => "a NOTIFICATION",
+            Kind::Keepalive => "a KEEPALIVE",
+            Kind::RouteRefresh => "a ROUTE-REFRESH",
+        };
+        self.fail(Notification::new(code::FSM, state, &[kind as u8]), Cause::Unexpected(name));
+    }
+
+    fn on_update(&mut self, octets: &[u8]) {
+        let Some(negotiated) = &self.negotiated else { return };
+        let update = match update::decode(octets, &negotiated.context(self.endpoint.local.ip())) {
+            Ok(update) => update,
+            Err(error) => return self.fail_decode(error),
+        };
+        if let Some(fault) = update.fault {
+            tracing::warn!(remote = %self.endpoint.remote, attribute = fault.attribute, offset = fault.offset,
+                reaction = ?fault.reaction, "malformed UPDATE, the session stays");
+        }
+        let announced = update.announced.len() + update.attributes.reach.map_or(0, |r| r.nlri.len());
+        self.counters.prefixes_received += announced as u64;
+        self.counters.treated_as_withdraw += u64::from(update.is_withdraw());
+        if self.local.deliver {
+            self.deliver(&update);
+        }
+    }
+
+    /// Hands the routes on; withdrawals first, as RFC 4271 §3.1 lets one message carry both.
+    fn deliver(&mut self, update: &update::Update<'_>) {
+        self.events.extend(update.unreachable().map(Event::Withdraw));
+        if update.is_withdraw() {
+            self.events.extend(update.announced_prefixes().map(Event::Withdraw));
+        } else {
+            let mut shared: Option<Arc<Attributes>> = None;
+            for (prefix, next_hop) in update.reachable() {
+                let attributes = match &shared {
+                    Some(same) if same.next_hop == Some(next_hop) => same.clone(),
+                    _ => Arc::new(attributes(update, next_hop)),
+                };
+                shared = Some(attributes.clone());
+                self.events.push_back(Event::Announce(Route { prefix, attributes }));
+            }
+        }
+        self.events.extend(update.end_of_rib().map(Event::EndOfRib));
+    }
+}
+
+fn attributes(update: &update::Update<'_>, next_hop: std::net::IpAddr) -> Attributes {
+    let received = &update.attributes;
+    let mut communities: Vec<_> = received.communities().collect();
+    let mut large_communities: Vec<_> = received.large_communities().collect();
+    communities.sort_unstable();
+    communities.dedup();
+    large_communities.sort_unstable();
+    large_communities.dedup();
+    let hops = received.as_path.map_or(0, |path| path.numbers().count());
+    Attributes {
+        origin: received.origin.unwrap_or(Origin::Incomplete),
+        next_hop: Some(next_hop),
+        prepend: u8::try_from(hops.saturating_sub(1)).unwrap_or(u8::MAX),
+        med: received.med,
+        local_pref: received.local_pref,
+        communities,
+        large_communities,
+    }
+}

@@ -1,0 +1,266 @@
+//! Many peers, without I/O: what a driver puts in and takes out.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::{
+    ConnectionId, DynamicPeers, Endpoint, Exports, Output, PeerConfig, PeerId, PeerStatus, Shutdown, SpeakerConfig,
+    Unreached,
+};
+use crate::{
+    jitter::Jitter,
+    peer::{Peer, Shared},
+    rib::{Renders, Route, Table},
+    wire::notification::{Notification, cease},
+};
+
+/// Peers that connected by themselves are bounded, whoever may come from the prefixes.
+const MAX_DYNAMIC: usize = 4096;
+
+/// A BGP speaker as a state machine. After every call the driver carries out what [`Speaker::poll`] says, offers
+/// every connection whose last octets are written to [`Speaker::transmit`], and arms one timer for
+/// [`Speaker::deadline`].
+#[derive(Debug)]
+pub struct Speaker {
+    peers: BTreeMap<PeerId, Peer>,
+    connections: HashMap<ConnectionId, PeerId>,
+    dynamic: Vec<DynamicPeers>,
+    tables: Option<Tables>,
+    shared: Shared,
+    stopped: bool,
+}
+
+/// The tables of the current exports, one for each shared set of routes.
+#[derive(Debug)]
+struct Tables {
+    by_peer: BTreeMap<PeerId, Arc<Table>>,
+    empty: Arc<Table>,
+}
+
+impl Speaker {
+    /// A speaker without peers. `deliver` hands on received routes (the router role); `seed` drives the jitter.
+    pub fn new(config: &SpeakerConfig, deliver: bool, seed: u64) -> Self {
+        let shared = Shared {
+            router_id: config.router_id,
+            restarted: config.restarted,
+            deliver,
+            outputs: VecDeque::new(),
+            renders: Renders::default(),
+            jitter: Jitter::new(seed),
+            last_connection: 0,
+            changed: false,
+        };
+        Self {
+            peers: BTreeMap::new(),
+            connections: HashMap::new(),
+            dynamic: config.dynamic.clone(),
+            tables: None,
+            shared,
+            stopped: false,
+        }
+    }
+
+    /// Replaces the set of peers. Peers that came by themselves stay.
+    pub fn set_peers(&mut self, now: Instant, wanted: BTreeMap<PeerId, PeerConfig>) {
+        if self.stopped {
+            return;
+        }
+        let gone: Vec<PeerId> =
+            self.peers.keys().filter(|id| !wanted.contains_key(*id) && !is_dynamic(id)).cloned().collect();
+        for id in gone {
+            if let Some(mut peer) = self.peers.remove(&id) {
+                peer.stop(now, &Notification::cease(cease::DECONFIGURED), &mut self.shared);
+            }
+        }
+        for (id, config) in wanted {
+            match self.peers.get_mut(&id) {
+                Some(peer) => peer.reconfigure(now, config, &mut self.shared),
+                None => self.add(now, id, config),
+            }
+        }
+        self.shared.changed = true;
+    }
+
+    fn add(&mut self, now: Instant, id: PeerId, config: PeerConfig) {
+        let mut peer = Peer::new(now, id.clone(), config, &mut self.shared);
+        if let Some(tables) = &self.tables {
+            peer.set_target(now, tables.of(&id), &mut self.shared);
+        }
+        self.peers.insert(id, peer);
+    }
+
+    /// Replaces what every peer is told. Before the first call no peer is told anything, not even that it has
+    /// been told everything.
+    pub fn set_exports(&mut self, now: Instant, exports: &Exports) {
+        if self.stopped {
+            return;
+        }
+        let mut tables: HashMap<*const Route, Arc<Table>> = HashMap::new();
+        let by_peer = exports.iter().map(|(id, routes)| {
+            let known = tables.entry(routes.as_ptr()).or_insert_with(|| self.table(id, routes));
+            let table = if known.is_of(routes) { known.clone() } else { Arc::new(Table::new(routes.clone())) };
+            (id.clone(), table)
+        });
+        let tables = Tables { by_peer: by_peer.collect(), empty: Arc::default() };
+        for (id, peer) in &mut self.peers {
+            peer.set_target(now, tables.of(id), &mut self.shared);
+        }
+        self.tables = Some(tables);
+    }
+
+    /// The table of a set of routes; the one that the peer has already, if the set is the same.
+    fn table(&self, id: &PeerId, routes: &Arc<[Route]>) -> Arc<Table> {
+        let before = self.tables.as_ref().and_then(|t| t.by_peer.get(id)).filter(|t| t.is_of(routes));
+        before.cloned().unwrap_or_else(|| Arc::new(Table::new(routes.clone())))
+    }
+
+    /// Somebody has connected; `None` refuses: no such peer, or it has a connection already.
+    pub fn accept(&mut self, now: Instant, endpoint: Endpoint) -> Option<ConnectionId> {
+        if self.stopped {
+            return None;
+        }
+        let remote = endpoint.remote.ip().to_canonical();
+        let known = self.peers.iter().find(|(_, p)| p.config().address == remote).map(|(id, _)| id.clone());
+        let id = match known {
+            Some(id) => id,
+            None => self.add_dynamic(now, remote)?,
+        };
+        let connection = self.peers.get_mut(&id)?.accept(now, endpoint, &mut self.shared)?;
+        self.connections.insert(connection, id);
+        Some(connection)
+    }
+
+    fn add_dynamic(&mut self, now: Instant, remote: IpAddr) -> Option<PeerId> {
+        let template = self.dynamic.iter().find(|d| d.prefix.contains(&remote))?.template.clone();
+        if self.peers.keys().filter(|id| is_dynamic(id)).count() >= MAX_DYNAMIC {
+            let quiet = self.peers.iter().find(|(id, p)| is_dynamic(id) && p.is_quiet()).map(|(id, _)| id.clone())?;
+            self.peers.remove(&quiet);
+        }
+        let id = PeerId(format!("dynamic/{remote}").into());
+        self.add(now, id.clone(), PeerConfig { address: remote, passive: true, ..template });
+        Some(id)
+    }
+
+    /// A connection that [`Output::Connect`] asked for is made.
+    pub fn connected(&mut self, now: Instant, id: ConnectionId, endpoint: Endpoint) {
+        if let Some((peer, shared)) = self.of(id) {
+            peer.connected(now, id, endpoint, shared);
+        }
+    }
+
+    /// A connection that [`Output::Connect`] asked for could not be made.
+    pub fn unreached(&mut self, now: Instant, id: ConnectionId, why: &Unreached) {
+        if let Some((peer, shared)) = self.of(id) {
+            peer.unreached(now, id, why, shared);
+        }
+        self.connections.remove(&id);
+    }
+
+    /// A connection broke, or the peer closed it; the text says how.
+    pub fn closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
+        if let Some((peer, shared)) = self.of(id) {
+            peer.closed(now, id, why, shared);
+        }
+    }
+
+    /// The configuration of the peer that a connection belongs to.
+    pub fn config(&self, id: ConnectionId) -> Option<&Arc<PeerConfig>> {
+        self.peers.get(self.connections.get(&id)?).map(Peer::config)
+    }
+
+    /// Reads as many messages as are complete and returns how many octets that took.
+    pub fn receive(&mut self, now: Instant, id: ConnectionId, buffer: &[u8]) -> usize {
+        let mut taken = 0;
+        while let Some((peer, shared)) = self.of(id)
+            && let Some(length) = peer.receive(now, id, &buffer[taken..], shared)
+        {
+            taken += length;
+        }
+        taken
+    }
+
+    /// The next octets for a connection, to be asked for only when all before are written.
+    #[must_use]
+    pub fn transmit(&mut self, now: Instant, id: ConnectionId) -> Option<Bytes> {
+        let (peer, shared) = self.of(id)?;
+        peer.transmit(now, id, shared)
+    }
+
+    fn of(&mut self, id: ConnectionId) -> Option<(&mut Peer, &mut Shared)> {
+        let peer = self.peers.get_mut(self.connections.get(&id)?)?;
+        Some((peer, &mut self.shared))
+    }
+
+    /// When [`Speaker::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.peers.values().filter_map(Peer::deadline).min()
+    }
+
+    /// Fires what is due; early calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for peer in self.peers.values_mut().filter(|p| p.deadline().is_some_and(|at| at <= now)) {
+            peer.handle_timeout(now, &mut self.shared);
+        }
+    }
+
+    /// What the driver has to do next.
+    #[must_use]
+    pub fn poll(&mut self) -> Option<Output> {
+        let output = self.shared.outputs.pop_front()?;
+        match &output {
+            Output::Connect { id, peer, .. } => {
+                self.connections.insert(*id, peer.clone());
+            }
+            Output::Close { id, .. } => {
+                self.connections.remove(id);
+            }
+            Output::Ttl { .. } | Output::Received(_) => {}
+        }
+        Some(output)
+    }
+
+    /// Ends every session. Nothing starts again.
+    pub fn shutdown(&mut self, now: Instant, how: &Shutdown) {
+        self.stopped = true;
+        for peer in self.peers.values_mut() {
+            match how {
+                Shutdown::Stop { reason } => {
+                    peer.stop(now, &Notification::shutdown(cease::SHUTDOWN, reason), &mut self.shared);
+                }
+                Shutdown::Restart => peer.drop_silently(now, &mut self.shared),
+            }
+        }
+    }
+
+    /// Whether any status changed since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.shared.changed)
+    }
+
+    /// Whether any status changed since the last [`Speaker::take_changed`].
+    pub fn is_changed(&self) -> bool {
+        self.shared.changed
+    }
+
+    /// The peers as they are.
+    pub fn status(&self) -> BTreeMap<PeerId, PeerStatus> {
+        self.peers.iter().map(|(id, peer)| (id.clone(), peer.status().clone())).collect()
+    }
+}
+
+impl Tables {
+    fn of(&self, id: &PeerId) -> Arc<Table> {
+        self.by_peer.get(id).unwrap_or(&self.empty).clone()
+    }
+}
+
+fn is_dynamic(id: &PeerId) -> bool {
+    id.0.starts_with("dynamic/")
+}
