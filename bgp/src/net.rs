@@ -1,6 +1,10 @@
 //! The tokio driver: sockets, timers and channels around [`crate::speaker`].
 
 pub mod bfd;
+mod dial;
+mod driver;
+mod listen;
+mod sockopt;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -20,7 +24,6 @@ pub struct Speaker {
 #[error("the BGP speaker has ended")]
 pub struct Ended;
 
-#[allow(dead_code)]
 enum Command {
     Peers(BTreeMap<PeerId, PeerConfig>),
     Exports(Exports),
@@ -34,10 +37,15 @@ impl Speaker {
         config: SpeakerConfig,
         received: Option<mpsc::Sender<Received>>,
     ) -> std::io::Result<(Self, impl Future<Output = std::io::Result<()>> + Send)> {
-        let _ = (config, received);
-        let (commands, _) = mpsc::channel(16);
-        let (_, status) = watch::channel(Arc::default());
-        Ok((Self { commands, status }, async { Ok(()) }))
+        let bound = config.listen.iter().map(|a| listen::bind(*a)).collect::<std::io::Result<Vec<_>>>()?;
+        let (commands, inbox) = mpsc::channel(16);
+        let (outbox, status) = watch::channel(Arc::default());
+        let run = async move {
+            let listeners = bound.into_iter().map(listen::Listener::new).collect::<std::io::Result<Vec<_>>>()?;
+            driver::Driver::new(&config, listeners, inbox, outbox, received).run().await;
+            Ok(())
+        };
+        Ok((Self { commands, status }, run))
     }
 
     /// Replaces the set of peers. Only what a session negotiated resets it.
