@@ -64,3 +64,53 @@ impl Receiver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn packet_counts_from_when_the_kernel_had_it_and_not_from_when_it_was_read() {
+        let mut inbox = Inbox::new();
+        for (v6, from) in [(false, "127.0.0.1:0"), (true, "[::1]:0")] {
+            let socket = socket::receiver(v6, 0).expect("opens");
+            let port = socket.local_addr().expect("bound").as_socket().expect("internet").port();
+            let mut receiver = Receiver { socket, multi_hop: false, read_until: Instant::now() };
+            let sender = UdpSocket::bind(from).expect("binds");
+            sender.set_ttl(255).expect("sets");
+            let to = sender.local_addr().expect("bound").ip();
+            let before = Instant::now();
+            sender.send_to(b"one", (to, port)).expect("sends");
+            let after = Instant::now();
+            thread::sleep(Duration::from_millis(50));
+            let mut got = vec![];
+            let read = receiver.read(&mut inbox, |_, at, datagram| {
+                got.push((at, datagram.payload.to_vec(), datagram.source, datagram.interface));
+            });
+            read.expect("reads");
+            let slack = Duration::from_millis(10);
+            let [(at, payload, source, interface)] = &got[..] else { panic!("{got:?}") };
+            assert!(*at + slack >= before && *at <= after + slack, "{:?} late", *at - before);
+            assert_eq!((&payload[..], *source), (&b"one"[..], to));
+            assert_eq!(*interface, socket::interface_index("lo").expect("loopback"));
+        }
+    }
+
+    #[test]
+    fn everything_that_waits_is_read_however_much_it_is() {
+        let mut inbox = Inbox::new();
+        let socket = socket::receiver(false, 0).expect("opens");
+        let to = socket.local_addr().expect("bound").as_socket().expect("internet").port();
+        let mut receiver = Receiver { socket, multi_hop: false, read_until: Instant::now() };
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        for count in [0usize, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH] {
+            (0..count).for_each(|_| _ = sender.send_to(b"x", ("127.0.0.1", to)).expect("sends"));
+            let (mut got, start) = (0, Instant::now());
+            receiver.read(&mut inbox, |_, _, _| got += 1).expect("reads");
+            assert_eq!(got, count);
+            assert!(receiver.read_until >= start);
+        }
+    }
+}
