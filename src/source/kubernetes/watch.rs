@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, jitter};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 250;
@@ -36,7 +36,9 @@ const SILENCE: Duration = Duration::from_secs(130);
 /// The first byte of an answer, and each page, must come within this.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Waits after a failure.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Wait after an answer that says to list anew: the server is well, only many must not come at once.
+const RELIST: Duration = Duration::from_millis(200);
 /// A connection that lasted so long was a good one: the next failure waits shortly again.
 const LASTED: Duration = Duration::from_secs(5);
 /// Waits while the resource is not served.
@@ -225,12 +227,12 @@ impl<T: Clone + Send> Watch<T> {
             WatchError::Gone => {
                 debug!(path, "the watch is too far behind; listing again");
                 self.version = None;
+                return Some(jitter(RELIST));
             }
             WatchError::Forbidden(_) if std::mem::replace(&mut waits.forbidden, true) => {}
             WatchError::Forbidden(_) => warn!(path, %error, "not allowed to watch"),
             error => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                info!(path, %error, cause, "the watch broke; what is known stands");
+                info!(path, %error, cause = root(&error), "the watch broke; what is known stands");
                 if matches!(error, WatchError::Unreadable(_)) {
                     self.version = None;
                 }
@@ -346,6 +348,12 @@ impl<T: Clone + Send> Watch<T> {
             params.continue_token = Some(page.metadata.next);
         }
     }
+}
+
+/// The innermost cause: "connection refused", where the layers above say "client error".
+fn root(error: &WatchError) -> Option<String> {
+    let first = std::error::Error::source(error);
+    std::iter::successors(first, |error| error.source()).last().map(ToString::to_string)
 }
 
 /// A server that does not know streaming lists answers 400 or 422, or 200 and then an ERROR event.
