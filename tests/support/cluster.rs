@@ -239,7 +239,8 @@ fn controller_flags(folder: &Path, port: u16) -> Vec<String> {
         "bind-address=127.0.0.1".into(),
         format!("secure-port={port}"),
         format!("cert-dir={folder}/controllers"),
-        "node-monitor-grace-period=10s".into(),
+        // Nodes of the tests have no kubelet that says it lives.
+        "node-monitor-grace-period=10m".into(),
     ]
 }
 

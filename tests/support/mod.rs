@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test program uses its own part
 
 pub mod cluster;
+pub mod fabric;
 pub mod program;
+pub mod routers;
 
 use std::{
     future::Future,

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const HOLD: &str =
     r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!; exec 2>/dev/null; read -r _; kill -KILL $!; wait $!"#;
 const SWEEP: &str = r#"echo $$; read -r _; for _ in 1 2 3 4 5; do rm -rf "$1" 2>/dev/null && exit; sleep 0.2; done"#;
+const REMOVE: &str = r#"echo $$; read -r _; sleep 0.1; for name in "$@"; do ip netns del "$name" 2>/dev/null; done"#;
 
 /// A running program and its log.
 pub struct Program {
@@ -37,6 +38,11 @@ impl Program {
     /// Removes `folder` when dropped or when this process ends.
     pub fn sweep(folder: &Path) -> Result<Self> {
         Self::spawn(Command::new("sh").args(["-c", SWEEP, "sh"]).arg(folder), folder)
+    }
+
+    /// Removes network namespaces when dropped or when this process ends.
+    pub fn remove_namespaces(names: &[String]) -> Result<Self> {
+        Self::spawn(Command::new("sh").args(["-c", REMOVE, "sh"]).args(names), Path::new("/dev/null"))
     }
 
     fn spawn(command: &mut Command, log: &Path) -> Result<Self> {

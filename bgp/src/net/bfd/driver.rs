@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     BfdConfig, Class, Sessions, Shared, Stop, echo,
-    link::{GRACE, Link, Outlet, RETRY, Way},
+    link::{Link, Outlet, RETRY, Way},
     receive::Receiver,
     socket::{self, Datagram, Inbox, Timer},
 };
@@ -37,10 +37,6 @@ pub(super) struct Driver {
     demux: Demux<u32>,
     receivers: [Option<Receiver>; 4],
     echo: Option<Receiver>,
-    /// Nobody is declared down before: this thread was late, and what delayed it, a stolen virtual CPU above all,
-    /// may have delayed the kernel's own receiving as well. What waits in the network card gets the time that
-    /// was lost to come through.
-    not_before: Instant,
     /// The published sessions are not what is so.
     dirty: bool,
     /// An orderly end is under way and takes until then at most.
@@ -65,7 +61,6 @@ impl Driver {
             demux: Demux::new(),
             receivers: [const { None }; 4],
             echo: None,
-            not_before: Instant::now(),
             dirty: false,
             ending: None,
         })
@@ -107,10 +102,7 @@ impl Driver {
         socket::wait(&mut entries)?;
         let now = Instant::now();
         if let Some(due) = self.timer.take_fired(now) {
-            let lateness = now.saturating_duration_since(due);
-            if self.shared.metrics.note_wakeup(lateness) {
-                self.not_before = now + lateness.min(GRACE);
-            }
+            self.shared.metrics.note_wakeup(now.saturating_duration_since(due));
         }
         self.send(now);
         for (index, entry) in entries[..4].iter().enumerate() {
@@ -130,7 +122,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.links.values().filter_map(|link| link.deadline(self.not_before)).chain(self.ending).min()
+        self.links.values().filter_map(Link::deadline).chain(self.ending).min()
     }
 
     /// What is due to be sent, before anything else.
@@ -188,9 +180,7 @@ impl Driver {
 
     /// Declares down who has been silent, after everything that waits was read.
     fn declare(&mut self, now: Instant) {
-        let not_before = self.not_before;
-        let due = |link: &Link| link.verdict(not_before).is_some_and(|at| at <= now);
-        if !self.links.values().any(due) {
+        if !self.links.values().any(|link| silent(link, now)) {
             return;
         }
         for index in 0..RECEIVERS.len() {
@@ -200,7 +190,7 @@ impl Driver {
         let read = self.receivers.iter().flatten().map(|receiver| receiver.read_until);
         let echo = self.echo.as_ref().map(|receiver| receiver.read_until);
         let until = read.chain(echo).fold(Instant::now(), Instant::min);
-        for link in self.links.values_mut().filter(|link| due(link) && silent(link, until)) {
+        for link in self.links.values_mut().filter(|link| silent(link, until)) {
             link.session.handle_timeout(until);
             self.dirty |= link.flush(now);
         }
