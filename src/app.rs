@@ -10,7 +10,7 @@
 //! follows the plan; nothing is touched or dialled before the first one. Every task is in one set, and the end of
 //! one ends the process with a message and exit code 1.
 //!
-//! End by SIGTERM or SIGINT: sessions first, then addresses, then the Lease. A second signal ends at once.
+//! End by SIGTERM or SIGINT: sessions first, then addresses, then the leadership. A second signal ends at once.
 
 mod decide;
 mod drain;
@@ -191,7 +191,7 @@ async fn shut_down(how: OnShutdown, ends: Ends, tasks: &mut Tasks) {
     let _ = ends.announce.send(sessions);
     tasks.finish("announce").await;
     ends.source.cancel();
-    tasks.finish(source::LEASE).await;
+    tasks.finish(source::LEADER).await;
     if kernel == Finish::Remove {
         tokio::time::sleep(netlink::LINGER).await;
     }

@@ -3,64 +3,8 @@
 
 mod datapath_support;
 
-use std::net::IpAddr;
-
-use datapath_support::*;
-use ironcast::datapath::{
-    hash::{FlowKeys, Tuple},
-    kernel::{Answer, Datapath, Options},
-    spec::Spec,
-    types::Reason,
-};
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-const PORT: u16 = 40_000;
-
-/// The loaded programs; `None` for an ordinary user, who may not load any.
-fn loaded(spec: &Spec) -> Option<Datapath> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: loading programs needs root");
-        return None;
-    }
-    let options =
-        Options { slots: 1 << 16, backends: 1 << 10, flows: 1 << 10, syns: 1 << 10, services: 64, pins: None };
-    let mut datapath = Datapath::load(options).expect("the programs load");
-    datapath.apply(spec).expect("the tables fit");
-    Some(datapath)
-}
-
-fn ask(datapath: &Datapath, frame: &[u8]) -> Answer {
-    datapath.ask(frame, 1).expect("the program runs")
-}
-
-fn count(datapath: &Datapath, reason: Reason) -> u64 {
-    datapath.reasons().expect("readable")[&reason]
-}
-
-/// The frame gives this verdict and is counted under this reason.
-fn expect(datapath: &Datapath, frame: &[u8], verdict: u32, reason: Reason) -> Answer {
-    let before = count(datapath, reason);
-    let answer = ask(datapath, frame);
-    assert_eq!(answer.verdict, verdict, "{reason:?}: {frame:02x?}");
-    assert_eq!(count(datapath, reason), before + 1, "{reason:?} counted: {frame:02x?}");
-    answer
-}
-
-fn hash(spec: &Spec, client: IpAddr, vip: IpAddr, port: u16, protocol: u8) -> u32 {
-    let tuple = Tuple { client, vip, client_port: PORT, vip_port: port, protocol };
-    FlowKeys::new(&spec.secret).hash(&tuple, port == 87)
-}
-
-/// A packet as the first node sends it to another.
-fn outer(spec: &Spec, inner: &Packet, node: u8, header: [u8; 8], hash: u32) -> Vec<u8> {
-    let (from, to) = if node == 3 { (ip("fd00::1"), ip("fd00::3")) } else { (ip("10.0.0.1"), ip("10.0.0.2")) };
-    let mut packet = inner.encapsulated(from, to, header);
-    packet.payload[..2].copy_from_slice(&(0xc000 | (hash & 0x3fff) as u16).to_be_bytes());
-    packet.tos = inner.tos & 0xfc;
-    let _ = spec;
-    packet.frame_between(NEXT_MAC, OWN_MAC)
-}
+use datapath_support::{run::*, *};
+use ironcast::datapath::types::Reason;
 
 #[test]
 fn a_segment_to_a_pod_of_this_node_gets_its_address_and_port() {
@@ -104,7 +48,7 @@ fn a_packet_for_another_node_travels_encapsulated() {
                 packet.tos = 0xb9;
                 let answer = ask(&dp, &packet.frame());
                 let hash = hash(&spec, client, vip, port, packet.protocol);
-                let expected = outer(&spec, &packet, node, tunnel(0, false, 7), hash);
+                let expected = outer(&packet, node, tunnel(0, false, 7), hash);
                 assert_eq!((answer.verdict, answer.frame), (XDP_TX, expected), "v6 {v6} port {port}");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, path::Path, sync::Arc};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use futures::FutureExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
@@ -12,12 +12,12 @@ use super::{tasks::Tasks, view::View};
 use crate::{
     config::{Config, SourceConfig},
     plan::Planned,
-    source::{kubernetes, lease, status},
+    source::{kubernetes, lease, manifests, state_file, status},
     types::Snapshot,
 };
 
 /// Name of the task that wants to be told to end, so that a successor leads at once.
-pub(super) const LEASE: &str = "lease";
+pub(super) const LEADER: &str = "leader";
 
 /// How a source is joined to the rest.
 #[derive(Debug)]
@@ -32,7 +32,10 @@ pub(super) struct Channels {
 /// Starts its tasks.
 pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks) -> anyhow::Result<()> {
     match &config.source {
-        SourceConfig::Manifests(dir) => manifests(dir, config, channels, tasks),
+        SourceConfig::Manifests(dir) => {
+            folder(dir, config, channels, tasks);
+            Ok(())
+        }
         SourceConfig::Kubernetes { kubeconfig } => {
             let client = connect(kubeconfig.as_deref()).await?;
             cluster(client, config, channels, tasks);
@@ -41,9 +44,10 @@ pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks
     }
 }
 
-fn manifests(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) -> anyhow::Result<()> {
-    let _ = (config, channels, tasks);
-    bail!("the folder {} cannot be read yet", dir.display())
+fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
+    let Channels { snapshots, planned, leader, stop, .. } = channels;
+    tasks.spawn(LEADER, state_file::lead(dir.into(), config.node.clone(), planned, leader, stop));
+    tasks.spawn("source", manifests::run(dir.into(), snapshots).map(|result| result.map(|never| match never {})));
 }
 
 async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
@@ -70,7 +74,7 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     };
     let leads = channels.leader.subscribe();
     let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
-    tasks.spawn(LEASE, elect.map(Ok::<(), Infallible>));
+    tasks.spawn(LEADER, elect.map(Ok::<(), Infallible>));
     let (api, at) = (client.clone(), Arc::<str>::from(config.namespace.clone()));
     let (snapshots, namespace) = (channels.snapshots, at.clone());
     tasks.spawn("source", async move { kubernetes::run(api, &namespace, snapshots).await.map(|never| match never {}) });

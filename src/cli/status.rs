@@ -1,6 +1,6 @@
 //! `ironcast status`: what this node announces, to whom, and what it does not.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, io::IsTerminal, time::Duration};
 
 use super::{
     Output, Target,
@@ -41,8 +41,9 @@ pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
                 return Ok(healthy(&state));
             }
             Some(seconds) => {
-                // Clear the screen, cursor to the top.
-                super::print(&format!("\x1b[2J\x1b[H{text}"));
+                // On a terminal: clear the screen, cursor to the top.
+                let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+                super::print(&format!("{clear}{text}"));
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
             }
         }

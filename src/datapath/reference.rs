@@ -2,7 +2,7 @@
 //! where the kernel cannot be asked. It shares with the programs only the hash and the slots.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
@@ -73,8 +73,20 @@ pub enum Remember {
 pub struct Memory {
     /// Established flows and the pods that have them; `true`: closing.
     pub flows: HashMap<Tuple, (IpAddr, u16, bool)>,
-    /// Handshakes under way with a pod.
-    pub handshakes: HashSet<(Tuple, IpAddr, u16)>,
+    /// Handshakes under way: client and pod, and the VIP that the client knows the pod by.
+    pub handshakes: HashMap<[(IpAddr, u16); 2], (IpAddr, u16)>,
+}
+
+impl Memory {
+    /// A SYN was let through to the pod.
+    pub fn begin(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
+        self.handshakes.insert([(t.client, t.client_port), (pod, port)], (t.vip, t.vip_port));
+    }
+
+    fn has_begun(&self, t: &Tuple, b: &Backend) -> bool {
+        let known = self.handshakes.get(&[(t.client, t.client_port), (b.address, b.port)]);
+        known == Some(&(t.vip, t.vip_port))
+    }
 }
 
 /// The tables, ready to be asked.
@@ -176,7 +188,7 @@ impl<'a> Reference<'a> {
                 None => send(q, cur, false, false),
             };
         }
-        let under_way = |b: &&Backend| self.own(b) && memory.handshakes.contains(&(q.parsed.tuple, b.address, b.port));
+        let under_way = |b: &&Backend| self.own(b) && memory.has_begun(&q.parsed.tuple, b);
         if q.parsed.tuple.protocol == 6
             && let Some(b) = q.candidates.iter().flatten().copied().find(under_way)
         {

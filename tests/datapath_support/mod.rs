@@ -1,6 +1,9 @@
 //! Frames made by hand, checksums computed from scratch: nothing here is shared with the code under test.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part of it
 
+#[cfg(feature = "xdp")]
+pub mod run;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

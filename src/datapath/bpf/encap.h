@@ -110,7 +110,7 @@ INLINE int send_encapsulated(struct xdp_md *ctx, u32 l3, const struct node *n, c
 	return n->ifindex == ctx->ingress_ifindex ? XDP_TX : redirect(n->ifindex, 0);
 }
 
-/* Takes the outer headers away: the frame begins as it did, VLAN tag included, and goes on with the inner
+/* Takes the outer headers away: the frame begins as it did, VLAN tags included, and goes on with the inner
  * packet. */
 INLINE int take_outer_off(struct xdp_md *ctx, struct packet *p)
 {
@@ -119,11 +119,10 @@ INLINE int take_outer_off(struct xdp_md *ctx, struct packet *p)
 	be16 protocol = p->v6 ? htons(ETH_IPV6) : htons(ETH_IPV4);
 	struct {
 		struct ethernet eth;
-		struct vlan tag;
+		struct vlan tag[2];
 	} __attribute__((packed)) head;
-	int tagged = p->outer == sizeof(head);
 
-	if (data + sizeof(head) > end || (!tagged && p->outer != sizeof(head.eth)))
+	if (data + sizeof(head) > end)
 		return drop(R_DROP_ADJUST);
 	copy(&head, data, sizeof(head));
 	if (xdp_adjust_head(ctx, gone))
@@ -132,12 +131,15 @@ INLINE int take_outer_off(struct xdp_md *ctx, struct packet *p)
 	end = (void *)(long)ctx->data_end;
 	if (data + sizeof(head) > end)
 		return drop(R_DROP_ADJUST);
-	if (tagged) {
-		head.tag.protocol = protocol;
-		copy(data, &head, sizeof(head));
-	} else {
+	if (likely(p->outer == sizeof(head.eth))) {
 		head.eth.protocol = protocol;
-		copy(data, &head.eth, sizeof(head.eth));
+		copy(data, &head, sizeof(head.eth));
+	} else if (p->outer == sizeof(head.eth) + sizeof(head.tag[0])) {
+		head.tag[0].protocol = protocol;
+		copy(data, &head, sizeof(head.eth) + sizeof(head.tag[0]));
+	} else {
+		head.tag[1].protocol = protocol;
+		copy(data, &head, sizeof(head));
 	}
 	p->l3 = p->outer;
 	p->l4 -= gone;

@@ -53,6 +53,30 @@ fn layout_is_the_one_of_rfc_5880() {
     assert_eq!(Packet::decode(&PLAIN).expect("valid").header, header());
 }
 
+/// Captured at 3 × 50 ms on a fresh link.
+#[test]
+fn packets_of_other_implementations_are_read() {
+    let octets = |text: &str| -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+    };
+    // state, poll, final, desired, required, echo
+    let cases = [
+        // BIRD 2.0.12: Up, steady.
+        ("20c0031871c2a19f43b0425c0000c3500000c35000000000", (State::Up, false, false, 50_000, 50_000, 0)),
+        // FRR 8.4.4: Init; Up with P; the answer with F.
+        ("208003187828f3aaea57bf8f000f4240000f42400000c350", (State::Init, false, false, 1_000_000, 1_000_000, 50_000)),
+        ("20e003187828f3aaea57bf8f0000c3500000c3500000c350", (State::Up, true, false, 50_000, 50_000, 50_000)),
+        ("20d003187828f3aaea57bf8f0000c3500000c3500000c350", (State::Up, false, true, 50_000, 50_000, 50_000)),
+    ];
+    for (text, want) in cases {
+        let octets = octets(text);
+        let header = Packet::decode(&octets).expect("valid").header;
+        let intervals = (header.desired_min_tx, header.required_min_rx, header.required_min_echo_rx);
+        assert_eq!((header.state, header.poll, header.final_, intervals.0, intervals.1, intervals.2), want, "{text}");
+        assert_eq!(Datagram::new(&header).as_ref(), octets, "{text}");
+    }
+}
+
 #[test]
 fn password_section_is_read() {
     let password = with_section(&[1, 6, 7, b'a', b'b', b'c']);

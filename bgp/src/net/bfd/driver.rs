@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     BfdConfig, Class, Sessions, Shared, Stop, echo,
-    link::{Link, Outlet, RETRY, Way},
+    link::{GRACE, Link, Outlet, RETRY, Way},
     receive::Receiver,
     socket::{self, Datagram, Inbox, Timer},
 };
@@ -37,6 +37,10 @@ pub(super) struct Driver {
     demux: Demux<u32>,
     receivers: [Option<Receiver>; 4],
     echo: Option<Receiver>,
+    /// Nobody is declared down before: this thread was late, and what delayed it, a stolen virtual CPU above all,
+    /// may have delayed the kernel's own receiving as well. What waits in the network card gets the time that
+    /// was lost to come through.
+    not_before: Instant,
     /// The published sessions are not what is so.
     dirty: bool,
     /// An orderly end is under way and takes until then at most.
@@ -61,6 +65,7 @@ impl Driver {
             demux: Demux::new(),
             receivers: [const { None }; 4],
             echo: None,
+            not_before: Instant::now(),
             dirty: false,
             ending: None,
         })
@@ -102,7 +107,10 @@ impl Driver {
         socket::wait(&mut entries)?;
         let now = Instant::now();
         if let Some(due) = self.timer.take_fired(now) {
-            self.shared.metrics.note_wakeup(now.saturating_duration_since(due));
+            let lateness = now.saturating_duration_since(due);
+            if self.shared.metrics.note_wakeup(lateness) {
+                self.not_before = now + lateness.min(GRACE);
+            }
         }
         self.send(now);
         for (index, entry) in entries[..4].iter().enumerate() {
@@ -122,7 +130,7 @@ impl Driver {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.links.values().filter_map(Link::deadline).chain(self.ending).min()
+        self.links.values().filter_map(|link| link.deadline(self.not_before)).chain(self.ending).min()
     }
 
     /// What is due to be sent, before anything else.
@@ -180,7 +188,9 @@ impl Driver {
 
     /// Declares down who has been silent, after everything that waits was read.
     fn declare(&mut self, now: Instant) {
-        if !self.links.values().any(|link| silent(link, now)) {
+        let not_before = self.not_before;
+        let due = |link: &Link| link.verdict(not_before).is_some_and(|at| at <= now);
+        if !self.links.values().any(due) {
             return;
         }
         for index in 0..RECEIVERS.len() {
@@ -190,7 +200,7 @@ impl Driver {
         let read = self.receivers.iter().flatten().map(|receiver| receiver.read_until);
         let echo = self.echo.as_ref().map(|receiver| receiver.read_until);
         let until = read.chain(echo).fold(Instant::now(), Instant::min);
-        for link in self.links.values_mut().filter(|link| silent(link, until)) {
+        for link in self.links.values_mut().filter(|link| due(link) && silent(link, until)) {
             link.session.handle_timeout(until);
             self.dirty |= link.flush(now);
         }

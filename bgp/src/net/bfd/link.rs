@@ -18,6 +18,9 @@ use crate::{
 /// Between attempts to open what a session needs.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
+/// The longest that late wake-ups postpone a declaration, however many there are.
+pub(super) const GRACE: Duration = Duration::from_millis(50);
+
 /// The ports that RFC 5881 §4 allows as a source.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
 
@@ -73,14 +76,18 @@ impl Link {
         self.outlet().map(|outlet| outlet.source_port)
     }
 
-    /// When the driver has to look at this session next.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.way {
-            Way::Open(_) => self.session.deadline(),
-            Way::Closed { retry_at, .. } => {
-                [Some(*retry_at), self.session.next_detection()].into_iter().flatten().min()
-            }
-        }
+    /// When the driver has to look at this session next. Nobody is declared down before `not_before`.
+    pub(super) fn deadline(&self, not_before: Instant) -> Option<Instant> {
+        let first = match &self.way {
+            Way::Open(_) => self.session.next_transmit(),
+            Way::Closed { retry_at, .. } => Some(*retry_at),
+        };
+        [first, self.verdict(not_before)].into_iter().flatten().min()
+    }
+
+    /// When the session is declared down unless something comes.
+    pub(super) fn verdict(&self, not_before: Instant) -> Option<Instant> {
+        self.session.next_detection().map(|at| postponed(at, not_before))
     }
 
     /// Carries out what the session wants; `true` if its status has changed.
@@ -130,6 +137,10 @@ impl Link {
         };
         Published { status: self.session.status(), problem, counters: Arc::clone(&self.counters) }
     }
+}
+
+fn postponed(at: Instant, not_before: Instant) -> Instant {
+    not_before.clamp(at, at + GRACE)
 }
 
 impl Outlet {
@@ -184,5 +195,19 @@ fn address(ip: IpAddr, port: u16, scope: u32) -> SocketAddr {
     match ip {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(v6, port, 0, scope).into(),
         _ => (ip, port).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lateness_postpones_a_declaration_but_never_for_long() {
+        let at = Instant::now();
+        let ms = |millis| at + Duration::from_millis(millis);
+        assert_eq!(postponed(ms(30), ms(0)), ms(30), "punctual");
+        assert_eq!(postponed(ms(30), ms(45)), ms(45), "late once");
+        assert_eq!(postponed(ms(30), ms(500)), ms(80), "late again and again");
     }
 }

@@ -95,10 +95,12 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn note_wakeup(&self, lateness: Duration) {
+    /// Counts a timer that fired; `true` if it was late.
+    pub(super) fn note_wakeup(&self, lateness: Duration) -> bool {
         self.wakeups.fetch_add(1, Relaxed);
         self.late.fetch_add((lateness > LATE).into(), Relaxed);
         self.max_lateness.fetch_max(lateness.as_nanos() as u64, Relaxed);
+        lateness > LATE
     }
 
     pub(super) fn report(&self) -> Report {

@@ -64,3 +64,61 @@ impl Receiver {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{SocketAddr, UdpSocket},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+
+    /// Sends one packet, reads it 30 ms later, and says how long after sending it counts as received.
+    fn reads_late(receiver: &mut Receiver, inbox: &mut Inbox, sender: &UdpSocket, to: SocketAddr) -> Duration {
+        let before = Instant::now();
+        sender.send_to(b"one", to).expect("sends");
+        thread::sleep(Duration::from_millis(30));
+        let mut got = vec![];
+        let read = receiver.read(inbox, |_, at, datagram| {
+            got.push((at, datagram.payload.to_vec(), datagram.source, datagram.interface));
+        });
+        read.expect("reads");
+        let [(at, payload, source, interface)] = &got[..] else { panic!("{got:?}") };
+        assert_eq!((&payload[..], *source), (&b"one"[..], to.ip()));
+        assert_eq!(*interface, socket::interface_index("lo").expect("loopback"));
+        at.saturating_duration_since(before)
+    }
+
+    #[test]
+    fn packet_counts_from_when_the_kernel_had_it_and_not_from_when_it_was_read() {
+        let mut inbox = Inbox::new();
+        for (v6, local) in [(false, "127.0.0.1:0"), (true, "[::1]:0")] {
+            let socket = socket::receiver(v6, 0).expect("opens");
+            let port = socket.local_addr().expect("bound").as_socket().expect("internet").port();
+            let mut receiver = Receiver { socket, multi_hop: false, read_until: Instant::now() };
+            let sender = UdpSocket::bind(local).expect("binds");
+            let to = SocketAddr::new(sender.local_addr().expect("bound").ip(), port);
+            // The kernel begins to stamp a moment after the first socket has asked for it.
+            let punctual = |_| reads_late(&mut receiver, &mut inbox, &sender, to) < Duration::from_millis(10);
+            assert!((0..50).any(punctual), "{local}: always counted from reading");
+        }
+    }
+
+    #[test]
+    fn everything_that_waits_is_read_however_much_it_is() {
+        let mut inbox = Inbox::new();
+        let socket = socket::receiver(false, 0).expect("opens");
+        let to = socket.local_addr().expect("bound").as_socket().expect("internet").port();
+        let mut receiver = Receiver { socket, multi_hop: false, read_until: Instant::now() };
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("binds");
+        for count in [0usize, 1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH] {
+            (0..count).for_each(|_| _ = sender.send_to(b"x", ("127.0.0.1", to)).expect("sends"));
+            let (mut got, start) = (0, Instant::now());
+            receiver.read(&mut inbox, |_, _, _| got += 1).expect("reads");
+            assert_eq!(got, count);
+            assert!(receiver.read_until >= start);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Generated packets: the real program and the reference must come to the same end. Needs root.
+#![cfg(feature = "xdp")]
+
+mod datapath_support;
+
+use std::{cell::RefCell, net::IpAddr};
+
+use datapath_support::{run::*, *};
+use ironcast::datapath::{
+    kernel::{Answer, Datapath},
+    reference::{Memory, Outcome, Reference, Remember, parse},
+    spec::Spec,
+    types::Reason,
+};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+/// What a packet is like, before damage.
+#[derive(Debug, Clone)]
+struct Shape {
+    v6: bool,
+    kind: u8,
+    client: u8,
+    client_port: u16,
+    vip_port: u16,
+    flags: u8,
+    data: usize,
+    fragment: u16,
+    options: Vec<u8>,
+    first_header: u8,
+    vlans: u8,
+    /// In another node's encapsulation: hops, final, over IPv6.
+    tunnel: Option<(u8, bool, bool)>,
+    /// To a pod or a stranger rather than to the VIP.
+    elsewhere: Option<bool>,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let whole = (any::<bool>(), 0_u8..8, 0_u8..4, 0_u16..6, prop_oneof![9 => 79_u16..89, 1 => any::<u16>()]);
+    let flags = prop_oneof![Just(0x02), Just(0x10), Just(0x12), Just(0x11), Just(0x04), any::<u8>()];
+    let data = prop_oneof![8 => 0_usize..64, 1 => 1380_usize..1480];
+    let fragment = prop_oneof![8 => Just(0x4000_u16), 2 => Just(0), 1 => any::<u16>()];
+    let options = prop_oneof![6 => Just(vec![]), 1 => proptest::collection::vec(any::<u8>(), 8..=8),
+        2 => proptest::collection::vec(prop_oneof![Just(0_u8), Just(6), Just(17), Just(43), Just(60)], 8..=8)];
+    let tunnel = proptest::option::weighted(0.4, (0_u8..5, any::<bool>(), any::<bool>()));
+    let elsewhere = proptest::option::weighted(0.1, any::<bool>());
+    let first = prop_oneof![Just(0_u8), Just(43), Just(60), Just(44), any::<u8>()];
+    (whole, flags, data, fragment, options, (first, 0_u8..8), tunnel, elsewhere).prop_map(
+        |(
+            (v6, kind, client, client_port, vip_port),
+            flags,
+            data,
+            fragment,
+            options,
+            (first, vlans),
+            tunnel,
+            elsewhere,
+        )| {
+            let client_port = client_port + 2000;
+            let first_header = first;
+            Shape {
+                v6,
+                kind,
+                client,
+                client_port,
+                vip_port,
+                flags,
+                data,
+                fragment,
+                options,
+                first_header,
+                vlans,
+                tunnel,
+                elsewhere,
+            }
+        },
+    )
+}
+
+/// Some bytes overwritten, or the end cut off.
+fn damage() -> impl Strategy<Value = Vec<(usize, u8)>> {
+    prop_oneof![3 => Just(vec![]), 2 => proptest::collection::vec((12_usize..110, any::<u8>()), 1..3)]
+}
+
+fn packet(s: &Shape) -> Packet {
+    let (_, vip) = ends(s.v6);
+    let client =
+        |v6| if v6 { ip(&format!("2001:db8:ffff::{}", s.client)) } else { ip(&format!("198.51.100.{}", s.client)) };
+    let from: IpAddr = client(s.v6);
+    let to = match s.elsewhere {
+        None => vip,
+        Some(true) => pod(s.v6, 1),
+        Some(false) => {
+            if s.v6 {
+                ip("2001:db8::99")
+            } else {
+                ip("192.0.2.99")
+            }
+        }
+    };
+    let data = vec![0x5a; s.data];
+    let mut packet = match s.kind {
+        0..=2 => Packet::tcp((from, s.client_port), (to, s.vip_port), s.flags, &data),
+        3 | 4 => Packet::udp((from, s.client_port), (to, s.vip_port), &data),
+        5 => {
+            let about = Packet::udp((to, s.vip_port), (from, s.client_port), &data).ip();
+            Packet::icmp(
+                ip(if s.v6 { "2001:db8:1::1" } else { "203.0.113.9" }),
+                to,
+                if s.v6 { 1 } else { 3 },
+                4,
+                [0; 4],
+                &about,
+            )
+        }
+        6 => Packet::icmp(from, to, if s.v6 { 128 } else { 8 }, 0, [0; 4], &data),
+        _ => Packet::new(from, to, s.flags, data),
+    };
+    packet.fragment = s.fragment;
+    packet.options = s.options.clone();
+    if s.v6 && !s.options.is_empty() {
+        packet.first_header = Some(s.first_header);
+        packet.options[1] %= 2;
+        packet.options.resize(8 + usize::from(packet.options[1]) * 8, 0);
+    }
+    if let Some((hops, last, over_v6)) = s.tunnel {
+        let (a, b) = if over_v6 { ("fd00::3", "fd00::1") } else { ("10.0.0.2", "10.0.0.1") };
+        packet = packet.encapsulated(ip(a), ip(b), tunnel(hops, last, 7));
+    }
+    packet.vlans = match s.vlans {
+        0 => vec![(0x8100, 3)],
+        1 => vec![(0x88a8, 3), (0x8100, 4)],
+        _ => vec![],
+    };
+    packet
+}
+
+/// The program's answer is what the reference says; what the owner wrote down is kept in step.
+fn compare(dp: &Datapath, spec: &Spec, reference: &Reference<'_>, memory: &mut Memory, frame: &[u8]) {
+    let expected = reference.judge(frame, memory);
+    let before = dp.reasons().expect("readable");
+    let answer = ask(dp, frame);
+    let after = dp.reasons().expect("readable");
+    let counted: Vec<Reason> = Reason::ALL.iter().copied().filter(|r| after[r] != before[r]).collect();
+    let context = || format!("{expected:?}\n  counted {counted:?}, verdict {}\n  frame {frame:02x?}", answer.verdict);
+    match &expected {
+        Outcome::Foreign => {
+            assert!(answer.verdict == XDP_PASS && answer.frame == frame && counted.is_empty(), "{}", context())
+        }
+        Outcome::Pass(r) => {
+            assert!(answer.verdict == XDP_PASS && answer.frame == frame && counted == [*r], "{}", context())
+        }
+        Outcome::Drop(r) => assert!(answer.verdict == XDP_DROP && counted == [*r], "{}", context()),
+        Outcome::Echo => assert!(answer.verdict == XDP_TX && counted == [Reason::Echo], "{}", context()),
+        Outcome::TooBig { .. } => assert!(answer.verdict == XDP_TX && counted == [Reason::TooBig], "{}", context()),
+        Outcome::Deliver { pod, port, remember } => {
+            assert!(answer.verdict == XDP_PASS, "{}", context());
+            check_delivery(spec, frame, &answer, *pod, *port, &context);
+            let parsed = parse(spec, frame).expect("it was delivered");
+            match remember {
+                Remember::Nothing => {}
+                Remember::Handshake => memory.begin(&parsed.tuple, *pod, *port),
+                Remember::Flow => drop(memory.flows.insert(parsed.tuple, (*pod, *port, false))),
+            }
+        }
+        Outcome::Forward { node, hops, last, hash } => {
+            assert!(answer.verdict == XDP_TX, "{}", context());
+            let at = if node == "n2" { 14 + 20 } else { 14 + 40 };
+            let f = &answer.frame;
+            assert_eq!(f[12..14], if node == "n2" { [8, 0] } else { [0x86, 0xdd] }, "{}", context());
+            assert_eq!(f[at..at + 2], (0xc000 | (*hash & 0x3fff) as u16).to_be_bytes(), "{}", context());
+            assert_eq!(f[at + 8..at + 12], [1, *hops, 0, (*last).into()], "{}", context());
+            assert_eq!(inner(spec, frame), &f[at + 16..], "{}", context());
+        }
+    }
+}
+
+/// The client's packet: behind Ethernet, or behind the outer headers.
+fn inner<'a>(spec: &Spec, frame: &'a [u8]) -> &'a [u8] {
+    let mut at = 14;
+    while frame[at - 2..at] == [0x81, 0] || frame[at - 2..at] == [0x88, 0xa8] {
+        at += 4;
+    }
+    let first = parse(spec, frame).expect("it was delivered").arrival.first;
+    let outer = if frame[at - 2..at] == [0x86, 0xdd] { 56 } else { 36 };
+    if first { &frame[at..] } else { &frame[at + outer..] }
+}
+
+fn check_delivery(spec: &Spec, frame: &[u8], answer: &Answer, pod: IpAddr, port: u16, context: &dyn Fn() -> String) {
+    let before = inner(spec, frame);
+    let after = &answer.frame[answer.frame.len() - before.len()..];
+    let to = match pod {
+        IpAddr::V4(a) => (after[16..20] == a.octets(), 20),
+        IpAddr::V6(a) => (after[24..40] == a.octets(), 40),
+    };
+    assert!(to.0, "{}", context());
+    let parsed = parse(spec, frame).expect("it was delivered");
+    if !parsed.error
+        && before[6] != 0
+        && before[to.1 - 20..].len() > 40
+        && matches!(before[if to.1 == 20 { 9 } else { 6 }], 6 | 17)
+    {
+        assert_eq!(after[to.1 + 2..to.1 + 4], port.to_be_bytes(), "{}", context());
+    }
+}
+
+#[test]
+fn the_program_and_the_reference_agree() {
+    let spec = spec();
+    let Some(dp) = loaded(&spec) else { return };
+    let reference = Reference::new(&spec);
+    let memory = RefCell::new(Memory::default());
+    let config = ProptestConfig { cases: 6_000, failure_persistence: None, ..ProptestConfig::default() };
+    let cut = proptest::option::weighted(0.1, 14_usize..120);
+    TestRunner::new(config)
+        .run(&(shape(), damage(), cut), |(shape, damage, cut)| {
+            let mut frame = packet(&shape).frame();
+            for (at, byte) in damage {
+                if let Some(b) = frame.get_mut(at) {
+                    *b = byte;
+                }
+            }
+            frame.truncate(cut.unwrap_or(frame.len()));
+            compare(&dp, &spec, &reference, &mut memory.borrow_mut(), &frame);
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{e}"));
+    let kinds = dp.reasons().expect("readable");
+    let unseen: Vec<_> = Reason::ALL.iter().filter(|r| kinds[r] == 0).collect();
+    eprintln!("{} flows; never seen: {unseen:?}", memory.borrow().flows.len());
+    assert!(
+        memory.borrow().flows.len() > 20 && kinds[&Reason::Chained] > 100,
+        "the packets reach the interesting parts"
+    );
+}
