@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part of it
 
 #[cfg(feature = "xdp")]
+pub mod lab;
+#[cfg(feature = "xdp")]
 pub mod run;
 
 use std::{
