@@ -1,6 +1,7 @@
 //! Where the world is seen: a Kubernetes API server or a folder of manifests; both feed one index.
 
 pub mod api;
+pub mod check;
 pub mod convert;
 pub mod index;
 pub mod kubernetes;

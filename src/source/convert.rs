@@ -26,7 +26,7 @@ pub use endpoints::{Slice, slice};
 pub use node::node;
 pub use peer::{PeerDraft, peer, secret_password};
 pub use pool::pool;
-pub use service::service;
+pub use service::{request_field, service};
 
 use crate::types::Problem;
 

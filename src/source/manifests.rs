@@ -74,24 +74,19 @@ pub async fn run(dir: PathBuf, snapshots: Sender<Option<Arc<Snapshot>>>) -> Resu
     let mut folder = Folder::new(dir.clone());
     let mut told = String::new();
     loop {
-        let (back, snapshot) = spawn_blocking(move || {
-            let snapshot = look(&mut folder);
-            (folder, snapshot)
-        })
-        .await
-        .expect("reading does not panic");
+        let look = move || {
+            let error = look(&mut folder).err();
+            let snapshot = folder.snapshot();
+            (folder, snapshot, error)
+        };
+        let (back, snapshot, error) = spawn_blocking(look).await.expect("reading does not panic");
         folder = back;
-        match snapshot {
-            Ok(snapshot) => {
-                told.clear();
-                publish(&snapshots, snapshot);
-            }
-            Err(error) if error != told => {
-                error!(folder = %dir.display(), "{error}; what was read before stays in use");
-                told = error;
-            }
-            Err(_) => {}
+        publish(&snapshots, snapshot);
+        let error = error.unwrap_or_default();
+        if !error.is_empty() && error != told {
+            error!(folder = %dir.display(), "{error}; what was read before stays in use");
         }
+        told = error;
         // A folder that could not be watched yet is looked at again.
         changes.watch_state(&state_file::folder(&dir));
         if timeout(POLL, changes.next()).await.is_ok() {
@@ -101,14 +96,13 @@ pub async fn run(dir: PathBuf, snapshots: Sender<Option<Arc<Snapshot>>>) -> Resu
 }
 
 /// Reads what changed; the error as people read it.
-fn look(folder: &mut Folder) -> Result<Option<Snapshot>, String> {
+fn look(folder: &mut Folder) -> Result<(), String> {
     let words = |error: &dyn std::error::Error| match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     };
-    folder.scan().map_err(|error| format!("cannot read the folder: {error}"))?;
-    folder.read_record().map_err(|error| words(&error))?;
-    Ok(folder.snapshot())
+    let scanned = folder.scan().map_err(|error| format!("cannot read the folder: {error}"));
+    scanned.and(folder.read_record().map_err(|error| words(&error)))
 }
 
 fn publish(snapshots: &Sender<Option<Arc<Snapshot>>>, snapshot: Option<Snapshot>) {

@@ -64,6 +64,16 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, keys: &[&'static str]) -
     keys.iter().find_map(|key| annotations.get(*key).map(|value| (*key, value.as_str())))
 }
 
+/// Path of the field that asks for an address, or else for a pool or a shared address.
+pub fn request_field(object: &KubeService) -> Option<String> {
+    let annotations = object.metadata.annotations.clone().unwrap_or_default();
+    let named =
+        |keys: &[&'static str]| first(&annotations, keys).map(|(key, _)| format!("metadata.annotations[{key}]"));
+    let by_field = object.spec.as_ref().is_some_and(|spec| spec.load_balancer_ip.is_some());
+    let by_field = by_field.then(|| "spec.loadBalancerIP".to_owned());
+    named(&ADDRESSES).or(by_field).or_else(|| named(&POOL)).or_else(|| named(&SHARING))
+}
+
 fn requested_addresses(report: &mut Report, annotations: &BTreeMap<String, String>, spec: &ServiceSpec) -> Vec<IpAddr> {
     let field = spec.load_balancer_ip.as_deref().filter(|text| !text.is_empty());
     let by_field = field.map(|text| addresses(report, "spec.loadBalancerIP", text));

@@ -74,7 +74,7 @@ enum Foreign {
 
 impl Foreign {
     fn problem(&self, version: &str, kind: &str, key: &ObjectKey) -> Option<Problem> {
-        let object = ObjectRef::new(kind, &key.namespace, &key.name);
+        let object = ObjectRef::new(if kind.is_empty() { "Object" } else { kind }, &key.namespace, &key.name);
         let (severity, field, message, hint) = match self {
             Self::Other => {
                 tracing::debug!(%object, apiVersion = version, "of no concern here");

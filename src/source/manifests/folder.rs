@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::api::core::v1::Service as KubeService;
 use tracing::debug;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     source::{
-        index::{Index, Kind, ObjectKey},
+        index::{Index, Kind, Object, ObjectKey},
         state_file::{self, Record, StateError},
     },
     types::{FamilyPolicy, ObjectRef, Problem, Service, ServiceKey, Severity, Snapshot, family_of},
@@ -32,6 +33,8 @@ pub struct Folder {
     owners: BTreeMap<Identity, PathBuf>,
     /// The state file, as it could last be read.
     record: Option<Record>,
+    /// Why it cannot be read now.
+    record_problem: Option<Problem>,
 }
 
 /// A file as it was last read.
@@ -51,7 +54,8 @@ struct FileState {
 impl Folder {
     /// A folder that was not read yet.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, index: Index::new([]), files: BTreeMap::new(), owners: BTreeMap::new(), record: None }
+        let (files, owners) = (BTreeMap::new(), BTreeMap::new());
+        Self { dir, index: Index::new([]), files, owners, record: None, record_problem: None }
     }
 
     /// Reads the files that changed since the last time.
@@ -92,7 +96,9 @@ impl Folder {
     /// # Errors
     /// It cannot be read, is torn or of a later version.
     pub fn read_record(&mut self) -> Result<(), StateError> {
-        let record = match (state_file::load(&self.dir)?, &self.record) {
+        let record = state_file::load(&self.dir);
+        self.record_problem = record.as_ref().err().map(state_problem);
+        let record = match (record?, &self.record) {
             (Some(record), _) => record,
             (None, None) => Record::default(),
             (None, Some(_)) => return Ok(()),
@@ -100,6 +106,21 @@ impl Folder {
         self.index.assign(record.addresses());
         self.record = Some(record);
         Ok(())
+    }
+
+    /// Goes on as if there were no state file.
+    pub fn forget_record(&mut self) {
+        self.index.assign(BTreeMap::new());
+        self.record = Some(Record::default());
+    }
+
+    /// A Service as it stands in its file now.
+    pub fn service(&self, key: &ServiceKey) -> Option<KubeService> {
+        let identity = (Kind::Service, ObjectKey::new(key.namespace.clone(), key.name.clone()));
+        match read(self.owners.get(&identity)?).objects.remove(&identity) {
+            Some(Ok(Object::Service(service))) => Some(*service),
+            _ => None,
+        }
     }
 
     /// What the folder says; `None` while the state file could never be read.
@@ -116,6 +137,7 @@ impl Folder {
             problem.file = self.file_of(&problem.object);
         }
         snapshot.problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
+        snapshot.problems.extend(self.record_problem.clone());
         snapshot.problems.sort();
         snapshot.problems.dedup();
         Some(snapshot)
@@ -193,6 +215,17 @@ impl FileState {
         self.rejected = rejected.map(|(identity, _)| identity.clone()).collect();
         self.incomplete = content.incomplete;
         self.problems = std::mem::take(&mut content.problems);
+    }
+}
+
+fn state_problem(error: &StateError) -> Problem {
+    Problem {
+        object: ObjectRef::new("File", "", ".ironcast/state.json"),
+        field: String::new(),
+        message: error.to_string(),
+        hint: std::error::Error::source(error).map(ToString::to_string).unwrap_or_default(),
+        severity: Severity::Error,
+        file: None,
     }
 }
 
