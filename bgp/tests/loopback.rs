@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 async fn pair(change: impl FnOnce(&mut ironcast_bgp::speaker::PeerConfig)) -> (Ours, mpsc::Receiver<Received>, Ours) {
     let loopback: IpAddr = [127, 0, 0, 1].into();
     let port = support::free_port();
-    let mut router = config(64500, [10, 255, 0, 1]);
+    let mut router = config([10, 255, 0, 1]);
     router.listen.push((loopback, port).into());
     router.dynamic.push(ironcast_bgp::speaker::DynamicPeers {
         prefix: "127.0.0.0/8".parse().expect("valid"),
@@ -25,7 +25,7 @@ async fn pair(change: impl FnOnce(&mut ironcast_bgp::speaker::PeerConfig)) -> (O
     });
     let (sender, received) = mpsc::channel(4);
     let router = start(router, Some(sender));
-    let node = start(config(64601, [10, 0, 0, 1]), None);
+    let node = start(config([10, 0, 0, 1]), None);
     let mut towards = peer(loopback, 64601, PeerAs::Exactly(Asn::new(64500).expect("valid")));
     towards.port = port;
     towards.source = Some([127, 0, 0, 2].into()); // a next hop must not be the receiver's own address

@@ -66,8 +66,8 @@ pub fn start(config: SpeakerConfig, received: Option<mpsc::Sender<Received>>) ->
     Ours { speaker, task: tokio::spawn(run) }
 }
 
-/// A speaker that only dials; the AS is said per peer.
-pub fn config(_asn: u32, id: [u8; 4]) -> SpeakerConfig {
+/// A speaker that only dials.
+pub fn config(id: [u8; 4]) -> SpeakerConfig {
     let router_id = RouterId::new(id.into()).expect("valid");
     SpeakerConfig { router_id, listen: Vec::new(), restarted: false, dynamic: Vec::new() }
 }
