@@ -436,7 +436,8 @@ impl Peer {
         }
         let failure = match (&end.cause, &end.sent) {
             (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,
-            _ => Failure::Lost,
+            _ if end.state == State::Established => Failure::Lost,
+            _ => Failure::Closed,
         };
         self.schedule(failure, now, shared);
     }
@@ -447,3 +448,6 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

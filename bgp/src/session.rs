@@ -275,3 +275,6 @@ impl Session {
         self.endpoint.local.ip()
     }
 }
+
+#[cfg(test)]
+mod tests;

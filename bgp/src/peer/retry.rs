@@ -12,6 +12,9 @@ const QUICK: Duration = Duration::from_millis(1);
 /// The first pause between refused connections; it doubles up to [`REFUSED_MAX`].
 const REFUSED: Duration = Duration::from_millis(5);
 const REFUSED_MAX: Duration = Duration::from_millis(250);
+/// The first pause after a connection that the peer accepted and closed, which it logs; it doubles up to
+/// `connect_retry`.
+const CLOSED: Duration = Duration::from_millis(10);
 /// So many refusals, about 15 seconds, are repeated fast; after that the pause doubles up to `connect_retry`.
 const FAST_REFUSALS: u32 = 64;
 /// The first pause after a second NOTIFICATION; it doubles up to [`NOTIFIED_MAX`] or `connect_retry`.
@@ -29,8 +32,10 @@ pub(super) enum Failure {
     TimedOut,
     /// This host cannot dial as configured.
     Local,
-    /// A connection broke that had been made.
+    /// A connection broke that had been Established.
     Lost,
+    /// The peer closed a connection without a word before it was Established.
+    Closed,
     /// One end sent a NOTIFICATION.
     Notified,
 }
@@ -40,6 +45,7 @@ pub(super) enum Failure {
 pub(super) struct Retry {
     pub(super) at: Option<Instant>,
     refused: u32,
+    closed: u32,
     notified: u32,
 }
 
@@ -51,7 +57,7 @@ impl Retry {
 
     /// A session ended that had been Established for `held`.
     pub(super) fn was_established(&mut self, held: Duration) {
-        self.refused = 0;
+        (self.refused, self.closed) = (0, 0);
         if held >= SETTLED {
             self.notified = 0;
         }
@@ -64,9 +70,10 @@ impl Retry {
                 self.refused = self.refused.saturating_add(1);
                 refused_pause(self.refused, most)
             }
-            Failure::Lost => {
-                self.refused = self.refused.saturating_add(1);
-                if self.refused == 1 { QUICK } else { refused_pause(self.refused, most) }
+            Failure::Lost => QUICK,
+            Failure::Closed => {
+                self.closed = self.closed.saturating_add(1);
+                doubled(CLOSED, self.closed - 1).min(most.max(CLOSED))
             }
             Failure::Notified => {
                 self.notified = self.notified.saturating_add(1);
@@ -114,6 +121,14 @@ mod tests {
         assert!((0.75..=1.0).contains(&pauses[1].as_secs_f64()), "{pauses:?}");
         assert!((1.5..=2.0).contains(&pauses[2].as_secs_f64()), "{pauses:?}");
         assert!((90.0..=120.0).contains(&pauses[11].as_secs_f64()), "{pauses:?}");
+    }
+
+    #[test]
+    fn connections_that_are_accepted_and_closed_are_made_ever_more_rarely() {
+        let pauses = pauses(Failure::Closed, 20);
+        assert!(pauses[0] <= CLOSED);
+        assert!(pauses[..8].iter().sum::<Duration>() >= Duration::from_millis(1900), "{pauses:?}");
+        assert!((22.5..=30.0).contains(&pauses[19].as_secs_f64()), "{pauses:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The difference of two tables as UPDATEs.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{Arc, Weak},
 };
@@ -188,10 +189,10 @@ impl Writer<'_> {
 
     /// Everything of one family: what went, then what came or changed, by attributes.
     fn family<P: Carried>(&mut self, old: &[Entry<P>], from: &Table, new: &[Entry<P>], to: &Table, refresh: bool) {
-        let hops: Vec<Option<NextHop>> = to.attributes.iter().map(|a| self.encoding.next_hop(P::FAMILY, a)).collect();
-        let (withdrawn, announced) = difference(old, from, new, to, &hops, refresh);
+        let (old, new) = (Side::new(old, from, self.encoding), Side::new(new, to, self.encoding));
+        let Difference { withdrawn, announced } = Difference::new(&old, &new, refresh);
         self.repeat(&withdrawn, |rest, limit, out, _| P::withdraw(rest, limit, out));
-        for ((prefixes, hop), attributes) in announced.iter().zip(&hops).zip(&to.attributes) {
+        for ((prefixes, hop), attributes) in announced.iter().zip(&new.hops).zip(&to.attributes) {
             let Some(hop) = hop.filter(|_| !prefixes.is_empty()) else { continue };
             let own = match (P::FAMILY, hop.global) {
                 (Family::Ipv4Unicast, IpAddr::V4(own)) => Some(own),
@@ -218,35 +219,53 @@ impl Writer<'_> {
     }
 }
 
-/// Prefixes that went, and those that came or changed, by the number of their attributes in `to`.
-fn difference<P: Prefix>(
-    old: &[Entry<P>],
-    from: &Table,
-    new: &[Entry<P>],
-    to: &Table,
-    hops: &[Option<NextHop>],
-    refresh: bool,
-) -> (Vec<P>, Vec<Vec<P>>) {
-    let same: Vec<Option<usize>> =
-        from.attributes.iter().map(|a| to.attributes.iter().position(|b| Arc::ptr_eq(a, b) || a == b)).collect();
-    let (mut withdrawn, mut announced) = (Vec::new(), vec![Vec::new(); to.attributes.len()]);
-    if let [only] = announced.as_mut_slice() {
-        only.reserve(if old.is_empty() { new.len() } else { 0 });
-    }
-    let mut old = old.iter().peekable();
-    for entry in new {
-        while let Some(gone) = old.next_if(|o| o.prefix < entry.prefix) {
-            withdrawn.push(gone.prefix);
-        }
-        let before = old.next_if(|o| o.prefix == entry.prefix);
-        let number = entry.attributes as usize;
-        let unchanged = before.is_some_and(|b| same[b.attributes as usize] == Some(number));
-        if hops[number].is_none() {
-            withdrawn.extend(before.map(|b| b.prefix));
-        } else if refresh || !unchanged {
-            announced[number].push(entry.prefix);
-        }
-    }
-    withdrawn.extend(old.map(|gone| gone.prefix));
-    (withdrawn, announced)
+/// Prefixes that went, and those that came or changed, by the number of their attributes in the new table.
+/// What this session could not carry before need not be withdrawn.
+struct Difference<P> {
+    withdrawn: Vec<P>,
+    announced: Vec<Vec<P>>,
 }
+
+impl<P: Prefix> Difference<P> {
+    fn new(old: &Side<'_, P>, new: &Side<'_, P>, refresh: bool) -> Self {
+        let numbers: HashMap<_, _> = new.table.attributes.iter().zip(0..).collect();
+        let same: Vec<Option<u32>> = old.table.attributes.iter().map(|a| numbers.get(a).copied()).collect();
+        let mut found = Self { withdrawn: Vec::new(), announced: vec![Vec::new(); new.hops.len()] };
+        if let ([only], []) = (found.announced.as_mut_slice(), old.entries) {
+            only.reserve(new.entries.len());
+        }
+        let told = |entry: &&Entry<P>| old.hops[entry.attributes as usize].is_some();
+        let mut rest = old.entries.iter().peekable();
+        for entry in new.entries {
+            while let Some(gone) = rest.next_if(|o| o.prefix < entry.prefix) {
+                found.withdrawn.extend(Some(gone).filter(told).map(|g| g.prefix));
+            }
+            let before = rest.next_if(|o| o.prefix == entry.prefix);
+            let number = entry.attributes as usize;
+            if new.hops[number].is_none() {
+                found.withdrawn.extend(before.filter(told).map(|b| b.prefix));
+            } else if refresh || before.is_none_or(|b| same[b.attributes as usize] != Some(entry.attributes)) {
+                found.announced[number].push(entry.prefix);
+            }
+        }
+        found.withdrawn.extend(rest.filter(told).map(|gone| gone.prefix));
+        found
+    }
+}
+
+/// One table of a difference: a family's entries, and the next hop of each set of attributes.
+struct Side<'a, P> {
+    entries: &'a [Entry<P>],
+    table: &'a Table,
+    hops: Vec<Option<NextHop>>,
+}
+
+impl<'a, P: Prefix> Side<'a, P> {
+    fn new(entries: &'a [Entry<P>], table: &'a Table, encoding: &Encoding) -> Self {
+        let hops = table.attributes.iter().map(|a| encoding.next_hop(P::FAMILY, a)).collect();
+        Self { entries, table, hops }
+    }
+}
+
+#[cfg(test)]
+mod tests;

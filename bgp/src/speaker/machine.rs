@@ -261,6 +261,14 @@ impl Tables {
     }
 }
 
+#[cfg(test)]
+impl Speaker {
+    /// The only peer.
+    pub(crate) fn peers_for_test(&self) -> &Peer {
+        self.peers.values().next().expect("there is one")
+    }
+}
+
 fn is_dynamic(id: &PeerId) -> bool {
     id.0.starts_with("dynamic/")
 }

@@ -1,0 +1,278 @@
+//! Two speakers under a virtual clock: a network of octets that the test moves by hand.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::*;
+use crate::{
+    Asn, Family, HoldTime,
+    rib::Route,
+    speaker::{Exports, PeerAs, Speaker, SpeakerConfig, Ttl},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config(address: [u8; 4], local_as: u32) -> PeerConfig {
+    PeerConfig {
+        address: address.into(),
+        port: 179,
+        interface: None,
+        source: None,
+        local_as: Asn::new(local_as).expect("valid"),
+        peer_as: PeerAs::External,
+        router_id: None,
+        hold_time: HoldTime::new(9).expect("valid"),
+        keepalive: None,
+        connect_retry: 30 * SECOND,
+        passive: false,
+        ttl: Ttl::Direct,
+        password: None,
+        families: [Family::Ipv4Unicast].into(),
+        graceful_restart: None,
+    }
+}
+
+/// One end: a speaker with one peer named `p`.
+struct Side {
+    speaker: Speaker,
+    address: [u8; 4],
+    /// Connections that the other end knows under another number, with octets on their way there.
+    wires: BTreeMap<ConnectionId, (ConnectionId, Vec<u8>)>,
+    dialled: Vec<ConnectionId>,
+}
+
+struct Pair {
+    now: Instant,
+    ends: [Side; 2],
+    /// Whether anything is carried at all.
+    cut: bool,
+}
+
+impl Pair {
+    /// Two ends, `10.0.0.1` in AS 64601 and `10.0.0.2` in AS 64500; the change is made to both configurations.
+    fn new(change: impl Fn(usize, &mut PeerConfig)) -> Self {
+        let now = Instant::now();
+        let end = |n: usize| {
+            let addresses = [[10, 0, 0, 1], [10, 0, 0, 2]];
+            let id = RouterId::new(addresses[n].into()).expect("valid");
+            let speaker = SpeakerConfig { router_id: id, listen: Vec::new(), restarted: false, dynamic: Vec::new() };
+            let mut speaker = Speaker::new(&speaker, false, n as u64);
+            let mut peer = config(addresses[1 - n], [64601, 64500][n]);
+            change(n, &mut peer);
+            speaker.set_peers(now, [(PeerId("p".into()), peer)].into());
+            Side { speaker, address: addresses[n], wires: BTreeMap::new(), dialled: Vec::new() }
+        };
+        Self { now, ends: [end(0), end(1)], cut: false }
+    }
+
+    fn export(&mut self, n: usize, routes: &[&str]) {
+        let route = |p: &&str| Route { prefix: p.parse().expect("valid"), attributes: Arc::default() };
+        let routes: Arc<[Route]> = routes.iter().map(route).collect();
+        let exports: Exports = [(PeerId("p".into()), routes)].into();
+        self.ends[n].speaker.set_exports(self.now, &exports);
+    }
+
+    fn status(&self, n: usize) -> PeerStatus {
+        self.ends[n].speaker.status().remove(&PeerId("p".into())).expect("there is one peer")
+    }
+
+    /// Carries out what a speaker says.
+    fn outputs(&mut self, n: usize) -> bool {
+        let mut any = false;
+        while let Some(output) = self.ends[n].speaker.poll() {
+            any = true;
+            match output {
+                Output::Connect { id, .. } => self.ends[n].dialled.push(id),
+                Output::Close { id, farewell } => {
+                    let Some((other, mut octets)) = self.ends[n].wires.remove(&id) else { continue };
+                    octets.extend(farewell.into_iter().flatten());
+                    let there = &mut self.ends[1 - n];
+                    there.wires.remove(&other);
+                    if !self.cut {
+                        there.speaker.receive(self.now, other, &octets);
+                        there.speaker.closed(self.now, other, "closed");
+                    }
+                }
+                Output::Ttl { .. } | Output::Received(_) => {}
+            }
+        }
+        any
+    }
+
+    /// Makes the connection of the oldest dial, if there is one.
+    fn connect(&mut self, n: usize) -> bool {
+        let (now, cut) = (self.now, self.cut);
+        let Some(id) = (!self.ends[n].dialled.is_empty()).then(|| self.ends[n].dialled.remove(0)) else { return false };
+        let from = (self.ends[n].address, 50000 + n as u16).into();
+        let to = (self.ends[1 - n].address, 179).into();
+        let accepted = (!cut).then(|| self.ends[1 - n].speaker.accept(now, Endpoint::new(to, from))).flatten();
+        match accepted {
+            Some(other) => {
+                self.ends[n].speaker.connected(now, id, Endpoint::new(from, to));
+                self.ends[n].wires.insert(id, (other, Vec::new()));
+                self.ends[1 - n].wires.insert(other, (id, Vec::new()));
+            }
+            None => self.ends[n].speaker.unreached(now, id, &Unreached::Refused),
+        }
+        true
+    }
+
+    /// Moves one round of octets from one end to the other.
+    fn carry(&mut self, n: usize) -> bool {
+        let mut any = false;
+        let ids: Vec<_> = self.ends[n].wires.iter().map(|(id, (other, _))| (*id, *other)).collect();
+        for (id, other) in ids {
+            while let Some(octets) = self.ends[n].speaker.transmit(self.now, id) {
+                any = true;
+                if let Some((_, waiting)) = self.ends[n].wires.get_mut(&id) {
+                    waiting.extend_from_slice(&octets);
+                }
+            }
+            let Some((_, waiting)) = self.ends[n].wires.get_mut(&id).filter(|_| !self.cut) else { continue };
+            let octets = std::mem::take(waiting);
+            let taken = self.ends[1 - n].speaker.receive(self.now, other, &octets);
+            if let Some((_, waiting)) = self.ends[n].wires.get_mut(&id) {
+                waiting.extend_from_slice(&octets[taken..]);
+            }
+        }
+        any
+    }
+
+    /// Everything that happens now, until nothing does.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let mut any = false;
+            for n in [0, 1] {
+                any |= self.outputs(n);
+                any |= self.connect(n);
+                any |= self.carry(n);
+            }
+            if !any {
+                return;
+            }
+        }
+        panic!("never quiet");
+    }
+
+    /// Lets time pass, stopping at every deadline.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        while let Some(next) = self.ends.iter().filter_map(|e| e.speaker.deadline()).min().filter(|at| *at <= end) {
+            self.now = self.now.max(next);
+            for end in &mut self.ends {
+                end.speaker.handle_timeout(self.now);
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+}
+
+#[test]
+fn one_end_dials_and_both_are_established_at_once() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(Duration::ZERO);
+    assert_eq!([pair.status(0).state, pair.status(1).state], [State::Established; 2]);
+}
+
+#[test]
+fn collision_leaves_the_connection_of_the_higher_identifier() {
+    let mut pair = Pair::new(|_, _| {});
+    for n in [0, 1] {
+        pair.outputs(n);
+    }
+    for n in [0, 1] {
+        assert!(pair.connect(n), "both dial before either hears of the other");
+    }
+    assert_eq!(pair.ends[0].wires.len(), 2);
+    pair.settle();
+    assert_eq!([pair.status(0).state, pair.status(1).state], [State::Established; 2]);
+    assert_eq!([pair.status(0).established_count, pair.status(1).established_count], [1; 2]);
+    assert_eq!([pair.ends[0].wires.len(), pair.ends[1].wires.len()], [1; 2]);
+    let survivor = *pair.ends[1].wires.keys().next().expect("one");
+    let outgoing = pair.ends[1].speaker.peers_for_test().connections[0].direction;
+    assert_eq!(outgoing, Direction::Outgoing, "10.0.0.2 is higher, so what it dialled stays: {survivor:?}");
+}
+
+#[test]
+fn session_stays_up_for_an_hour_of_keepalives() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(3600 * SECOND);
+    assert_eq!([pair.status(0).established_count, pair.status(1).established_count], [1; 2]);
+    let sent = pair.status(0).counters.keepalives_sent;
+    assert!((1200..1700).contains(&sent), "{sent} in an hour of 3 seconds less jitter each");
+}
+
+#[test]
+fn silent_peer_is_declared_down_after_the_hold_time_and_comes_back() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(20 * SECOND);
+    pair.cut = true;
+    pair.pass(10 * SECOND);
+    for n in [0, 1] {
+        assert_ne!(pair.status(n).state, State::Established);
+        assert!(pair.status(n).last_error.is_some());
+    }
+    pair.cut = false;
+    pair.pass(60 * SECOND);
+    assert_eq!(pair.status(0).state, State::Established);
+}
+
+#[test]
+fn nothing_is_said_before_the_first_exports_and_everything_after() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    assert_eq!(pair.status(1).counters.updates_received, 0, "an End-of-RIB would drop the routes of a restart");
+    pair.export(0, &["192.0.2.1/32", "192.0.2.2/32"]);
+    pair.pass(SECOND);
+    assert_eq!(pair.status(0).advertised.len(), 2);
+    let counters = pair.status(1).counters;
+    assert_eq!((counters.prefixes_received, counters.updates_received), (2, 2), "one UPDATE and the End-of-RIB");
+    pair.export(0, &["192.0.2.2/32"]);
+    pair.pass(SECOND);
+    assert_eq!(pair.status(0).advertised.len(), 1);
+    assert_eq!(pair.status(1).counters.prefixes_received, 2, "a withdrawal announces nothing");
+}
+
+#[test]
+fn peer_change_that_was_not_negotiated_leaves_the_session_alone() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    let mut changed = PeerConfig { connect_retry: 7 * SECOND, keepalive: Some(SECOND), ..config([10, 0, 0, 2], 64601) };
+    pair.ends[0].speaker.set_peers(pair.now, [(PeerId("p".into()), changed.clone())].into());
+    pair.pass(SECOND);
+    assert_eq!(pair.status(0).established_count, 1);
+    changed.hold_time = HoldTime::new(30).expect("valid");
+    pair.ends[0].speaker.set_peers(pair.now, [(PeerId("p".into()), changed)].into());
+    pair.pass(SECOND);
+    assert_eq!((pair.status(0).established_count, pair.status(0).state), (2, State::Established));
+    assert!(pair.status(1).last_error.is_some_and(|e| e.contains("Other Configuration Change")));
+}
+
+#[test]
+fn refusing_router_is_not_hammered() {
+    let mut pair = Pair::new(|n, peer| {
+        peer.passive = n == 1;
+        if n == 1 {
+            peer.peer_as = PeerAs::Exactly(Asn::new(65000).expect("valid"));
+        }
+    });
+    pair.pass(3600 * SECOND);
+    let opens = pair.status(0).counters.opens_sent;
+    assert!((10..60).contains(&opens), "{opens} attempts in an hour");
+}
+
+#[test]
+fn late_events_of_an_old_connection_find_nobody() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    let old = *pair.ends[0].wires.keys().next().expect("one");
+    pair.ends[0].speaker.closed(pair.now, old, "reset");
+    pair.pass(SECOND);
+    pair.ends[0].speaker.closed(pair.now, old, "reset");
+    pair.ends[0].speaker.unreached(pair.now, old, &Unreached::Refused);
+    assert_eq!(pair.ends[0].speaker.receive(pair.now, old, &[0; 19]), 0);
+    assert_eq!(pair.ends[0].speaker.transmit(pair.now, old), None);
+    pair.pass(SECOND);
+    assert_eq!(pair.status(0).counters.opens_sent, 2);
+}

@@ -1,0 +1,296 @@
+use super::*;
+use crate::{
+    Asn, HoldTime, RouterId,
+    jitter::Jitter,
+    speaker::PeerAs,
+    wire::{
+        Families,
+        message::{Kind, Refresh, frame},
+        open::Open,
+        update,
+    },
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn local(asn: u32, id: [u8; 4]) -> Local {
+    Local {
+        asn: Asn::new(asn).expect("valid"),
+        id: RouterId::new(id.into()).expect("valid"),
+        peer_as: PeerAs::External,
+        hold_time: HoldTime::DEFAULT,
+        keepalive: None,
+        families: Families::from_iter(Families::EVERY),
+        graceful_restart: None,
+        restarting: false,
+        deliver: false,
+    }
+}
+
+fn session(now: Instant, local: Local) -> Session {
+    let endpoint = Endpoint::new(([10, 0, 0, 1], 50000).into(), ([10, 0, 0, 2], 179).into());
+    Session::new(now, local, endpoint, Jitter::new(1))
+}
+
+fn their_open() -> Open {
+    local(64500, [10, 0, 0, 2]).open()
+}
+
+fn octets(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+/// A session in the state, with nothing left to transmit or to tell.
+fn in_state(now: Instant, state: State, ours: Local) -> Session {
+    let mut session = session(now, ours);
+    if state >= State::OpenConfirm {
+        session.receive(now, &octets(|o| their_open().encode(o)));
+    }
+    if state == State::Established {
+        session.receive(now, &octets(message::encode_keepalive));
+    }
+    assert_eq!(session.state(), state);
+    while session.transmit(now).is_some() {}
+    while session.poll().is_some() {}
+    session
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Given {
+    Open,
+    UnacceptableOpen,
+    OpenOfOurAs,
+    Keepalive,
+    Update,
+    DamagedUpdate,
+    Notification,
+    Refresh,
+    ShortRefresh,
+    BrokenMarker,
+    HoldTimer,
+    KeepaliveTimer,
+    Closed,
+    Stop,
+    Early,
+}
+
+impl Given {
+    const EVERY: [Given; 15] = [
+        Self::Open,
+        Self::UnacceptableOpen,
+        Self::OpenOfOurAs,
+        Self::Keepalive,
+        Self::Update,
+        Self::DamagedUpdate,
+        Self::Notification,
+        Self::Refresh,
+        Self::ShortRefresh,
+        Self::BrokenMarker,
+        Self::HoldTimer,
+        Self::KeepaliveTimer,
+        Self::Closed,
+        Self::Stop,
+        Self::Early,
+    ];
+
+    fn octets(self) -> Vec<u8> {
+        octets(|out| match self {
+            Self::Open => their_open().encode(out),
+            Self::UnacceptableOpen => {
+                their_open().encode(out);
+                out[22..24].copy_from_slice(&[0, 1]);
+            }
+            Self::OpenOfOurAs => local(64601, [10, 0, 0, 2]).open().encode(out),
+            Self::Keepalive => message::encode_keepalive(out),
+            Self::Update => update::encode_end_of_rib(Family::Ipv4Unicast, out),
+            Self::DamagedUpdate => {
+                update::encode_end_of_rib(Family::Ipv4Unicast, out);
+                out[22] = 9;
+            }
+            Self::Notification => Notification::cease(4).encode(out),
+            Self::Refresh => message::encode_refresh(Refresh::Request(Family::Ipv4Unicast), out),
+            Self::ShortRefresh => {
+                let start = message::start(out, Kind::RouteRefresh);
+                out.push(0);
+                message::finish(out, start);
+            }
+            Self::BrokenMarker => out.extend_from_slice(&[0; 19]),
+            _ => {}
+        })
+    }
+
+    fn apply(self, session: &mut Session, now: Instant) {
+        match self {
+            Self::HoldTimer => session.handle_timeout(now + 300 * SECOND),
+            // A third of 90 seconds, less up to a quarter; the hold timer is far away.
+            Self::KeepaliveTimer => session.handle_timeout(now + 31 * SECOND),
+            Self::Early => session.handle_timeout(now + SECOND),
+            Self::Closed => session.closed("reset by peer"),
+            Self::Stop => session.stop(Notification::cease(2), true),
+            _ => {
+                session.receive(now, &self.octets());
+            }
+        }
+    }
+}
+
+/// RFC 4271 §8.2.2 and RFC 6608: where each event leads, and the NOTIFICATION that goes out.
+fn expected(state: State, given: Given) -> (State, Option<(u8, u8)>) {
+    use State::{Established, Idle, OpenConfirm, OpenSent};
+    let ends = |code, subcode| (Idle, Some((code, subcode)));
+    match (state, given) {
+        (_, Given::BrokenMarker) => ends(1, 1),
+        (_, Given::HoldTimer) => ends(4, 0),
+        (_, Given::Stop) => ends(6, 2),
+        (_, Given::Notification | Given::Closed) => (Idle, None),
+        (_, Given::KeepaliveTimer | Given::Early) => (state, None),
+
+        (OpenSent, Given::Open) => (OpenConfirm, None),
+        (OpenSent, Given::UnacceptableOpen) => ends(2, 6),
+        (OpenSent, Given::OpenOfOurAs) => ends(2, 2),
+        (OpenSent, _) => ends(5, 1),
+
+        (OpenConfirm, Given::Keepalive) => (Established, None),
+        (OpenConfirm, _) => ends(5, 2),
+
+        (Established, Given::Keepalive | Given::Update | Given::Refresh) => (Established, None),
+        (Established, Given::DamagedUpdate) => ends(3, 1),
+        (Established, Given::ShortRefresh) => ends(7, 1),
+        (Established, _) => ends(5, 3),
+
+        _ => panic!("{state} has no connection"),
+    }
+}
+
+#[test]
+fn every_event_in_every_state_leads_where_the_rfc_says() {
+    let now = Instant::now();
+    for state in [State::OpenSent, State::OpenConfirm, State::Established] {
+        for given in Given::EVERY {
+            let mut session = in_state(now, state, local(64601, [10, 0, 0, 1]));
+            given.apply(&mut session, now);
+            let last = session.farewell().or_else(|| session.transmit(now));
+            let notification = last.as_deref().and_then(|octets| {
+                let frame = frame(octets, false).expect("valid").expect("complete");
+                (frame.kind == Kind::Notification).then(|| (frame.body()[0], frame.body()[1]))
+            });
+            assert_eq!((session.state(), notification), expected(state, given), "{given:?} in {state}");
+            let ended = std::iter::from_fn(|| session.poll()).any(|e| matches!(e, Event::Ended(_)));
+            assert_eq!(ended, session.state() == State::Idle, "{given:?} in {state}");
+        }
+    }
+}
+
+#[test]
+fn nothing_wakes_a_session_that_is_over() {
+    let now = Instant::now();
+    for given in Given::EVERY {
+        let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+        session.closed("gone");
+        while session.poll().is_some() {}
+        given.apply(&mut session, now);
+        assert_eq!(session.state(), State::Idle, "{given:?}");
+        assert!(session.poll().is_none() && session.deadline().is_none(), "{given:?}");
+        assert_eq!(session.transmit(now), None, "{given:?}");
+    }
+}
+
+#[test]
+fn hold_time_zero_switches_both_timers_off() {
+    let now = Instant::now();
+    let never = Local { hold_time: HoldTime::new(0).expect("valid"), ..local(64601, [10, 0, 0, 1]) };
+    let mut session = in_state(now, State::Established, never);
+    assert_eq!(session.deadline(), None);
+    session.handle_timeout(now + 1_000_000 * SECOND);
+    assert_eq!(session.state(), State::Established);
+}
+
+#[test]
+fn silent_peer_is_given_up_after_the_negotiated_hold_time_and_not_before() {
+    let now = Instant::now();
+    let ours = Local { hold_time: HoldTime::new(9).expect("valid"), ..local(64601, [10, 0, 0, 1]) };
+    let mut session = in_state(now, State::Established, ours);
+    session.receive(now + 8 * SECOND, &Given::Keepalive.octets());
+    session.handle_timeout(now + 16 * SECOND);
+    assert_eq!(session.state(), State::Established);
+    session.handle_timeout(now + 17 * SECOND);
+    let Some(Event::Ended(end)) = session.poll() else { panic!("it is over") };
+    assert!(end.words().expect("a fault").contains("Hold Timer Expired"));
+}
+
+#[test]
+fn peer_that_says_nothing_at_all_is_given_up_after_four_minutes() {
+    let now = Instant::now();
+    let mut session = session(now, local(64601, [10, 0, 0, 1]));
+    assert_eq!(session.deadline(), Some(now + 240 * SECOND));
+    session.handle_timeout(now + 240 * SECOND);
+    assert_eq!(session.state(), State::Idle);
+}
+
+#[test]
+fn keepalives_go_out_before_a_third_of_the_hold_time_and_pass_a_backlog() {
+    let now = Instant::now();
+    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let chunks = vec![(Bytes::from_static(b"one"), 1), (Bytes::from_static(b"two"), 1)];
+    session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
+    assert_eq!(session.transmit(now).as_deref(), Some(b"one".as_slice()));
+    let due = session.deadline().expect("armed");
+    assert!((now + 22 * SECOND..=now + 30 * SECOND).contains(&due), "{:?}", due - now);
+    session.handle_timeout(due);
+    assert_eq!(session.transmit(due).map(|o| o.len()), Some(19));
+    assert_eq!(session.transmit(due).as_deref(), Some(b"two".as_slice()));
+    assert!(session.poll().is_none());
+    assert_eq!(session.transmit(due), None);
+    assert!(matches!(session.poll(), Some(Event::Drained)));
+}
+
+#[test]
+fn peer_that_reads_nothing_is_given_up_after_the_send_hold_time() {
+    let now = Instant::now();
+    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let chunks = vec![(Bytes::from_static(b"one"), 1)];
+    session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
+    assert!(session.transmit(now).is_some());
+    for minute in 1..8 {
+        session.receive(now + 60 * minute * SECOND, &Given::Keepalive.octets());
+        session.handle_timeout(now + 60 * minute * SECOND);
+        assert_eq!(session.state(), State::Established);
+    }
+    session.receive(now + 479 * SECOND, &Given::Keepalive.octets());
+    session.handle_timeout(now + 480 * SECOND);
+    assert_eq!(session.state(), State::Idle);
+}
+
+#[test]
+fn end_for_good_is_a_hard_reset_where_the_peer_would_keep_the_routes() {
+    let now = Instant::now();
+    let graceful = |asn, id| Local { graceful_restart: Some(120 * SECOND), ..local(asn, id) };
+    let mut session = session(now, graceful(64601, [10, 0, 0, 1]));
+    session.receive(now, &octets(|o| graceful(64500, [10, 0, 0, 2]).open().encode(o)));
+    session.receive(now, &Given::Keepalive.octets());
+    session.stop(Notification::shutdown(2, "drained"), true);
+    let last = session.farewell().expect("a NOTIFICATION");
+    let notification = Notification::decode(&last[message::HEADER..]);
+    assert!(notification.is_hard_reset(), "{notification}");
+    let ended = std::iter::from_fn(|| session.poll()).find_map(|e| match e {
+        Event::Ended(end) => Some(end),
+        _ => None,
+    });
+    assert_eq!(ended.expect("over").graceful, None);
+}
+
+#[test]
+fn families_that_only_one_end_has_are_not_used_and_none_in_common_is_told() {
+    let now = Instant::now();
+    let only = |family, l: Local| Local { families: [family].into_iter().collect(), ..l };
+    let mut v6 = session(now, only(Family::Ipv6Unicast, local(64601, [10, 0, 0, 1])));
+    v6.receive(now, &Given::Open.octets());
+    assert_eq!(v6.negotiated().map(|n| n.families), Some([Family::Ipv6Unicast].into_iter().collect()));
+    let mut v6 = session(now, only(Family::Ipv6Unicast, local(64601, [10, 0, 0, 1])));
+    v6.receive(now, &octets(|o| only(Family::Ipv4Unicast, local(64500, [10, 0, 0, 2])).open().encode(o)));
+    let Some(Event::Ended(end)) = v6.poll() else { panic!("refused") };
+    let words = end.words().expect("a fault");
+    assert!(words.contains("we offer ipv6-unicast, it offers ipv4-unicast"), "{words}");
+}
