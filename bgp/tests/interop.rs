@@ -221,3 +221,22 @@ fn ttl_security_is_met_by_frr() {
     let setup = Setup { gtsm: true, ..Setup::default() };
     routes_come_and_go(Kind::Frr, setup, |peer| peer.ttl = Ttl::Security { hops: 1 });
 }
+
+#[test]
+fn thousands_of_routes_fill_extended_messages_for_bird() {
+    if space::skipped(Kind::Bird.programs()) {
+        return;
+    }
+    let (space, router) = Router::new(Kind::Bird, Setup::default());
+    inside(&space, async || {
+        let many = (0..20_000u32).map(|n| route(&format!("10.200.{}.{}/32", n / 250, n % 250))).collect();
+        let node = start(config([10, 77, 9, 2]), None);
+        node.speaker.set_exports(exports("tor", many)).await.expect("runs");
+        node.peers([("tor", router.peer())]).await;
+        let status = node.until("tor", |p| p.advertised.len() == 20_000).await;
+        assert!(status.capabilities.iter().any(|c| c == "extended-message"), "{:?}", status.capabilities);
+        assert!(status.counters.updates_sent <= 4, "two of 65,535 octets, two ends: {:?}", status.counters);
+        router.until("10.200.79.249/32", true).await;
+        assert!(router.has("10.200.0.0/32"));
+    });
+}

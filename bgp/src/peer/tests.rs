@@ -7,6 +7,7 @@ use crate::{
     Asn, Family, HoldTime,
     rib::Route,
     speaker::{Exports, PeerAs, Speaker, SpeakerConfig, Ttl},
+    wire::message,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -275,4 +276,20 @@ fn late_events_of_an_old_connection_find_nobody() {
     assert_eq!(pair.ends[0].speaker.transmit(pair.now, old), None);
     pair.pass(SECOND);
     assert_eq!(pair.status(0).counters.opens_sent, 2);
+}
+
+#[test]
+fn router_that_asks_again_hears_everything_again() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.export(0, &["192.0.2.1/32", "192.0.2.2/32"]);
+    pair.pass(SECOND);
+    let id = *pair.ends[0].wires.keys().next().expect("one");
+    let mut request = Vec::new();
+    message::encode_refresh(message::Refresh::Request(Family::Ipv4Unicast), &mut request);
+    assert_eq!(pair.ends[0].speaker.receive(pair.now, id, &request), request.len());
+    pair.pass(SECOND);
+    let counters = pair.status(1).counters;
+    assert_eq!(counters.prefixes_received, 4);
+    assert_eq!(counters.refreshes_received, 2, "the marks of RFC 7313 before and after");
+    assert_eq!(pair.status(0).advertised.len(), 2);
 }

@@ -79,6 +79,8 @@ impl Local {
         let capabilities = Capabilities {
             multiprotocol: Some(self.families),
             route_refresh: true,
+            enhanced_refresh: true,
+            extended_message: true,
             four_octet_as: Some(self.asn.value()),
             graceful_restart,
             ..Capabilities::default()
@@ -96,7 +98,6 @@ impl Local {
             return Err((Notification::new(code::OPEN, open::IDENTIFIER, &[]), why));
         }
         let caps = &theirs.capabilities;
-        let ours = self.open().capabilities;
         let offered = caps.multiprotocol.unwrap_or_else(|| [crate::Family::Ipv4Unicast].into_iter().collect());
         let families = self.check_families(offered)?;
         let hold_time = self.hold_time.min(theirs.hold_time);
@@ -113,9 +114,9 @@ impl Local {
             families,
             four_octet: caps.four_octet_as.is_some(),
             route_refresh: caps.route_refresh,
-            enhanced_refresh: caps.enhanced_refresh && ours.enhanced_refresh,
-            extended_message: caps.extended_message && ours.extended_message,
-            extended_next_hop: caps.extended_next_hop && ours.extended_next_hop,
+            enhanced_refresh: caps.enhanced_refresh,
+            extended_message: caps.extended_message,
+            extended_next_hop: false,
             graceful_restart,
             notification_support: graceful_restart.is_some_and(|g| g.notification),
         })

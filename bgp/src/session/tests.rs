@@ -294,3 +294,28 @@ fn families_that_only_one_end_has_are_not_used_and_none_in_common_is_told() {
     let words = end.words().expect("a fault");
     assert!(words.contains("we offer ipv6-unicast, it offers ipv4-unicast"), "{words}");
 }
+
+#[test]
+fn peer_without_extended_messages_is_sent_none_and_may_send_none() {
+    let now = Instant::now();
+    let mut theirs = their_open();
+    theirs.capabilities.extended_message = false;
+    let mut plain = session(now, local(64601, [10, 0, 0, 1]));
+    plain.receive(now, &octets(|o| theirs.encode(o)));
+    let extended = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let limit = |s: &Session| s.negotiated().map(|n| n.limit());
+    assert_eq!((limit(&plain), limit(&extended)), (Some(message::MAX), Some(message::MAX_EXTENDED)));
+    plain.receive(now, &Given::Keepalive.octets());
+    let mut header = [0xFF; 19];
+    header[16..].copy_from_slice(&[0x10, 0x01, Kind::Update as u8]);
+    plain.receive(now, &header);
+    assert_eq!(plain.state(), State::Idle);
+}
+
+#[test]
+fn refresh_of_the_peer_is_handed_up() {
+    let now = Instant::now();
+    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    session.receive(now, &Given::Refresh.octets());
+    assert!(matches!(session.poll(), Some(Event::Refresh(Family::Ipv4Unicast))));
+}

@@ -110,7 +110,7 @@ impl Router {
              protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}\n\
              protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; }}\n\
              protocol bgp node {{ local as {ROUTER_AS}; neighbor {} as {}; passive on; hold time 9; {password} {gtsm}\n\
-             error wait time 1, 2; graceful restart aware;\n\
+             error wait time 1, 2; graceful restart aware; enable extended messages on;\n\
              ipv4 {{ import all; export none; }}; ipv6 {{ import all; export none; }}; }}\n",
             self.neighbour(),
             self.setup.expects.unwrap_or(NODE_AS),
