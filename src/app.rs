@@ -134,7 +134,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let stop = CancellationToken::new();
     let channels = source::Channels { snapshots, planned, leader: for_leader, view: view.clone(), stop: stop.clone() };
     source::start(config, channels, tasks).await?;
-    let settings = config.settings(false);
+    let settings = config.settings.clone();
     let draining = drain.subscribe();
     let decide =
         Decide { snapshots: for_decide, draining, settings, desired: for_desired, planned: for_planned, metrics };

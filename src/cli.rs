@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 fine, 1 an expectation failed or the daemon could not go on,
 //! 2 usage or configuration.
 
+mod check;
 mod columns;
 mod drain;
 mod explain;
@@ -43,6 +44,8 @@ enum Command {
     /// The top-of-rack router of the lab
     #[command(hide = true)]
     LabRouter(lab::RouterArgs),
+    /// Say what is wrong in a folder of manifests, and what each Service would get; exit code 1 if anything is refused
+    Check(check::Args),
     /// Print the definitions of our resources, for `kubectl apply -f -`
     Crds,
     /// Write a completion script for a shell to standard output
@@ -83,6 +86,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Lab(args) => asynchronous(lab::run(*args)),
         Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
+        Command::Check(args) => verdict(check::run(&args)),
         Command::Crds => {
             print(&source::api::crds_yaml());
             ExitCode::SUCCESS
@@ -124,7 +128,11 @@ fn asynchronous(verb: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(USAGE, &format_args!("start the runtime: {error}")),
     };
-    match runtime.block_on(verb) {
+    verdict(runtime.block_on(verb))
+}
+
+fn verdict(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => fail(USAGE, &format_args!("{error:#}")),

@@ -62,17 +62,10 @@ pub struct Run {
     #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
-    /// Take Services with this `spec.loadBalancerClass`; those without a class are then left alone
-    #[arg(long, value_name = "CLASS")]
-    pub load_balancer_class: Option<String>,
-
-    /// Take Services without a class [default: true, but false with --load-balancer-class]
-    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
-    pub unclassed: Option<bool>,
-
-    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
-    #[arg(long)]
-    pub ignore_exclude_label: bool,
+    // No doc comment: clap would show it as a heading's text.
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub ours: Ours,
 
     /// BGP identifier of this node [default: the Node object's first IPv4 address, else made from its name]
     #[arg(long, value_name = "A.B.C.D", value_parser = parse_router_id)]
@@ -89,6 +82,42 @@ pub struct Run {
     /// Form of the log; RUST_LOG filters it
     #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORM")]
     pub log_format: LogFormat,
+}
+
+/// Which Services and nodes are ours; the same for `run` and `check`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Ours {
+    /// Take Services with this `spec.loadBalancerClass`; those without a class are then left alone
+    #[arg(long, value_name = "CLASS")]
+    pub load_balancer_class: Option<String>,
+
+    /// Take Services without a class [default: true, but false with --load-balancer-class]
+    #[arg(long, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub unclassed: Option<bool>,
+
+    /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
+    #[arg(long)]
+    pub ignore_exclude_label: bool,
+}
+
+impl Ours {
+    /// What `plan` decides with, on the node of this name.
+    ///
+    /// # Errors
+    /// The flags leave nothing to take.
+    pub fn settings(&self, node: &str) -> Result<Settings, ConfigError> {
+        let unclassed = self.unclassed.unwrap_or(self.load_balancer_class.is_none());
+        if !unclassed && self.load_balancer_class.is_none() {
+            return Err(ConfigError::NothingToTake);
+        }
+        Ok(Settings {
+            node: node.into(),
+            class: self.load_balancer_class.clone(),
+            unclassed,
+            ignore_exclude_label: self.ignore_exclude_label,
+            draining: false,
+        })
+    }
 }
 
 /// `--vip-interface`.
@@ -163,12 +192,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Folder for what must outlive a restart.
     pub state_dir: PathBuf,
-    /// `--load-balancer-class`.
-    pub class: Option<String>,
-    /// Services without a class are ours.
-    pub unclassed: bool,
-    /// `--ignore-exclude-label`.
-    pub ignore_exclude_label: bool,
+    /// What `plan` decides with.
+    pub settings: Settings,
     /// `--router-id`; chosen from the node's addresses where `None`.
     pub router_id: Option<RouterId>,
     /// Sockets for passive peers.
@@ -210,10 +235,8 @@ impl Run {
         {
             return Err(ConfigError::PublicAdmin(address));
         }
-        let unclassed = self.unclassed.unwrap_or(self.load_balancer_class.is_none());
-        if !unclassed && self.load_balancer_class.is_none() {
-            return Err(ConfigError::NothingToTake);
-        }
+        let node = self.node.map_or_else(host_name, Ok)?;
+        let settings = self.ours.settings(&node)?;
         let source = match self.manifests {
             Some(dir) => SourceConfig::Manifests(checked_folder(&dir)?),
             None => SourceConfig::Kubernetes { kubeconfig: self.kubeconfig },
@@ -224,33 +247,18 @@ impl Run {
             VipInterface::None => false,
         };
         Ok(Config {
-            node: self.node.map_or_else(host_name, Ok)?,
+            node,
+            settings,
             source,
             namespace: self.namespace,
             vips_on_lo,
             admin: self.admin.0,
             admin_socket: self.admin_socket,
             state_dir: self.state_dir,
-            class: self.load_balancer_class,
-            unclassed,
-            ignore_exclude_label: self.ignore_exclude_label,
             router_id: self.router_id,
             listen: self.listen,
             on_shutdown: self.on_shutdown,
         })
-    }
-}
-
-impl Config {
-    /// The part of the configuration that `plan` decides with.
-    pub fn settings(&self, draining: bool) -> Settings {
-        Settings {
-            node: self.node.clone(),
-            class: self.class.clone(),
-            unclassed: self.unclassed,
-            ignore_exclude_label: self.ignore_exclude_label,
-            draining,
-        }
     }
 }
 
@@ -317,9 +325,9 @@ mod tests {
 
     #[test]
     fn class_takes_only_its_own_services_unless_told_otherwise() {
-        assert!(resolve(&[]).expect("valid").unclassed);
-        assert!(!resolve(&["--load-balancer-class", "x/y"]).expect("valid").unclassed);
-        assert!(resolve(&["--load-balancer-class", "x/y", "--unclassed", "true"]).expect("valid").unclassed);
+        assert!(resolve(&[]).expect("valid").settings.unclassed);
+        assert!(!resolve(&["--load-balancer-class", "x/y"]).expect("valid").settings.unclassed);
+        assert!(resolve(&["--load-balancer-class", "x/y", "--unclassed", "true"]).expect("valid").settings.unclassed);
         assert!(matches!(resolve(&["--unclassed", "false"]), Err(ConfigError::NothingToTake)));
     }
 

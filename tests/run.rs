@@ -191,3 +191,32 @@ fn memory(pid: i32) -> (u64, u64) {
     };
     (field("RssAnon:"), field("VmRSS:"))
 }
+
+#[test]
+fn check_names_what_is_wrong_before_anything_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let check = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ironcast"));
+        let output = command.arg("check").arg(folder.path()).args(more).output().expect("it runs");
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let write = |name: &str, object: Value| {
+        let text = serde_norway::to_string(&object).expect("writable");
+        std::fs::write(folder.path().join(name), text).expect("written");
+    };
+    write("pool.yaml", ours("IPAddressPool", "edge", json!({"addresses": ["203.0.113.0/24"]})));
+    assert_eq!(check(&[]).0, Some(0), "{:?}", check(&[]));
+    write("peer.yaml", ours("BGPPeer", "zero", json!({"myASN": 0, "peerASN": 1, "peerAddress": "10.0.1.1"})));
+    let (code, out, _) = check(&[]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("peer.yaml") && out.contains("BGPPeer") && out.contains("myASN"), "{out}");
+    let (code, out, _) = check(&["-o", "json"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, report["problems"].as_array().map(Vec::len)), (Some(1), Some(1)), "{out}");
+
+    let (code, _, err) = check(&["--unclassed", "false"]);
+    assert!(code == Some(2) && err.contains("--load-balancer-class"), "{code:?} {err}");
+    std::fs::remove_dir_all(folder.path()).expect("removed");
+    let (code, _, err) = check(&[]);
+    assert!(code == Some(2) && err.contains("read the folder"), "{code:?} {err}");
+}
