@@ -168,6 +168,7 @@ fn has_color() -> bool {
 }
 
 fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
+    lab.report.timing("largest daemon, MiB resident", lab.largest_daemon());
     let progress = lab.report.progress();
     Verdict {
         ok: lab.report.ok(),
@@ -209,10 +210,9 @@ async fn keep(lab: &Lab, interrupted: &CancellationToken) -> anyhow::Result<()> 
     let service = manifests::ServiceSpec::new("kept");
     lab.put(&service)?;
     lab.report.note(format!(
-        "kept: put YAML into {}, ask daemons at {}, enter with nsenter --net={}; Ctrl-C ends it",
+        "kept until Ctrl-C: YAML in {}, n1's daemon at {}",
         lab.manifests.folder().display(),
         lab.socket("n1").display(),
-        lab.site.client.path().display(),
     ));
     let mut seen = lab.watch();
     let key = service.key();

@@ -58,6 +58,13 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Resident memory in kilobytes.
+    pub(crate) fn resident(&self) -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    }
+
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors

@@ -170,3 +170,35 @@ impl fmt::Display for Line<'_> {
         write!(f, "{on}FAIL{off} {name}: expected {expected}; seen {seen}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_unmet_expectation_spoils_the_verdict() {
+        let report = Report::new(Lines::None);
+        assert!(!report.ok(), "nothing expected is nothing shown");
+        report.open("sessions", "6 of 6", Duration::ZERO);
+        report.see("5 of 6");
+        assert!(!report.ok(), "an open expectation is not met");
+        report.see("6 of 6");
+        report.settle(true);
+        assert!(report.ok());
+        report.open("route", "ECMP over n1 n2", Duration::ZERO);
+        report.settle(false);
+        assert!(!report.ok());
+        let unmet = &report.progress().expectations[1];
+        let line = Line { expectation: unmet, color: false }.to_string();
+        assert_eq!(line, "FAIL route: expected ECMP over n1 n2; seen nothing");
+    }
+
+    #[test]
+    fn settled_expectation_stays_as_it_is() {
+        let report = Report::new(Lines::None);
+        report.open("sessions", "6 of 6", Duration::ZERO);
+        report.settle(true);
+        report.settle(false);
+        assert!(report.ok());
+    }
+}

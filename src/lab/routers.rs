@@ -111,6 +111,11 @@ impl Router {
 /// Whether a socket of the calling thread's namespace listens on port 179; `table` is `tcp` or `tcp6`.
 fn bgp_is_open(table: &str) -> bool {
     let sockets = std::fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).unwrap_or_default();
+    has_listener(&sockets)
+}
+
+/// Columns of `/proc/net/tcp`: number, local address in hexadecimal, remote address, state (0A is LISTEN) …
+fn has_listener(sockets: &str) -> bool {
     sockets.lines().any(|line| {
         let mut columns = line.split_whitespace().skip(1);
         columns.next().is_some_and(|local| local.ends_with(":00B3")) && columns.nth(1) == Some("0A")
@@ -123,4 +128,18 @@ fn builtin(bench: &Bench<'_>) -> anyhow::Result<Router> {
     UPLINKS.iter().for_each(|prefix| arguments.extend(["--peers", prefix]));
     let process = bench.start("router", &ourselves(), &arguments)?;
     Ok(Router { processes: vec![process], description: "built-in router, routes by netlink".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_socket_is_told_from_a_connection() {
+        let listens = "   0: 00000000:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1";
+        let connected =
+            "   1: 0100007F:00B3 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 1 1";
+        assert!(has_listener(listens));
+        assert!(!has_listener(connected));
+    }
 }

@@ -26,6 +26,9 @@ use super::{
     site::{Node, POD_PORT, Site},
 };
 
+/// A look that began in time may end so much later.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Services with the pods behind them, as the lab wants them.
 type Services = BTreeMap<String, (ServiceSpec, Vec<Endpoint>)>;
 
@@ -214,7 +217,11 @@ impl Lab {
                 self.report.settle(false);
                 return Err(Stop::Unmet);
             }
-            let Observation { seen, ok } = probe(self).await?;
+            let left = bound.saturating_sub(started.elapsed()) + GRACE;
+            let Observation { seen, ok } = match tokio::time::timeout(left, probe(self)).await {
+                Ok(observation) => observation?,
+                Err(_) => Observation { seen: "no end of the look".to_owned(), ok: false },
+            };
             self.report.see(&seen);
             if ok {
                 self.report.settle(true);
@@ -259,6 +266,12 @@ impl Lab {
     /// The client's thread has ended.
     pub(crate) async fn ask(&self, address: IpAddr, port: u16, requests: usize) -> anyhow::Result<Tally> {
         self.client.batch(SocketAddr::new(address, port), requests).await
+    }
+
+    /// Resident memory of the largest daemon in MiB.
+    pub(crate) fn largest_daemon(&self) -> f64 {
+        let kilobytes = self.daemons.values().filter_map(Process::resident).max().unwrap_or_default();
+        f64::from(kilobytes) / 1024.0
     }
 
     /// Everybody who should run, runs.

@@ -95,21 +95,21 @@ fn screen(frame: &mut Frame<'_>, watched: &Watched, seen: &Seen, progress: &Prog
     let [title, top, middle, bottom, foot] = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(nodes.max(6)),
-        Constraint::Min(5),
-        Constraint::Min(8),
+        Constraint::Fill(2),
+        Constraint::Fill(3),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(top);
     let paint = Paint { color: watched.color };
-    let heading = format!(" {}  {:.1} s", watched.title, age.as_secs_f64());
+    let heading = format!(" {}  {:.1} s  (q ends)", watched.title, age.as_secs_f64());
     frame.render_widget(Line::styled(heading, Style::new().add_modifier(Modifier::BOLD)), title);
     frame.render_widget(sessions(watched, seen, paint), left);
     frame.render_widget(pods(requests, right), right);
     frame.render_widget(services(&watched.site, seen), middle);
     frame.render_widget(expectations(progress, bottom, paint), bottom);
     let note = progress.notes.last().map_or("", String::as_str);
-    frame.render_widget(Line::raw(format!(" {note}   (q or Ctrl-C ends the lab and removes it)")), foot);
+    frame.render_widget(Line::raw(format!(" {note}")), foot);
 }
 
 /// Colours, or none (`NO_COLOR`).
