@@ -120,9 +120,9 @@ pub struct RouterArgs {
     /// The AS of the nodes.
     #[arg(long)]
     pub peer_asn: u32,
-    /// Peers may connect from here; one per family.
-    #[arg(long = "peers", value_name = "PREFIX")]
-    pub peers: Vec<ipnet::IpNet>,
+    /// Peers may connect from these addresses.
+    #[arg(long = "peer", value_name = "ADDRESS")]
+    pub peers: Vec<std::net::IpAddr>,
     /// Speak no BGP; install what GoBGP's API at this address has.
     #[arg(long, value_name = "ADDR:PORT")]
     pub follow_gobgp: Option<SocketAddr>,

@@ -170,11 +170,6 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Counts from nothing again.
-    pub(crate) fn restart(&self) -> Tally {
-        std::mem::take(&mut *lock(&self.tally))
-    }
-
     /// Sends nothing more, waits for those in flight.
     ///
     /// # Errors

@@ -9,30 +9,46 @@ use std::{
 use anyhow::Context;
 use futures::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteType,
+use netlink_packet_route::{
+    link::{LinkAttribute, LinkMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol,
+        RouteType,
+    },
 };
 use rtnetlink::{Handle, RouteMessageBuilder, RouteNextHopBuilder};
 
 /// Prefixes and the routers behind which they are.
 pub(crate) type Routes = BTreeMap<IpNet, BTreeSet<IpAddr>>;
+/// Prefixes and the names of the ports that lead there. A port says more than a next hop: FRR takes the
+/// link-local address of the two that an IPv6 route may carry (RFC 2545 §3).
+pub(crate) type Ports = BTreeMap<IpNet, BTreeSet<String>>;
 
 /// Every route with a gateway.
 ///
 /// # Errors
 /// The kernel did not answer.
-pub(crate) async fn read(handle: &Handle) -> anyhow::Result<Routes> {
-    let mut routes = Routes::new();
+pub(crate) async fn read(handle: &Handle) -> anyhow::Result<Ports> {
+    let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.context("read the links")?;
+    let names: BTreeMap<u32, String> = links.iter().filter_map(|l| Some((l.header.index, name(l)?))).collect();
+    let mut routes = Ports::new();
     let questions = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
     for question in questions {
         let mut answers = Box::pin(handle.route().get(question).execute());
         while let Some(route) = answers.try_next().await.context("read the routing table")? {
-            if let Some((prefix, next_hops)) = parse(&route) {
-                routes.entry(prefix).or_default().extend(next_hops);
+            if let Some((prefix, ports)) = parse(&route) {
+                routes.entry(prefix).or_default().extend(ports.iter().filter_map(|port| names.get(port).cloned()));
             }
         }
     }
     Ok(routes)
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
 }
 
 /// Makes the prefix lead to exactly these next hops; without any, the route goes.
@@ -51,39 +67,30 @@ pub(crate) async fn set(handle: &Handle, prefix: IpNet, next_hops: &BTreeSet<IpA
     added.with_context(|| format!("set the route to {prefix} via {hops:?}"))
 }
 
-fn parse(message: &RouteMessage) -> Option<(IpNet, BTreeSet<IpAddr>)> {
+/// The ports of a unicast route with gateways; dead next hops do not count.
+fn parse(message: &RouteMessage) -> Option<(IpNet, BTreeSet<u32>)> {
     if message.header.table != RouteHeader::RT_TABLE_MAIN || message.header.kind != RouteType::Unicast {
         return None;
     }
-    let mut destination = None;
-    let mut next_hops = BTreeSet::new();
+    let (mut destination, mut gateway, mut port, mut ports) = (None, false, None, BTreeSet::new());
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(to) => destination = address(to),
+            RouteAttribute::Destination(RouteAddress::Inet(to)) => destination = Some(IpAddr::from(*to)),
+            RouteAttribute::Destination(RouteAddress::Inet6(to)) => destination = Some(IpAddr::from(*to)),
+            RouteAttribute::Gateway(_) => gateway = true,
+            RouteAttribute::Oif(index) => port = Some(*index),
             RouteAttribute::MultiPath(hops) => {
                 let alive = hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead));
-                next_hops.extend(alive.flat_map(|hop| &hop.attributes).filter_map(gateway));
+                ports.extend(alive.map(|hop| hop.interface_index));
             }
-            other => next_hops.extend(gateway(other)),
+            _ => {}
         }
     }
+    if gateway {
+        ports.extend(port);
+    }
     let prefix = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
-    (!next_hops.is_empty()).then_some((prefix, next_hops))
-}
-
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(via) => address(via),
-        _ => None,
-    }
-}
-
-fn address(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some((*v4).into()),
-        RouteAddress::Inet6(v6) => Some((*v6).into()),
-        _ => None,
-    }
+    (!ports.is_empty()).then_some((prefix, ports))
 }
 
 /// The kernel finds the interface by the gateway's address.

@@ -13,11 +13,12 @@ use super::{
     proxy::ProxiedService,
     site::{NODE_ASN, Node, POD_PORT, ROUTER_ASN, Site},
 };
+use crate::source::state_file;
 
 /// Where Services get IPv4 addresses (RFC 5737).
 pub(crate) const POOL_V4: &str = "192.0.2.0/24";
 /// Where Services get IPv6 addresses (RFC 3849).
-pub(crate) const POOL_V6: &str = "2001:db8:10::/112";
+pub(crate) const POOL_V6: &str = "2001:db8:10::1-2001:db8:10::ffff";
 const POOL: &str = "lab";
 /// Our resources live here.
 const SYSTEM: &str = "ironcast-system";
@@ -100,12 +101,8 @@ impl Manifests {
     /// # Errors
     /// It cannot be read or says something else than expected.
     pub(crate) fn recorded(&self) -> anyhow::Result<BTreeSet<IpAddr>> {
-        let path = self.folder.join(".ironcast/state.json");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        let record: Value = serde_json::from_str(&text).with_context(|| format!("read {}", path.display()))?;
-        let mut addresses = BTreeSet::new();
-        collect(&record, &mut addresses);
-        Ok(addresses)
+        let record = state_file::load(&self.folder)?.unwrap_or_default();
+        Ok(record.addresses().into_values().flatten().collect())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -138,15 +135,6 @@ pub(crate) fn proxied(service: &ServiceSpec, endpoints: &[Endpoint], addresses: 
         port: service.port,
         local: service.local,
         endpoints: ready.flat_map(|e| e.address.map(|ip| (ip, e.node.clone()))).collect(),
-    }
-}
-
-fn collect(value: &Value, into: &mut BTreeSet<IpAddr>) {
-    match value {
-        Value::String(text) => into.extend(text.parse::<IpAddr>().ok()),
-        Value::Array(values) => values.iter().for_each(|v| collect(v, into)),
-        Value::Object(fields) => fields.values().for_each(|v| collect(v, into)),
-        _ => {}
     }
 }
 

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{
-    fib::{self, Routes},
+    fib::{self, Ports},
     netns::Inside,
     site::Site,
 };
@@ -29,7 +29,7 @@ pub(crate) struct Seen {
     /// By node; `None` where the daemon does not answer.
     pub(crate) nodes: BTreeMap<String, Option<NodeState>>,
     /// The router's kernel.
-    pub(crate) routes: Routes,
+    pub(crate) routes: Ports,
 }
 
 impl Seen {
@@ -56,8 +56,8 @@ impl Seen {
         service.map(|s| s.addresses.clone()).unwrap_or_default()
     }
 
-    /// The router's next hops to an address.
-    pub(crate) fn next_hops(&self, to: IpAddr) -> BTreeSet<IpAddr> {
+    /// The router's ports towards an address; each is named after the node that it leads to.
+    pub(crate) fn next_hops(&self, to: IpAddr) -> BTreeSet<String> {
         self.routes.get(&IpNet::from(to)).cloned().unwrap_or_default()
     }
 }

@@ -17,7 +17,7 @@ use super::{
     args::RouterKind,
     build::ourselves,
     process::{Process, Spec},
-    site::{NODE_ASN, ROUTER_ASN, Site, UPLINKS},
+    site::{NODE_ASN, ROUTER_ASN, Site},
 };
 
 /// A routing daemon listens within this, or it never does.
@@ -125,7 +125,8 @@ fn has_listener(sockets: &str) -> bool {
 fn builtin(bench: &Bench<'_>) -> anyhow::Result<Router> {
     let (asn, peer_asn) = (ROUTER_ASN.to_string(), NODE_ASN.to_string());
     let mut arguments = vec!["lab-router", "--asn", &asn, "--peer-asn", &peer_asn];
-    UPLINKS.iter().for_each(|prefix| arguments.extend(["--peers", prefix]));
+    let peers: Vec<String> = bench.site.nodes.iter().flat_map(|n| n.address).map(|ip| ip.to_string()).collect();
+    peers.iter().for_each(|peer| arguments.extend(["--peer", peer]));
     let process = bench.start("router", &ourselves(), &arguments)?;
     Ok(Router { processes: vec![process], description: "built-in router, routes by netlink".into() })
 }

@@ -11,7 +11,6 @@ use super::{
     args::{ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
-    observe::Seen,
     site::Site,
     stage::{Lab, Observation, Stop},
 };
@@ -94,9 +93,9 @@ async fn routes(
     within: Duration,
 ) -> Result<Duration, Stop> {
     let expected = if nodes.is_empty() { "no route".to_owned() } else { format!("ECMP over {}", nodes.join(" ")) };
-    let (site, wanted) = (lab.site.clone(), nodes.iter().cloned().collect::<BTreeSet<_>>());
+    let wanted: BTreeSet<String> = nodes.iter().cloned().collect();
     lab.expect_seen(name, &expected, within, |seen| {
-        let found = to.map(|to| behind(&site, seen, to));
+        let found = to.map(|to| seen.next_hops(to));
         let say = |(to, nodes): (&IpAddr, &BTreeSet<String>)| {
             let via = nodes.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
             if via.is_empty() { format!("no route to {to}") } else { format!("{to} via {via}") }
@@ -107,17 +106,14 @@ async fn routes(
     .await
 }
 
-/// Nodes that the router's kernel leads to.
-fn behind(site: &Site, seen: &Seen, to: IpAddr) -> BTreeSet<String> {
-    let name = |via: &IpAddr| site.node_at(*via).map_or_else(|| via.to_string(), |node| node.name.clone());
-    seen.next_hops(to).iter().map(name).collect()
-}
-
 /// Waits until a batch of requests is answered without a failure, by pods on at least so many nodes.
 async fn answered(lab: &mut Lab, name: &str, to: IpAddr, port: u16, on: usize) -> Result<Tally, Stop> {
     let expected = format!("{REQUESTS} of {REQUESTS} requests answered by pods on {on} nodes");
     let mut last = Tally::default();
     lab.expect(name, &expected, ANSWERS_WITHIN, async |lab: &Lab| {
+        if !lab.has_rules(to) {
+            return Ok(Observation { seen: format!("the nodes have no rules for {to} yet"), ok: false });
+        }
         last = lab.ask(to, port, REQUESTS).await?;
         let nodes: BTreeSet<_> = last.pods.keys().filter_map(|pod| lab.site.node_of(pod)).map(|n| &n.name).collect();
         let seen = format!("{} answered by {} pods on {} nodes", last.answered(), last.pods.len(), nodes.len());

@@ -1,7 +1,7 @@
 //! The running lab: what scenarios act on and look at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -66,6 +66,8 @@ pub(crate) struct Lab {
     services: watch::Sender<Services>,
     seen: watch::Receiver<Arc<Seen>>,
     proxy: tokio::task::JoinHandle<anyhow::Result<()>>,
+    /// Addresses that the nodes' rules know.
+    proxied: watch::Receiver<BTreeSet<IpAddr>>,
     /// Keeps the thread in the router's namespace alive.
     _eyes: Inside,
 }
@@ -99,11 +101,25 @@ impl Lab {
         let eyes = site.router.runtime()?;
         let seen = observe::start(&site, &eyes, sockets);
         let services = watch::Sender::default();
-        let proxy = tokio::spawn(keep_proxying(site.nodes.clone(), services.subscribe(), seen.clone()));
+        let (known, proxied) = watch::channel(BTreeSet::new());
+        let proxy = tokio::spawn(keep_proxying(site.nodes.clone(), services.subscribe(), seen.clone(), known));
         let client = Client::new(&site.client)?;
         let daemons = BTreeMap::new();
-        let mut lab =
-            Self { site, report, manifests, router, client, folder, daemons, pods, services, seen, proxy, _eyes: eyes };
+        let mut lab = Self {
+            site,
+            report,
+            manifests,
+            router,
+            client,
+            folder,
+            daemons,
+            pods,
+            services,
+            seen,
+            proxy,
+            proxied,
+            _eyes: eyes,
+        };
         for node in lab.site.nodes.clone() {
             lab.start_daemon(&node)?;
         }
@@ -260,6 +276,12 @@ impl Lab {
         if ok { Ok(()) } else { Err(Stop::Unmet) }
     }
 
+    /// Whether the nodes' rules know an address. A flow that comes before the rule is tracked without it, and
+    /// stays lost however often its SYN is sent again.
+    pub(crate) fn has_rules(&self, address: IpAddr) -> bool {
+        self.proxied.borrow().contains(&address)
+    }
+
     /// Requests to an address from the client.
     ///
     /// # Errors
@@ -295,6 +317,7 @@ async fn keep_proxying(
     nodes: Vec<Node>,
     mut services: watch::Receiver<Services>,
     mut seen: watch::Receiver<Arc<Seen>>,
+    known: watch::Sender<BTreeSet<IpAddr>>,
 ) -> anyhow::Result<()> {
     let mut proxy = Proxy::default();
     loop {
@@ -309,6 +332,7 @@ async fn keep_proxying(
             eprintln!("ironcast: write the rules of the nodes: {error:#}");
             return Err(error);
         }
+        known.send_replace(proxied.iter().flat_map(|service| service.addresses.clone()).collect());
         tokio::select! {
             changed = services.changed() => if changed.is_err() { return Ok(()) },
             changed = seen.changed() => if changed.is_err() { return Ok(()) },

@@ -1,24 +1,24 @@
 //! The hidden `ironcast lab-router`: the built-in top-of-rack router. It listens, takes what nodes announce,
 //! and keeps one ECMP route per prefix in its kernel. Also GoBGP's hand into the kernel, which has none.
 //!
-//! Next hops behind a port without carrier are left out at once, as routers with fast external fall-over do;
+//! A peer behind a port without carrier is given up at once, as routers with fast external fall-over do;
 //! everything else is the hold timer's business.
 
 mod ports;
 mod table;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
     net::Speaker,
-    speaker::{DynamicPeers, PeerAs, PeerConfig, SpeakerConfig, Ttl},
+    speaker::{Exports, PeerAs, PeerConfig, PeerId, SpeakerConfig, Ttl},
 };
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
@@ -46,19 +46,23 @@ pub(crate) async fn run(args: RouterArgs) -> anyhow::Result<()> {
         rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).context("open netlink")?;
     tokio::spawn(connection);
     if let Some(api) = args.follow_gobgp {
-        return follow(&handle, api).await;
+        return follow(handle, api).await;
     }
     let (received, mut routes) = mpsc::channel(QUEUE);
-    let (speaker, running) = Speaker::start(speaker(&args)?, Some(received)).context("start the speaker")?;
-    let mut running = std::pin::pin!(running);
-    let mut kernel = Kernel { handle, ports: Ports::default(), installed: Routes::new() };
-    kernel.ports.read(&kernel.handle).await?;
+    let (speaker, running) = Speaker::start(identity()?, Some(received)).context("start the speaker")?;
+    let mut running = tokio::spawn(running);
+    let mut ports = Ports::default();
+    ports.read(&handle).await?;
+    let mut kernel = Kernel { handle, installed: Routes::new() };
+    let peers = peers(&args)?;
+    speaker.set_peers(reachable(&peers, &ports)).await?;
+    // Nothing, but said: the end of it is what a node with graceful restart waits for.
+    speaker.set_exports(Exports::new()).await?;
     let mut table = Table::default();
-    let mut status = speaker.status();
     loop {
         let deadline = table.deadline();
         tokio::select! {
-            ended = &mut running => { ended.context("the speaker failed")?; bail!("the speaker ended") }
+            ended = &mut running => { ended?.context("the speaker failed")?; bail!("the speaker ended") }
             Some(event) = routes.recv() => {
                 let mut next = Some(event);
                 while let Some(event) = next {
@@ -68,17 +72,19 @@ pub(crate) async fn run(args: RouterArgs) -> anyhow::Result<()> {
             }
             () = at(deadline) => table.expire(Instant::now()),
             Some(_) = links.next() => {
-                while futures::FutureExt::now_or_never(links.next()).is_some() {}
-                kernel.ports.read(&kernel.handle).await?;
-            }
-            Ok(()) = status.changed() => {
-                for (peer, status) in status.borrow_and_update().iter() {
-                    tracing::debug!(%peer, state = %status.state, error = ?status.last_error, "peer");
-                }
+                while links.next().now_or_never().is_some() {}
+                ports.read(&kernel.handle).await?;
+                speaker.set_peers(reachable(&peers, &ports)).await?;
             }
         }
         kernel.make(table.routes()).await?;
     }
+}
+
+/// Peers behind ports with a carrier.
+fn reachable(peers: &BTreeMap<PeerId, PeerConfig>, ports: &Ports) -> BTreeMap<PeerId, PeerConfig> {
+    let alive = peers.iter().filter(|(_, peer)| ports.alive(peer.address));
+    alive.map(|(id, peer)| (id.clone(), peer.clone())).collect()
 }
 
 /// Sleeps until then; for ever without a deadline.
@@ -91,16 +97,12 @@ async fn at(deadline: Option<Instant>) {
 
 struct Kernel {
     handle: Handle,
-    ports: Ports,
     installed: Routes,
 }
 
 impl Kernel {
-    /// Makes the kernel's table what is wanted, less next hops behind dead ports.
+    /// Makes the kernel's table what is wanted.
     async fn make(&mut self, mut wanted: Routes) -> anyhow::Result<()> {
-        for next_hops in wanted.values_mut() {
-            next_hops.retain(|via| self.ports.alive(*via));
-        }
         let gone: Vec<_> = self.installed.keys().filter(|p| !wanted.contains_key(p)).copied().collect();
         wanted.extend(gone.into_iter().map(|prefix| (prefix, BTreeSet::new())));
         for (prefix, next_hops) in wanted {
@@ -126,9 +128,8 @@ impl Kernel {
 }
 
 /// Installs what GoBGP has, for as long as it runs.
-async fn follow(handle: &Handle, api: SocketAddr) -> anyhow::Result<()> {
-    let mut kernel = Kernel { handle: handle.clone(), ports: Ports::default(), installed: Routes::new() };
-    kernel.ports.read(handle).await?;
+async fn follow(handle: Handle, api: SocketAddr) -> anyhow::Result<()> {
+    let mut kernel = Kernel { handle, installed: Routes::new() };
     let mut tick = tokio::time::interval(FOLLOW_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -140,33 +141,34 @@ async fn follow(handle: &Handle, api: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn speaker(args: &RouterArgs) -> anyhow::Result<SpeakerConfig> {
-    let (local_as, peer_as) = (Asn::new(args.asn)?, Asn::new(args.peer_asn)?);
-    let dynamic = |prefix: &ipnet::IpNet| DynamicPeers {
-        prefix: *prefix,
-        template: PeerConfig {
-            address: prefix.network(),
-            port: 179,
-            interface: None,
-            source: None,
-            local_as,
-            peer_as: PeerAs::Exactly(peer_as),
-            router_id: None,
-            hold_time: HoldTime::new(HOLD).expect("90 s is a legal hold time"),
-            keepalive: None,
-            connect_retry: Duration::from_secs(1),
-            passive: true,
-            ttl: Ttl::Direct,
-            password: None,
-            families: [Family::Ipv4Unicast, Family::Ipv6Unicast].into(),
-            graceful_restart: Some(Duration::from_secs(30)),
-        },
-    };
+fn identity() -> anyhow::Result<SpeakerConfig> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     Ok(SpeakerConfig {
         router_id: RouterId::new(Ipv4Addr::new(10, 255, 0, 1))?,
         listen: any.map(|ip| SocketAddr::new(ip, 179)).to_vec(),
         restarted: false,
-        dynamic: args.peers.iter().map(dynamic).collect(),
+        dynamic: Vec::new(),
     })
+}
+
+fn peers(args: &RouterArgs) -> anyhow::Result<BTreeMap<PeerId, PeerConfig>> {
+    let (local_as, peer_as) = (Asn::new(args.asn)?, Asn::new(args.peer_asn)?);
+    let peer = |address: &IpAddr| PeerConfig {
+        address: *address,
+        port: 179,
+        interface: None,
+        source: None,
+        local_as,
+        peer_as: PeerAs::Exactly(peer_as),
+        router_id: None,
+        hold_time: HoldTime::new(HOLD).expect("90 s is a legal hold time"),
+        keepalive: None,
+        connect_retry: Duration::from_secs(1),
+        passive: true,
+        ttl: Ttl::Direct,
+        password: None,
+        families: [Family::Ipv4Unicast, Family::Ipv6Unicast].into(),
+        graceful_restart: Some(Duration::from_secs(30)),
+    };
+    Ok(args.peers.iter().map(|address| (PeerId(address.to_string().into()), peer(address))).collect())
 }

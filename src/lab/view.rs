@@ -106,7 +106,7 @@ fn screen(frame: &mut Frame<'_>, watched: &Watched, seen: &Seen, progress: &Prog
     frame.render_widget(Line::styled(heading, Style::new().add_modifier(Modifier::BOLD)), title);
     frame.render_widget(sessions(watched, seen, paint), left);
     frame.render_widget(pods(requests, right), right);
-    frame.render_widget(services(&watched.site, seen), middle);
+    frame.render_widget(services(seen), middle);
     frame.render_widget(expectations(progress, bottom, paint), bottom);
     let note = progress.notes.last().map_or("", String::as_str);
     frame.render_widget(Line::raw(format!(" {note}")), foot);
@@ -169,14 +169,13 @@ fn pods(requests: &Tally, area: Rect) -> BarChart<'static> {
         .block(Block::bordered().title(title))
 }
 
-fn services(site: &Site, seen: &Seen) -> Table<'static> {
+fn services(seen: &Seen) -> Table<'static> {
     let known: BTreeSet<String> = seen.alive().flat_map(|state| &state.services).map(|s| s.service.clone()).collect();
     let rows: Vec<Row<'_>> = known
         .into_iter()
         .flat_map(|service| seen.addresses(&service).into_iter().map(move |ip| (service.clone(), ip)))
         .map(|(service, ip)| {
-            let name = |via: &std::net::IpAddr| site.node_at(*via).map_or_else(|| via.to_string(), |n| n.name.clone());
-            let hops: Vec<String> = seen.next_hops(ip).iter().map(name).collect();
+            let hops = Vec::from_iter(seen.next_hops(ip));
             let hops = if hops.is_empty() { "no route".to_owned() } else { hops.join(" ") };
             Row::new([service, ip.to_string(), hops])
         })

@@ -1,4 +1,5 @@
-//! BIRD 2. Its kernel protocol writes ECMP routes with `merge paths`; direct sessions end with the carrier.
+//! BIRD 2. Its kernel protocol writes ECMP routes with `merge paths`; direct sessions end with the carrier, and
+//! BIRD refuses the peer for a minute after that unless `error wait time` says otherwise.
 
 use super::{Bench, Router};
 use crate::lab::{
@@ -30,6 +31,7 @@ template bgp node {{
   passive on;
   direct;
   hold time 90;
+  error wait time 1, 5;
   graceful restart aware;
   ipv4 {{ import all; export none; }};
   ipv6 {{ import all; export none; }};
