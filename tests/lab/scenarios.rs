@@ -1,0 +1,61 @@
+//! Every scenario ends well, with every router that is here, in time, and leaves nothing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{alone, is_possible, lab, support::skip};
+
+/// What the issue promises after the build.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+fn is_installed(router: &str) -> bool {
+    let (program, package) = match router {
+        "bird" => ("bird", "bird2"),
+        "frr" => ("zebra", "frr"),
+        "gobgp" => ("gobgpd", "gobgpd"),
+        _ => return true,
+    };
+    let here = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/lib/frr", "/usr/libexec/frr"]
+        .iter()
+        .any(|folder| std::path::Path::new(folder).join(program).exists());
+    if !here {
+        skip(&format!("--router {router}: install the package {package}"));
+    }
+    here
+}
+
+fn ends_well(router: &str, scenario: &str) {
+    if !is_possible() || !is_installed(router) {
+        return;
+    }
+    let _alone = alone();
+    let started = Instant::now();
+    let output = lab(&["--router", router, "--scenario", scenario, "--json", "--timeout", "58"]);
+    let (took, log) = (started.elapsed(), String::from_utf8_lossy(&output.stderr).into_owned());
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no verdict: {e}\n{log}"));
+    assert_eq!(verdict["ok"], true, "{verdict:#}\n{log}");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!((verdict["router"].as_str(), verdict["scenario"].as_str()), (Some(router), Some(scenario)));
+    assert!(verdict["expectations"].as_array().is_some_and(|all| all.iter().all(|e| e["ok"] == true)), "{verdict:#}");
+    assert!(took < AT_MOST, "{took:?}\n{log}");
+}
+
+macro_rules! scenarios {
+    ($($test:ident: $router:literal $scenario:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            ends_well($router, $scenario);
+        })*
+    };
+}
+
+scenarios! {
+    service_appears_and_goes_with_the_builtin_router: "builtin" "first-light",
+    service_appears_and_goes_with_bird: "bird" "first-light",
+    service_appears_and_goes_with_frr: "frr" "first-light",
+    service_appears_and_goes_with_gobgp: "gobgp" "first-light",
+    lost_node_leaves_the_route_and_returns: "builtin" "node-loss",
+    drained_node_fails_no_new_request: "builtin" "drain",
+    churning_services_end_in_agreement: "builtin" "service-churn",
+}
