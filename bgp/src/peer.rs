@@ -99,6 +99,8 @@ pub(crate) struct Peer {
     retry: Retry,
     adj: AdjRibOut,
     status: PeerStatus,
+    /// Ended for good: nothing is dialled and nobody awaited.
+    stopped: bool,
 }
 
 impl Peer {
@@ -120,7 +122,7 @@ impl Peer {
             counters: Default::default(),
         };
         let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
-        let mut peer = Self { id, config: Arc::new(config), connections, retry, adj, status };
+        let mut peer = Self { id, config: Arc::new(config), connections, retry, adj, status, stopped: false };
         peer.retry.now(now);
         peer.handle_timeout(now, shared);
         peer
@@ -249,7 +251,7 @@ impl Peer {
     }
 
     fn schedule(&mut self, failure: Failure, now: Instant, shared: &mut Shared) {
-        if self.connections.is_empty() && !self.config.passive {
+        if self.connections.is_empty() && !self.config.passive && !self.stopped {
             self.retry.after(failure, now, self.config.connect_retry, &mut shared.jitter);
         }
     }
@@ -338,6 +340,7 @@ impl Peer {
     }
 
     fn finish(&mut self, now: Instant, shared: &mut Shared, end: impl Fn(&mut Session)) {
+        self.stopped = true;
         for connection in &mut self.connections {
             match &mut connection.stage {
                 Stage::Dialling { .. } => {
@@ -347,8 +350,8 @@ impl Peer {
             }
         }
         self.connections.retain(|c| matches!(c.stage, Stage::Open(_)));
-        self.settle(now, shared);
         self.retry.at = None;
+        self.settle(now, shared);
     }
 
     fn has(&self, id: ConnectionId) -> bool {

@@ -2,7 +2,7 @@
 //! what strangers send.
 #![cfg(feature = "tokio")]
 
-mod bfd_support;
+mod support;
 
 use std::{
     collections::BTreeMap,
@@ -11,10 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bfd_support::{Driver, Space, link, params, single_hop, skipped};
 use ironcast_bgp::{
     bfd::{Auth, AuthKind, Config, Diag, Interval, Params, State},
     net::bfd::{Class, Sessions},
+};
+use support::{
+    bfd::{Driver, params, single_hop},
+    space::{Space, link, skipped},
 };
 
 fn ms(millis: u64) -> Duration {

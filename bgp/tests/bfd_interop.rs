@@ -2,12 +2,15 @@
 //! without a flap, a frozen router detected in time and found again.
 #![cfg(feature = "tokio")]
 
-mod bfd_support;
+mod support;
 
 use std::{thread, time::Duration};
 
-use bfd_support::{Bird, Frr, Router, Space, link, multi_hop, params, single_hop, skipped};
 use ironcast_bgp::bfd::{Endpoint, State};
+use support::{
+    bfd::{Bird, Driver, Frr, Router, multi_hop, params, single_hop},
+    space::{Space, link, skipped},
+};
 
 const BIRD: &[&str] = &["/usr/sbin/bird", "/usr/sbin/birdc"];
 const FRR: &[&str] = &["/usr/lib/frr/bfdd", "/usr/lib/frr/zebra", "/usr/bin/vtysh"];
@@ -74,7 +77,7 @@ fn exercise(node: &Space, router: &impl Router, endpoint: &Endpoint, millis: u64
 }
 
 /// The router learns the end from us and not from silence.
-fn end_orderly(driver: &bfd_support::Driver, router: &impl Router) {
+fn end_orderly(driver: &Driver, router: &impl Router) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(driver.bfd.shutdown(false)).expect("ends");
     let (up, text) = router.state();

@@ -1,16 +1,16 @@
 //! The speaker against BIRD, FRR and GoBGP, each in its own namespace. Needs root and the routers.
 #![cfg(feature = "tokio")]
 
-mod interop_support;
-#[path = "bfd_support/mod.rs"]
-mod space;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use interop_support::{Kind, Router, Setup};
 use ironcast_bgp::speaker::{Md5Key, PeerConfig, Shutdown, SpeakerConfig, State, Ttl};
-use support::{Ours, config, exports, route, start};
+use support::{
+    Ours, config, exports, route,
+    router::{Kind, Router, Setup},
+    space, start,
+};
 
 const V4: &str = "192.0.2.1/32";
 const V4_TOO: &str = "198.51.100.0/24";

@@ -135,11 +135,7 @@ impl Peer {
             }
         }
         let furthest = self.connections.iter().map(Connection::state).max();
-        let state = furthest.unwrap_or(if self.config.passive || self.retry.at.is_some() {
-            State::Active
-        } else {
-            State::Idle
-        });
+        let state = furthest.unwrap_or(if self.stopped { State::Idle } else { State::Active });
         if state != self.status.state {
             self.status.state = state;
             self.status.since = now;

@@ -10,6 +10,8 @@ use crate::{
     wire::message,
 };
 
+mod states;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config(address: [u8; 4], local_as: u32) -> PeerConfig {

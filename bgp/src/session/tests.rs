@@ -136,7 +136,8 @@ impl Given {
     }
 }
 
-/// RFC 4271 §8.2.2 and RFC 6608: where each event leads, and the NOTIFICATION that goes out.
+/// RFC 4271 §8.2.2 and RFC 6608: where each event leads, and the NOTIFICATION that goes out. Idle, Connect and
+/// Active have their table in `peer/tests/states.rs`.
 fn expected(state: State, given: Given) -> (State, Option<(u8, u8)>) {
     use State::{Established, Idle, OpenConfirm, OpenSent};
     let ends = |code, subcode| (Idle, Some((code, subcode)));

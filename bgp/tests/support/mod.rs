@@ -1,5 +1,9 @@
 //! What the tests of this crate share: speakers that end with the test, and waiting with patience.
-#![allow(dead_code, unreachable_pub)] // each test file uses its part
+#![allow(dead_code, unreachable_pub, missing_docs)] // each test file uses its part
+
+pub mod bfd;
+pub mod router;
+pub mod space;
 
 use std::{
     collections::BTreeMap,

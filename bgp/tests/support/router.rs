@@ -1,5 +1,4 @@
 //! Real routers in a namespace of their own, one link away from the node under test.
-#![allow(dead_code, unreachable_pub, missing_docs)] // each test uses its part
 
 use std::{
     path::PathBuf,
@@ -13,9 +12,9 @@ use ironcast_bgp::{
     speaker::{PeerAs, PeerConfig},
 };
 
-use crate::{
-    space::{Folder, Process, Space, run},
-    support::{self, PATIENCE},
+use super::{
+    PATIENCE,
+    space::{self, Folder, Process, Space, run},
 };
 
 pub const ROUTER_AS: u32 = 64500;
@@ -65,7 +64,7 @@ impl Router {
     /// Starts a router, which waits for the node to dial; the node's namespace comes with it.
     pub fn new(kind: Kind, setup: Setup) -> (Space, Self) {
         let (node, space) = (Space::new(), Space::new());
-        crate::space::link((&node, "eth0", 2), (&space, "p1", 1), 9);
+        space::link((&node, "eth0", 2), (&space, "p1", 1), 9);
         let folder = Folder::new(&space.0);
         let mut router = Self { space, folder, kind, setup, processes: Vec::new() };
         router.start();
@@ -75,7 +74,7 @@ impl Router {
     /// The peer as the node configures it.
     pub fn peer(&self) -> PeerConfig {
         let address = if self.setup.v6 { "fd77:9::1" } else { "10.77.9.1" };
-        support::peer(address.parse().expect("valid"), NODE_AS, PeerAs::Exactly(Asn::new(ROUTER_AS).expect("valid")))
+        super::peer(address.parse().expect("valid"), NODE_AS, PeerAs::Exactly(Asn::new(ROUTER_AS).expect("valid")))
     }
 
     /// Kills the router without a word.
