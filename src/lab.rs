@@ -126,6 +126,7 @@ async fn in_lab(
     };
     let pods = args.pods.unwrap_or(2 * u16::from(args.nodes));
     let site = Site::plan(claim, args.nodes, pods);
+    scenario::check(args.scenario, &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
     let graceful_restart = scenario::graceful_restart(args.scenario);

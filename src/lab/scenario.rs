@@ -39,6 +39,19 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
     }
 }
 
+/// Whether a scenario makes sense at this site.
+///
+/// # Errors
+/// It does not; the text says what to change.
+pub(crate) fn check(kind: ScenarioKind, site: &Site) -> anyhow::Result<()> {
+    let pods = nodes_with_pods(site);
+    anyhow::ensure!(
+        kind != ScenarioKind::NodeLoss || pods > 1,
+        "node-loss needs pods on two nodes: give --pods 2 or more"
+    );
+    Ok(())
+}
+
 /// Whether the sessions of a scenario have graceful restart: with it, a router keeps the routes of a node that
 /// died, which is not what the loss of a node is to show.
 pub(crate) fn graceful_restart(kind: ScenarioKind) -> bool {

@@ -65,9 +65,9 @@ pub(crate) struct Lab {
     pods: Vec<Process>,
     services: watch::Sender<Services>,
     seen: watch::Receiver<Arc<Seen>>,
-    proxy: tokio::task::JoinHandle<anyhow::Result<()>>,
+    proxy: tokio::task::JoinHandle<()>,
     /// Addresses that the nodes' rules know.
-    proxied: watch::Receiver<BTreeSet<IpAddr>>,
+    proxied: watch::Receiver<Result<BTreeSet<IpAddr>, String>>,
     /// Keeps the thread in the router's namespace alive.
     _eyes: Inside,
 }
@@ -101,7 +101,7 @@ impl Lab {
         let eyes = site.router.runtime()?;
         let seen = observe::start(&site, &eyes, sockets);
         let services = watch::Sender::default();
-        let (known, proxied) = watch::channel(BTreeSet::new());
+        let (known, proxied) = watch::channel(Ok(BTreeSet::new()));
         let proxy = tokio::spawn(keep_proxying(site.nodes.clone(), services.subscribe(), seen.clone(), known));
         let client = Client::new(&site.client)?;
         let daemons = BTreeMap::new();
@@ -279,7 +279,7 @@ impl Lab {
     /// Whether the nodes' rules know an address. A flow that comes before the rule is tracked without it, and
     /// stays lost however often its SYN is sent again.
     pub(crate) fn has_rules(&self, address: IpAddr) -> bool {
-        self.proxied.borrow().contains(&address)
+        self.proxied.borrow().as_ref().is_ok_and(|known| known.contains(&address))
     }
 
     /// Requests to an address from the client.
@@ -300,11 +300,17 @@ impl Lab {
     fn all_run(&mut self) -> anyhow::Result<()> {
         self.router.must_run()?;
         self.daemons.values_mut().chain(&mut self.pods).try_for_each(Process::must_run)?;
-        anyhow::ensure!(
-            !self.proxy.is_finished(),
-            "the rules of the nodes can no longer be written; see standard error"
-        );
-        Ok(())
+        match &*self.proxied.borrow() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(anyhow::anyhow!("{error}")),
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Its namespaces go next.
+        self.proxy.abort();
     }
 }
 
@@ -317,8 +323,8 @@ async fn keep_proxying(
     nodes: Vec<Node>,
     mut services: watch::Receiver<Services>,
     mut seen: watch::Receiver<Arc<Seen>>,
-    known: watch::Sender<BTreeSet<IpAddr>>,
-) -> anyhow::Result<()> {
+    known: watch::Sender<Result<BTreeSet<IpAddr>, String>>,
+) {
     let mut proxy = Proxy::default();
     loop {
         let proxied: Vec<_> = {
@@ -329,13 +335,14 @@ async fn keep_proxying(
                 .collect()
         };
         if let Err(error) = proxy.sync(&nodes, &proxied).await {
-            eprintln!("ironcast: write the rules of the nodes: {error:#}");
-            return Err(error);
+            known.send_modify(|known| *known = Err(format!("write the rules of the nodes: {error:#}")));
+            return;
         }
-        known.send_replace(proxied.iter().flat_map(|service| service.addresses.clone()).collect());
+        let addresses = proxied.iter().flat_map(|service| service.addresses.clone()).collect();
+        known.send_modify(|known| *known = Ok(addresses));
         tokio::select! {
-            changed = services.changed() => if changed.is_err() { return Ok(()) },
-            changed = seen.changed() => if changed.is_err() { return Ok(()) },
+            changed = services.changed() => if changed.is_err() { return },
+            changed = seen.changed() => if changed.is_err() { return },
         }
     }
 }

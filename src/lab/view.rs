@@ -94,7 +94,7 @@ fn screen(frame: &mut Frame<'_>, watched: &Watched, seen: &Seen, progress: &Prog
     let nodes = u16::try_from(watched.site.nodes.len()).unwrap_or(u16::MAX).saturating_add(3);
     let [title, top, middle, bottom, foot] = Layout::vertical([
         Constraint::Length(1),
-        Constraint::Length(nodes.max(6)),
+        Constraint::Length(nodes.max(8)),
         Constraint::Fill(2),
         Constraint::Fill(3),
         Constraint::Length(1),

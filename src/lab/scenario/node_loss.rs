@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::anyhow;
-
 use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
     build,
@@ -27,9 +25,6 @@ const CALM: Duration = Duration::from_secs(2);
 pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     sessions(lab).await?;
     let (nodes, on) = (all_names(&lab.site), nodes_with_pods(&lab.site));
-    if on < 2 {
-        return Err(anyhow!("node-loss needs pods on two nodes: give --pods 2 or more").into());
-    }
     let web = ServiceSpec::new("web");
     let to = address(lab, &web).await?;
     routes(lab, "route to web", to, &nodes, ROUTE_WITHIN).await?;
