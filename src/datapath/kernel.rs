@@ -276,6 +276,17 @@ impl Datapath {
         self.placed.extend(changed);
     }
 
+    /// The program for incoming frames, for harnesses that call it.
+    pub fn incoming(&self) -> Result<&aya::programs::ProgramFd, DatapathError> {
+        let program: &Xdp =
+            self.ebpf.program("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object");
+        let failed = |e: aya::programs::ProgramError| DatapathError::Program {
+            what: "ask for the program for incoming frames".into(),
+            cause: e.into(),
+        };
+        program.fd().map_err(failed)
+    }
+
     /// Runs the program for incoming frames on this one, `repeat` times, without sending anything: the verdict
     /// (an `enum xdp_action`), the frame as it left, and the mean duration.
     pub fn ask(&self, frame: &[u8], repeat: u32) -> Result<Answer, DatapathError> {

@@ -137,7 +137,8 @@ impl<'a> Reference<'a> {
         ([backend(0), backend(1), backend(2)], slot & SLOT_CHECK != 0, hash)
     }
 
-    fn serve(&self, parsed: &Parsed, memory: &Memory) -> Outcome {
+    /// What becomes of a packet that is parsed already.
+    pub fn serve(&self, parsed: &Parsed, memory: &Memory) -> Outcome {
         let is = |p: &Protocol| protocol_number(*p) == parsed.tuple.protocol;
         let Some(protocol) = [Protocol::Tcp, Protocol::Udp].into_iter().find(is) else {
             return Outcome::Drop(Reason::DropProtocol);

@@ -37,7 +37,7 @@ pub struct Layout {
 struct Layer {
     /// Its slots are `index >> shift` of the largest layer's.
     shift: u8,
-    /// Index into [`Layout::backends`], from 1; 0 is nobody living.
+    /// Index into [`Layout::backends`], from 1; 0 is nobody.
     choice: Vec<u16>,
     /// The member, living or not, to see whether it changed.
     who: Vec<u16>,
@@ -48,8 +48,9 @@ pub fn lay_out(table: &Table) -> Layout {
     let log2 = table.history.iter().map(clamped).max().unwrap_or(*LOG2_RANGE.start());
     let mut names = Names::default();
     let layers: Vec<Layer> = table.history.iter().map(|m| layer(m, log2, table, &mut names)).collect();
+    let spares: Vec<u16> = spares(table).values().map(|b| names.number(b)).collect();
     let nodes = names.nodes();
-    let slots = (0..1_usize << log2).map(|i| slot(i, &layers, &nodes)).collect();
+    let slots = (0..1_usize << log2).map(|i| slot(i, &layers, &nodes, &spares, table.forgetful)).collect();
     Layout { log2, backends: names.backends, slots }
 }
 
@@ -99,18 +100,28 @@ fn layer(m: &Membership, log2: u8, table: &Table, names: &mut Names) -> Layer {
     let members: Vec<Member> = backends.iter().map(|b| Member { key: key(b), weight: m.members[*b] }).collect();
     let own = clamped(m);
     let raw = maglev::build(&members, 1 << own);
-    let numbers: Vec<u16> =
-        backends.iter().map(|b| if table.living.contains(*b) { names.number(b) } else { 0 }).collect();
+    // In the place of a pod that is gone stands another of its node: the node may have the slot's older flows.
+    let spares = spares(table);
+    let named = |b: &Backend| {
+        if table.living.contains(b) { Some(b.clone()) } else { spares.get(&*b.node).map(|s| (*s).clone()) }
+    };
+    let numbers: Vec<u16> = backends.iter().map(|b| named(b).map_or(0, |b| names.number(&b))).collect();
     // Two layers have the same member in a slot when its key is the same, whichever indices they use.
     let keys: Vec<u16> = members.iter().map(|m| (m.key ^ m.key >> 16 ^ m.key >> 32 ^ m.key >> 48) as u16).collect();
     let pick = |of: &[u16], none: u16| raw.iter().map(|&i| of.get(usize::from(i)).copied().unwrap_or(none)).collect();
     Layer { shift: log2 - own, choice: pick(&numbers, 0), who: pick(&keys, 0) }
 }
 
-/// `cur` is the newest layer's choice. Of the others, newest first, come the living ones of nodes not yet named.
-/// The last place goes to the oldest such node rather than to the next: of owners that came and went quickly,
-/// the first had the most time to get connections.
-fn slot(i: usize, layers: &[Layer], nodes: &[usize]) -> u64 {
+/// A living backend of every node.
+fn spares(table: &Table) -> BTreeMap<&str, &Backend> {
+    table.living.iter().map(|b| (b.node.as_str(), b)).collect()
+}
+
+/// `cur` is the newest layer's choice. Of the others, newest first, come those of nodes not yet named. The last
+/// place goes to the oldest such node rather than to the next: of owners that came and went quickly, the first
+/// had the most time to get connections. Places that stay empty in a slot that is not settled are given to other
+/// nodes that have pods: where there are three at most, all of them are asked.
+fn slot(i: usize, layers: &[Layer], nodes: &[usize], spares: &[u16], forgetful: bool) -> u64 {
     let at = |l: &Layer| i >> l.shift;
     let Some(newest) = layers.first() else { return 0 };
     let cur = newest.choice[at(newest)];
@@ -118,9 +129,17 @@ fn slot(i: usize, layers: &[Layer], nodes: &[usize]) -> u64 {
     let node = |c: u16| nodes[usize::from(c)];
     // Without a living choice, the newest that lives.
     let cur = if cur != 0 { cur } else { others().next().unwrap_or(0) };
-    let prev1 = others().find(|&c| node(c) != node(cur)).unwrap_or(0);
-    let prev2 = others().rfind(|&c| node(c) != node(cur) && node(c) != node(prev1)).unwrap_or(0);
     let who = newest.who[at(newest)];
-    let changed = layers.iter().any(|l| l.who[at(l)] != who);
+    let changed = forgetful || layers.iter().any(|l| l.who[at(l)] != who);
+    let spare = |but: &[u16]| {
+        let free = |s: &&u16| changed && cur != 0 && but.iter().all(|b| *b == 0 || node(*b) != node(**s));
+        spares.iter().find(free).copied().unwrap_or(0)
+    };
+    let prev1 = others().find(|&c| node(c) != node(cur)).unwrap_or_else(|| spare(&[cur]));
+    let oldest = others().rfind(|&c| node(c) != node(cur) && node(c) != node(prev1));
+    let prev2 = oldest.unwrap_or_else(|| spare(&[cur, prev1]));
     u64::from(cur) | u64::from(prev1) << 16 | u64::from(prev2) << 32 | if changed { SLOT_CHECK } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

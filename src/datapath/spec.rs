@@ -107,4 +107,28 @@ pub struct Table {
     pub history: Vec<Membership>,
     /// Backends that may still have connections: ready, serving or terminating, but not gone.
     pub living: BTreeSet<Backend>,
+    /// There were memberships before the oldest of the history: no slot can be called settled, and owners ask their
+    /// memory for every packet. Whoever makes the table takes it back when connections that old are over.
+    pub forgetful: bool,
+}
+
+/// Memberships that a table remembers.
+pub const HISTORY: usize = 8;
+
+impl Table {
+    /// The table after a change: these members take new connections from now on, these backends live. A size once
+    /// grown shrinks only when a quarter would do, so that pods coming and going do not move every flow.
+    pub fn changed(&self, members: BTreeMap<Backend, u32>, living: BTreeSet<Backend>) -> Self {
+        let newest = self.history.first();
+        if newest.is_some_and(|m| m.members == members) {
+            return Self { history: self.history.clone(), living, forgetful: self.forgetful };
+        }
+        let wanted = super::slots::log2_for(members.len());
+        let roomy = super::slots::log2_for(members.len() * 4);
+        let slots_log2 = newest.map_or(wanted, |m| wanted.max(m.slots_log2.min(roomy)));
+        let mut history = vec![Membership { slots_log2, members }];
+        history.extend(self.history.iter().take(HISTORY - 1).cloned());
+        let forgetful = self.forgetful || self.history.len() == HISTORY;
+        Self { history, living, forgetful }
+    }
 }

@@ -171,8 +171,11 @@ impl Lab {
                 let members = pods.iter().zip(m).filter(|(_, on)| **on).map(|(p, _)| (p.clone(), 1)).collect();
                 Membership { slots_log2: 10, members }
             };
-            let table =
-                Table { history: history.iter().map(members).collect(), living: pods.iter().cloned().collect() };
+            let table = Table {
+                history: history.iter().map(members).collect(),
+                living: pods.iter().cloned().collect(),
+                forgetful: false,
+            };
             spec.tables.insert(vip.into(), table);
             spec.addresses.insert(ip(vip));
             for protocol in [Protocol::Tcp, Protocol::Udp] {

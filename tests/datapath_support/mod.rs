@@ -197,6 +197,7 @@ pub fn table(history: &[&[&Backend]]) -> Table {
     Table {
         history: history.iter().map(|m| Membership { slots_log2: 10, members: members(m) }).collect(),
         living: history.iter().flat_map(|m| m.iter().map(|b| (*b).clone())).collect(),
+        forgetful: false,
     }
 }
 

@@ -180,6 +180,7 @@ INLINE int choose(const struct service *s, u64 slot, const struct packet *p, con
 		}
 	}
 	struct question q = {.slot = slot, .backends = s->backends, .fresh = is_fresh(p), .a = *a, .t = p->t};
+	*answer = (struct choice){};
 	int step = choose_with_memory(&q, answer);
 	v->pod = &answer->pod;
 	v->port = answer->port;

@@ -62,7 +62,7 @@ INLINE int refuse(struct service_counters *n, u32 reason)
 INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p, const struct service *s,
 		 const struct arrival *a)
 {
-	struct choice answer = {};
+	struct choice answer;
 	struct verdict v = {};
 	struct service_counters *n = counters_of(s);
 	u32 hash = flow_hash(conf->flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
