@@ -17,16 +17,24 @@ fn give_up(message: &str) -> ! {
 fn compile() {
     let out = std::env::var("OUT_DIR").expect("cargo sets it");
     let clang = clang();
-    let status = std::process::Command::new(&clang)
+    for source in ["ironcast", "bench"] {
+        compile_one(&clang, source, &out);
+    }
+}
+
+fn compile_one(clang: &str, source: &str, out: &str) {
+    let status = std::process::Command::new(clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", "-nostdinc"])
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
         .args(["-Wno-sign-compare", "-Wno-missing-field-initializers"])
-        .args(["-ffile-prefix-map=src/datapath/bpf=bpf", "-c", "src/datapath/bpf/ironcast.bpf.c", "-o"])
-        .arg(format!("{out}/ironcast.bpf.o"))
+        .args(["-ffile-prefix-map=src/datapath/bpf=bpf", "-c"])
+        .arg(format!("src/datapath/bpf/{source}.bpf.c"))
+        .arg("-o")
+        .arg(format!("{out}/{source}.bpf.o"))
         .status();
     match status {
         Ok(status) if status.success() => {}
-        Ok(status) => give_up(&format!("{clang} could not compile src/datapath/bpf ({status})")),
+        Ok(status) => give_up(&format!("{clang} could not compile src/datapath/bpf/{source}.bpf.c ({status})")),
         Err(e) => give_up(&format!("could not run {clang}: {e}")),
     }
 }
