@@ -4,9 +4,11 @@ SHELL := /bin/bash
 
 # Root is needed for network namespaces: what is built as you runs through sudo where you are not root.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-RUNNER := $(shell [ "$$(id -u)" = 0 ] || echo 'sudo -E')
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := $(RUNNER)
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := $(RUNNER)
+# Cargo takes no empty runner, so it is set only where it is needed.
+ifneq ($(SUDO),)
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
+endif
 
 .PHONY: help setup build lab test bench lint deny doc crds image clean
 
