@@ -1,4 +1,5 @@
-//! The speaker: peers and what each is told. The values that a caller hands in and gets back.
+//! The speaker: peers and what each is told. The values that a caller gets back and that a driver exchanges with it;
+//! what a caller hands in is `config`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +13,10 @@ use bytes::Bytes;
 
 use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
 
+mod config;
 mod machine;
 
+pub use config::{DynamicPeers, Md5Key, PeerAs, PeerConfig, SpeakerConfig, Ttl};
 pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.
@@ -24,98 +27,6 @@ impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// Which AS the peer must show in its OPEN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerAs {
-    /// This one.
-    Exactly(Asn),
-    /// The same as ours: iBGP.
-    Internal,
-    /// Any other than ours: eBGP.
-    External,
-}
-
-/// How the peer's distance is bound.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ttl {
-    /// Directly connected, TTL 1 sent, nothing asked of what is received.
-    Direct,
-    /// Up to this many hops away (`ebgpMultiHop`).
-    MultiHop(u8),
-    /// GTSM: TTL 255 sent, at least 256 − hops asked of what is received (RFC 5082).
-    Security {
-        /// 1 for a directly connected peer.
-        hops: u8,
-    },
-}
-
-/// The TCP MD5 key (RFC 2385), 1 to 80 octets. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Md5Key(pub Arc<[u8]>);
-
-impl fmt::Debug for Md5Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Md5Key(…)")
-    }
-}
-
-/// One peer as the caller wants it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Where it is.
-    pub address: IpAddr,
-    /// 179 but in tests.
-    pub port: u16,
-    /// Scope of a link-local address, and the device that the socket is bound to (`SO_BINDTODEVICE`, VRF).
-    pub interface: Option<String>,
-    /// The address to dial from; the kernel's choice where `None`.
-    pub source: Option<IpAddr>,
-    /// Our AS towards this peer.
-    pub local_as: Asn,
-    /// Its AS.
-    pub peer_as: PeerAs,
-    /// Our identifier towards this peer; the speaker's where `None`.
-    pub router_id: Option<RouterId>,
-    /// Offered; the smaller of both ends counts.
-    pub hold_time: HoldTime,
-    /// Overrides a third of the negotiated hold time, never above it.
-    pub keepalive: Option<Duration>,
-    /// Time between attempts after the first quick retry.
-    pub connect_retry: Duration,
-    /// Listen and never dial.
-    pub passive: bool,
-    /// Distance.
-    pub ttl: Ttl,
-    /// TCP MD5 signature key.
-    pub password: Option<Md5Key>,
-    /// Offered with the multiprotocol capability (RFC 4760).
-    pub families: BTreeSet<Family>,
-    /// Restart time offered with the graceful restart capability (RFC 4724); `None` does not offer it.
-    pub graceful_restart: Option<Duration>,
-}
-
-/// What the speaker is.
-#[derive(Debug, Clone)]
-pub struct SpeakerConfig {
-    /// Sent where a peer's configuration gives none.
-    pub router_id: RouterId,
-    /// Listen for passive peers and for incoming connections; none is "dial only".
-    pub listen: Vec<std::net::SocketAddr>,
-    /// The restarting flag of the graceful restart capability is set in the first OPEN (RFC 4724 §4.1).
-    pub restarted: bool,
-    /// Template for peers that are not configured but connect from a known prefix; the router role of the lab.
-    pub dynamic: Vec<DynamicPeers>,
-}
-
-/// Accept unknown peers from a prefix, each under the id `dynamic/ADDRESS`.
-#[derive(Debug, Clone)]
-pub struct DynamicPeers {
-    /// The addresses that may connect.
-    pub prefix: ipnet::IpNet,
-    /// Everything else; `address` is replaced by the peer's own, `passive` is implied.
-    pub template: PeerConfig,
 }
 
 /// The whole export: for each peer the routes that it is told. Peers that share one `Arc` form an update

@@ -68,12 +68,9 @@ pub fn peer_config(peer: &Peer) -> Result<PeerConfig, Waiting> {
     }
     let address = peer.address.ok_or_else(|| Waiting::Unnumbered(peer.interface.clone().unwrap_or_default()))?;
     Ok(PeerConfig {
-        address,
         port: peer.port,
         interface: peer.interface.clone().or_else(|| peer.vrf.clone()),
         source: peer.source,
-        local_as: peer.local_asn.unwrap_or(peer.my_asn),
-        peer_as: peer.peer_as,
         router_id: peer.router_id,
         hold_time: peer.hold_time,
         keepalive: peer.keepalive,
@@ -83,6 +80,7 @@ pub fn peer_config(peer: &Peer) -> Result<PeerConfig, Waiting> {
         password: peer.password.clone(),
         families: families(peer),
         graceful_restart: peer.graceful_restart.then_some(RESTART_TIME),
+        ..PeerConfig::new(address, peer.local_asn.unwrap_or(peer.my_asn), peer.peer_as)
     })
 }
 

@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
     net::Speaker,
-    speaker::{Exports, PeerAs, PeerConfig, PeerId, SpeakerConfig, Ttl},
+    speaker::{Exports, PeerAs, PeerConfig, PeerId, SpeakerConfig},
 };
 use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
@@ -154,21 +154,12 @@ fn identity() -> anyhow::Result<SpeakerConfig> {
 fn peers(args: &RouterArgs) -> anyhow::Result<BTreeMap<PeerId, PeerConfig>> {
     let (local_as, peer_as) = (Asn::new(args.asn)?, Asn::new(args.peer_asn)?);
     let peer = |address: &IpAddr| PeerConfig {
-        address: *address,
-        port: 179,
-        interface: None,
-        source: None,
-        local_as,
-        peer_as: PeerAs::Exactly(peer_as),
-        router_id: None,
         hold_time: HoldTime::new(HOLD).expect("90 s is a legal hold time"),
-        keepalive: None,
         connect_retry: Duration::from_secs(1),
         passive: true,
-        ttl: Ttl::Direct,
-        password: None,
         families: [Family::Ipv4Unicast, Family::Ipv6Unicast].into(),
         graceful_restart: Some(Duration::from_secs(30)),
+        ..PeerConfig::new(*address, local_as, PeerAs::Exactly(peer_as))
     };
     Ok(args.peers.iter().map(|address| (PeerId(address.to_string().into()), peer(address))).collect())
 }

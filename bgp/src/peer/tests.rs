@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Asn, Family, HoldTime,
     rib::Route,
-    speaker::{Exports, PeerAs, Speaker, SpeakerConfig, Ttl},
+    speaker::{Exports, PeerAs, Speaker, SpeakerConfig},
     wire::message,
 };
 
@@ -15,22 +15,11 @@ mod states;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn config(address: [u8; 4], local_as: u32) -> PeerConfig {
+    let local_as = Asn::new(local_as).expect("valid");
     PeerConfig {
-        address: address.into(),
-        port: 179,
-        interface: None,
-        source: None,
-        local_as: Asn::new(local_as).expect("valid"),
-        peer_as: PeerAs::External,
-        router_id: None,
         hold_time: HoldTime::new(9).expect("valid"),
-        keepalive: None,
         connect_retry: 30 * SECOND,
-        passive: false,
-        ttl: Ttl::Direct,
-        password: None,
-        families: [Family::Ipv4Unicast].into(),
-        graceful_restart: None,
+        ..PeerConfig::new(address.into(), local_as, PeerAs::External)
     }
 }
 

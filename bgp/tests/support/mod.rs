@@ -15,7 +15,7 @@ use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
     net::Speaker,
     rib::Route,
-    speaker::{Exports, PeerAs, PeerConfig, PeerId, PeerStatus, Received, SpeakerConfig, Ttl},
+    speaker::{Exports, PeerAs, PeerConfig, PeerId, PeerStatus, Received, SpeakerConfig},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
@@ -79,21 +79,10 @@ pub fn config(id: [u8; 4]) -> SpeakerConfig {
 /// A peer with both families and short times.
 pub fn peer(address: IpAddr, local_as: u32, peer_as: PeerAs) -> PeerConfig {
     PeerConfig {
-        address,
-        port: 179,
-        interface: None,
-        source: None,
-        local_as: Asn::new(local_as).expect("valid"),
-        peer_as,
-        router_id: None,
         hold_time: HoldTime::new(9).expect("valid"),
-        keepalive: None,
         connect_retry: Duration::from_secs(5),
-        passive: false,
-        ttl: Ttl::Direct,
-        password: None,
         families: [Family::Ipv4Unicast, Family::Ipv6Unicast].into(),
-        graceful_restart: None,
+        ..PeerConfig::new(address, Asn::new(local_as).expect("valid"), peer_as)
     }
 }
 
