@@ -200,7 +200,7 @@ impl Peer {
 
     fn session(&self, now: Instant, endpoint: Endpoint, shared: &mut Shared) -> Box<Session> {
         let restarting = shared.restarted && self.status.established_count == 0;
-        let local = Local::new(&self.config, shared.router_id, restarting, shared.deliver);
+        let local = Local::new(self.config.clone(), shared.router_id, restarting, shared.deliver);
         Box::new(Session::new(now, local, endpoint, shared.jitter.fork()))
     }
 
@@ -318,7 +318,7 @@ impl Peer {
                 Stage::Dialling { .. } => shared.outputs.push_back(Output::Close { id, farewell: None }),
                 Stage::Open(session) if reset => session.stop(Notification::cease(cease::CONFIGURATION), false),
                 Stage::Open(session) => {
-                    session.set_keepalive(now, self.config.keepalive);
+                    session.reconfigure(now, self.config.clone());
                     shared.outputs.extend(ttl.map(|ttl| Output::Ttl { id, ttl }));
                 }
             }

@@ -31,7 +31,7 @@ pub(crate) use negotiate::{Local, Negotiated};
 use crate::{
     Family,
     rib::{Rendered, Route},
-    speaker::{Counters, Endpoint, State},
+    speaker::{Counters, Endpoint, PeerConfig, State},
     wire::{
         DecodeError, message,
         notification::{Notification, code},
@@ -188,14 +188,19 @@ impl Session {
         self.sending = Some(rendered);
     }
 
-    /// Takes another keepalive interval, never above a third of the hold time.
-    pub(crate) fn set_keepalive(&mut self, now: Instant, keepalive: Option<Duration>) {
-        self.local.keepalive = keepalive;
-        if let Some(negotiated) = &mut self.negotiated {
-            let third = negotiated.hold_time.keepalive();
-            Arc::make_mut(negotiated).keepalive = third.map(|third| keepalive.map_or(third, |own| own.min(third)));
+    /// Takes a configuration that differs in nothing that was negotiated.
+    pub(crate) fn reconfigure(&mut self, now: Instant, config: Arc<PeerConfig>) {
+        let keepalive = config.keepalive != self.local.config.keepalive;
+        self.local.config = config;
+        if keepalive && self.negotiated.is_some() {
             self.arm_keepalive(now);
         }
+    }
+
+    /// A third of the hold time, or less where the configuration says so.
+    fn keepalive_time(&self) -> Option<Duration> {
+        let third = self.negotiated.as_ref()?.hold_time.keepalive()?;
+        Some(self.local.config.keepalive.map_or(third, |own| own.min(third)))
     }
 
     /// The connection broke.
@@ -257,8 +262,7 @@ impl Session {
 
     /// RFC 4271 §10: a quarter of jitter, downwards.
     fn arm_keepalive(&mut self, now: Instant) {
-        let interval = self.negotiated.as_ref().and_then(|n| n.keepalive);
-        self.keepalive = interval.map(|i| now + self.jitter.shorten(i));
+        self.keepalive = self.keepalive_time().map(|i| now + self.jitter.shorten(i));
     }
 
     fn arm_hold(&mut self, now: Instant) {
@@ -267,7 +271,7 @@ impl Session {
 
     /// Our AS in this session.
     pub(crate) fn local_as(&self) -> crate::Asn {
-        self.local.asn
+        self.local.asn()
     }
 
     /// The address of this end.

@@ -16,7 +16,7 @@ use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
 mod config;
 mod machine;
 
-pub use config::{DynamicPeers, Md5Key, PeerAs, PeerConfig, SpeakerConfig, Ttl};
+pub use config::{AddPath, DynamicPeers, Md5Key, PeerAs, PeerConfig, SpeakerConfig, Ttl};
 pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.

@@ -56,6 +56,7 @@ fn encoding(session: &Session) -> Option<Encoding> {
         next_hop6: endpoint.next_hop6,
         link_local: endpoint.link_local,
         extended_next_hop: negotiated.extended_next_hop,
+        add_path: negotiated.add_path_send,
         limit: negotiated.limit(),
     })
 }

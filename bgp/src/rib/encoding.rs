@@ -23,6 +23,8 @@ pub(crate) struct Encoding {
     pub(crate) link_local: Option<Ipv6Addr>,
     /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub(crate) extended_next_hop: bool,
+    /// Families whose prefixes carry path identifiers (RFC 7911).
+    pub(crate) add_path: Families,
     /// The negotiated message size.
     pub(crate) limit: usize,
 }

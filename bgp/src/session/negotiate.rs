@@ -1,9 +1,9 @@
 //! What we offer in an OPEN, and what comes of the peer's.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use crate::{
-    Asn, HoldTime, RouterId,
+    Asn, Family, HoldTime, RouterId,
     speaker::{PeerAs, PeerConfig},
     wire::{
         Families,
@@ -18,13 +18,9 @@ use crate::{
 /// Our end of a negotiation.
 #[derive(Debug, Clone)]
 pub(crate) struct Local {
-    pub(crate) asn: Asn,
+    /// As the peer is configured now; what was negotiated is in [`Negotiated`].
+    pub(crate) config: Arc<PeerConfig>,
     pub(crate) id: RouterId,
-    pub(crate) peer_as: PeerAs,
-    pub(crate) hold_time: HoldTime,
-    pub(crate) keepalive: Option<Duration>,
-    pub(crate) families: Families,
-    pub(crate) graceful_restart: Option<Duration>,
     /// We have just restarted, our forwarding state is kept (RFC 4724 §4.1).
     pub(crate) restarting: bool,
     /// Routes are handed on, not only counted.
@@ -38,13 +34,16 @@ pub(crate) struct Negotiated {
     pub(crate) remote_id: RouterId,
     pub(crate) internal: bool,
     pub(crate) hold_time: HoldTime,
-    pub(crate) keepalive: Option<Duration>,
     pub(crate) families: Families,
     pub(crate) four_octet: bool,
     pub(crate) route_refresh: bool,
     pub(crate) enhanced_refresh: bool,
     pub(crate) extended_message: bool,
     pub(crate) extended_next_hop: bool,
+    /// Families in which our prefixes carry path identifiers (RFC 7911).
+    pub(crate) add_path_send: Families,
+    /// Families in which the peer's prefixes do.
+    pub(crate) add_path_receive: Families,
     /// The peer's graceful restart, where we offered it too; its families are those of the session.
     pub(crate) graceful_restart: Option<GracefulRestart>,
     /// Both ends set the N bit (RFC 8538).
@@ -52,71 +51,83 @@ pub(crate) struct Negotiated {
 }
 
 impl Local {
-    /// Our end for a peer.
-    pub(crate) fn new(config: &PeerConfig, id: RouterId, restarting: bool, deliver: bool) -> Self {
-        Self {
-            asn: config.local_as,
-            id: config.router_id.unwrap_or(id),
-            peer_as: config.peer_as,
-            hold_time: config.hold_time,
-            keepalive: config.keepalive,
-            families: config.families.iter().copied().collect(),
-            graceful_restart: config.graceful_restart,
-            restarting,
-            deliver,
-        }
+    /// Our end for a peer; `id` is the speaker's.
+    pub(crate) fn new(config: Arc<PeerConfig>, id: RouterId, restarting: bool, deliver: bool) -> Self {
+        Self { id: config.router_id.unwrap_or(id), config, restarting, deliver }
+    }
+
+    pub(crate) fn asn(&self) -> Asn {
+        self.config.local_as
+    }
+
+    fn families(&self) -> Families {
+        self.config.families.iter().copied().collect()
     }
 
     /// Our OPEN. The F bit is set for every family: what carries the packets outlives this process.
     pub(crate) fn open(&self) -> Open {
-        let graceful_restart = self.graceful_restart.map(|time| GracefulRestart {
+        let (config, families) = (&self.config, self.families());
+        let graceful_restart = config.graceful_restart.map(|time| GracefulRestart {
             restarting: self.restarting,
             notification: true,
             seconds: u16::try_from(time.as_secs()).unwrap_or(u16::MAX).min(0x0FFF),
-            families: self.families,
-            forwarding: self.families,
+            families,
+            forwarding: families,
         });
+        let several = |offered| if offered { families } else { Families::NONE };
         let capabilities = Capabilities {
-            multiprotocol: Some(self.families),
+            multiprotocol: Some(families),
             route_refresh: true,
             enhanced_refresh: true,
             extended_message: true,
-            four_octet_as: Some(self.asn.value()),
+            extended_next_hop: self.offers_extended_next_hop(),
+            four_octet_as: Some(self.asn().value()),
             graceful_restart,
+            add_path_send: several(config.add_path.send),
+            add_path_receive: several(config.add_path.receive),
             ..Capabilities::default()
         };
-        Open { asn: self.asn, hold_time: self.hold_time, id: self.id, capabilities }
+        Open { asn: self.asn(), hold_time: config.hold_time, id: self.id, capabilities }
+    }
+
+    /// RFC 8950 §4 speaks of IPv4 prefixes; without them there is nothing to offer.
+    fn offers_extended_next_hop(&self) -> bool {
+        self.config.extended_next_hop && self.config.families.contains(&Family::Ipv4Unicast)
     }
 
     /// Compares the peer's OPEN with what we want; the error is what it is told, and why in our operator's words.
     pub(super) fn negotiate(&self, theirs: &Open) -> Result<Negotiated, (Notification, String)> {
         self.check_as(theirs)?;
-        let internal = theirs.asn == self.asn;
+        let internal = theirs.asn == self.asn();
         if internal && theirs.id == self.id {
             let why =
                 format!("its router id {} is ours too; every speaker of an AS needs its own (RFC 6286)", theirs.id);
             return Err((Notification::new(code::OPEN, open::IDENTIFIER, &[]), why));
         }
         let caps = &theirs.capabilities;
-        let offered = caps.multiprotocol.unwrap_or_else(|| [crate::Family::Ipv4Unicast].into_iter().collect());
+        let offered = caps.multiprotocol.unwrap_or_else(|| [Family::Ipv4Unicast].into_iter().collect());
         let families = self.check_families(offered)?;
-        let hold_time = self.hold_time.min(theirs.hold_time);
-        let third = hold_time.keepalive();
-        let graceful_restart = caps.graceful_restart.filter(|_| self.graceful_restart.is_some()).map(|g| {
+        let hold_time = self.config.hold_time.min(theirs.hold_time);
+        let graceful_restart = caps.graceful_restart.filter(|_| self.config.graceful_restart.is_some()).map(|g| {
             GracefulRestart { families: g.families.and(families), forwarding: g.forwarding.and(families), ..g }
         });
+        let several = |ours, theirs: Families| if ours { theirs.and(families) } else { Families::NONE };
         Ok(Negotiated {
             remote_as: theirs.asn,
             remote_id: theirs.id,
             internal,
             hold_time,
-            keepalive: third.map(|third| self.keepalive.map_or(third, |own| own.min(third))),
             families,
             four_octet: caps.four_octet_as.is_some(),
             route_refresh: caps.route_refresh,
             enhanced_refresh: caps.enhanced_refresh,
             extended_message: caps.extended_message,
-            extended_next_hop: false,
+            extended_next_hop: self.offers_extended_next_hop()
+                && caps.extended_next_hop
+                && families.contains(Family::Ipv4Unicast),
+            // RFC 7911 §4: each direction on its own, where one end sends and the other receives.
+            add_path_send: several(self.config.add_path.send, caps.add_path_receive),
+            add_path_receive: several(self.config.add_path.receive, caps.add_path_send),
             graceful_restart,
             notification_support: graceful_restart.is_some_and(|g| g.notification),
         })
@@ -124,15 +135,15 @@ impl Local {
 
     fn check_as(&self, theirs: &Open) -> Result<(), (Notification, String)> {
         let shown = theirs.asn;
-        let why = match self.peer_as {
+        let why = match self.config.peer_as {
             PeerAs::Exactly(asn) if shown != asn => format!("it shows AS {shown}, but peerASN is {asn}; check peerASN"),
-            PeerAs::Internal if shown != self.asn => {
+            PeerAs::Internal if shown != self.asn() => {
                 format!(
                     "it shows AS {shown}, but the peer is internal and our AS is {}; check peerASN and myASN",
-                    self.asn
+                    self.asn()
                 )
             }
-            PeerAs::External if shown == self.asn => {
+            PeerAs::External if shown == self.asn() => {
                 format!("it shows AS {shown}, which is ours, but the peer is external; check peerASN and myASN")
             }
             _ => return Ok(()),
@@ -142,7 +153,7 @@ impl Local {
 
     /// RFC 5492 §5: without a common family the session would carry nothing; say so.
     fn check_families(&self, offered: Families) -> Result<Families, (Notification, String)> {
-        let families = self.families.and(offered);
+        let families = self.families().and(offered);
         if !families.is_empty() {
             return Ok(families);
         }
@@ -150,9 +161,9 @@ impl Local {
             true => "none that we know".to_string(),
             false => families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", "),
         };
-        let why = format!("no common address family: we offer {}, it offers {}", list(self.families), list(offered));
+        let why = format!("no common address family: we offer {}, it offers {}", list(self.families()), list(offered));
         let mut data = Vec::new();
-        for family in self.families.iter() {
+        for family in self.families().iter() {
             let [high, low] = crate::wire::afi(family).to_be_bytes();
             data.extend_from_slice(&[1, 4, high, low, 0, crate::wire::SAFI_UNICAST]);
         }
@@ -167,7 +178,7 @@ impl Negotiated {
             four_octet: self.four_octet,
             internal: self.internal,
             families: self.families,
-            add_path: Families::NONE,
+            add_path: self.add_path_receive,
             extended_next_hop: self.extended_next_hop,
             local: Some(local),
         }
@@ -187,6 +198,8 @@ impl Negotiated {
             (self.enhanced_refresh, "enhanced-route-refresh"),
             (self.extended_message, "extended-message"),
             (self.extended_next_hop, "extended-next-hop"),
+            (!self.add_path_send.is_empty(), "add-path-send"),
+            (!self.add_path_receive.is_empty(), "add-path-receive"),
             (self.notification_support, "graceful-restart-notification"),
         ];
         words.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, word)| word.to_string()));

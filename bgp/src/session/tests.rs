@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     Asn, HoldTime, RouterId,
     jitter::Jitter,
-    speaker::PeerAs,
+    speaker::{AddPath, PeerAs, PeerConfig},
     wire::{
         Families,
         message::{Kind, Refresh, frame},
@@ -13,18 +13,25 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// An end of a session, its configuration changed by `change`.
+fn end(asn: u32, id: [u8; 4], change: impl FnOnce(&mut PeerConfig)) -> Local {
+    let asn = Asn::new(asn).expect("valid");
+    let mut config = PeerConfig::new([10, 0, 0, 2].into(), asn, PeerAs::External);
+    config.families = Families::EVERY.into();
+    change(&mut config);
+    Local::new(config.into(), RouterId::new(id.into()).expect("valid"), false, false)
+}
+
 fn local(asn: u32, id: [u8; 4]) -> Local {
-    Local {
-        asn: Asn::new(asn).expect("valid"),
-        id: RouterId::new(id.into()).expect("valid"),
-        peer_as: PeerAs::External,
-        hold_time: HoldTime::DEFAULT,
-        keepalive: None,
-        families: Families::from_iter(Families::EVERY),
-        graceful_restart: None,
-        restarting: false,
-        deliver: false,
-    }
+    end(asn, id, |_| {})
+}
+
+fn ours(change: impl FnOnce(&mut PeerConfig)) -> Local {
+    end(64601, [10, 0, 0, 1], change)
+}
+
+fn theirs(change: impl FnOnce(&mut PeerConfig)) -> Local {
+    end(64500, [10, 0, 0, 2], change)
 }
 
 fn session(now: Instant, local: Local) -> Session {
@@ -33,7 +40,7 @@ fn session(now: Instant, local: Local) -> Session {
 }
 
 fn their_open() -> Open {
-    local(64500, [10, 0, 0, 2]).open()
+    theirs(|_| {}).open()
 }
 
 fn octets(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -170,7 +177,7 @@ fn every_event_in_every_state_leads_where_the_rfc_says() {
     let now = Instant::now();
     for state in [State::OpenSent, State::OpenConfirm, State::Established] {
         for given in Given::EVERY {
-            let mut session = in_state(now, state, local(64601, [10, 0, 0, 1]));
+            let mut session = in_state(now, state, ours(|_| {}));
             given.apply(&mut session, now);
             let last = session.farewell().or_else(|| session.transmit(now));
             let notification = last.as_deref().and_then(|octets| {
@@ -188,7 +195,7 @@ fn every_event_in_every_state_leads_where_the_rfc_says() {
 fn nothing_wakes_a_session_that_is_over() {
     let now = Instant::now();
     for given in Given::EVERY {
-        let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+        let mut session = in_state(now, State::Established, ours(|_| {}));
         session.closed("gone");
         while session.poll().is_some() {}
         given.apply(&mut session, now);
@@ -201,7 +208,7 @@ fn nothing_wakes_a_session_that_is_over() {
 #[test]
 fn hold_time_zero_switches_both_timers_off() {
     let now = Instant::now();
-    let never = Local { hold_time: HoldTime::new(0).expect("valid"), ..local(64601, [10, 0, 0, 1]) };
+    let never = ours(|c| c.hold_time = HoldTime::new(0).expect("valid"));
     let mut session = in_state(now, State::Established, never);
     assert_eq!(session.deadline(), None);
     session.handle_timeout(now + 1_000_000 * SECOND);
@@ -211,7 +218,7 @@ fn hold_time_zero_switches_both_timers_off() {
 #[test]
 fn silent_peer_is_given_up_after_the_negotiated_hold_time_and_not_before() {
     let now = Instant::now();
-    let ours = Local { hold_time: HoldTime::new(9).expect("valid"), ..local(64601, [10, 0, 0, 1]) };
+    let ours = ours(|c| c.hold_time = HoldTime::new(9).expect("valid"));
     let mut session = in_state(now, State::Established, ours);
     session.receive(now + 8 * SECOND, &Given::Keepalive.octets());
     session.handle_timeout(now + 16 * SECOND);
@@ -224,7 +231,7 @@ fn silent_peer_is_given_up_after_the_negotiated_hold_time_and_not_before() {
 #[test]
 fn peer_that_says_nothing_at_all_is_given_up_after_four_minutes() {
     let now = Instant::now();
-    let mut session = session(now, local(64601, [10, 0, 0, 1]));
+    let mut session = session(now, ours(|_| {}));
     assert_eq!(session.deadline(), Some(now + 240 * SECOND));
     session.handle_timeout(now + 240 * SECOND);
     assert_eq!(session.state(), State::Idle);
@@ -233,7 +240,7 @@ fn peer_that_says_nothing_at_all_is_given_up_after_four_minutes() {
 #[test]
 fn keepalives_go_out_before_a_third_of_the_hold_time_and_pass_a_backlog() {
     let now = Instant::now();
-    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let mut session = in_state(now, State::Established, ours(|_| {}));
     let chunks = vec![(Bytes::from_static(b"one"), 1), (Bytes::from_static(b"two"), 1)];
     session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
     assert_eq!(session.transmit(now).as_deref(), Some(b"one".as_slice()));
@@ -250,7 +257,7 @@ fn keepalives_go_out_before_a_third_of_the_hold_time_and_pass_a_backlog() {
 #[test]
 fn peer_that_reads_nothing_is_given_up_after_the_send_hold_time() {
     let now = Instant::now();
-    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let mut session = in_state(now, State::Established, ours(|_| {}));
     let chunks = vec![(Bytes::from_static(b"one"), 1)];
     session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
     assert!(session.transmit(now).is_some());
@@ -267,7 +274,7 @@ fn peer_that_reads_nothing_is_given_up_after_the_send_hold_time() {
 #[test]
 fn end_for_good_is_a_hard_reset_where_the_peer_would_keep_the_routes() {
     let now = Instant::now();
-    let graceful = |asn, id| Local { graceful_restart: Some(120 * SECOND), ..local(asn, id) };
+    let graceful = |asn, id| end(asn, id, |c| c.graceful_restart = Some(120 * SECOND));
     let mut session = session(now, graceful(64601, [10, 0, 0, 1]));
     session.receive(now, &octets(|o| graceful(64500, [10, 0, 0, 2]).open().encode(o)));
     session.receive(now, &Given::Keepalive.octets());
@@ -285,12 +292,12 @@ fn end_for_good_is_a_hard_reset_where_the_peer_would_keep_the_routes() {
 #[test]
 fn families_that_only_one_end_has_are_not_used_and_none_in_common_is_told() {
     let now = Instant::now();
-    let only = |family, l: Local| Local { families: [family].into_iter().collect(), ..l };
-    let mut v6 = session(now, only(Family::Ipv6Unicast, local(64601, [10, 0, 0, 1])));
+    let only = |family| move |c: &mut PeerConfig| c.families = [family].into();
+    let mut v6 = session(now, ours(only(Family::Ipv6Unicast)));
     v6.receive(now, &Given::Open.octets());
     assert_eq!(v6.negotiated().map(|n| n.families), Some([Family::Ipv6Unicast].into_iter().collect()));
-    let mut v6 = session(now, only(Family::Ipv6Unicast, local(64601, [10, 0, 0, 1])));
-    v6.receive(now, &octets(|o| only(Family::Ipv4Unicast, local(64500, [10, 0, 0, 2])).open().encode(o)));
+    let mut v6 = session(now, ours(only(Family::Ipv6Unicast)));
+    v6.receive(now, &octets(|o| theirs(only(Family::Ipv4Unicast)).open().encode(o)));
     let Some(Event::Ended(end)) = v6.poll() else { panic!("refused") };
     let words = end.words().expect("a fault");
     assert!(words.contains("we offer ipv6-unicast, it offers ipv4-unicast"), "{words}");
@@ -299,11 +306,11 @@ fn families_that_only_one_end_has_are_not_used_and_none_in_common_is_told() {
 #[test]
 fn peer_without_extended_messages_is_sent_none_and_may_send_none() {
     let now = Instant::now();
-    let mut theirs = their_open();
-    theirs.capabilities.extended_message = false;
-    let mut plain = session(now, local(64601, [10, 0, 0, 1]));
-    plain.receive(now, &octets(|o| theirs.encode(o)));
-    let extended = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let mut open = their_open();
+    open.capabilities.extended_message = false;
+    let mut plain = session(now, ours(|_| {}));
+    plain.receive(now, &octets(|o| open.encode(o)));
+    let extended = in_state(now, State::Established, ours(|_| {}));
     let limit = |s: &Session| s.negotiated().map(|n| n.limit());
     assert_eq!((limit(&plain), limit(&extended)), (Some(message::MAX), Some(message::MAX_EXTENDED)));
     plain.receive(now, &Given::Keepalive.octets());
@@ -316,7 +323,52 @@ fn peer_without_extended_messages_is_sent_none_and_may_send_none() {
 #[test]
 fn refresh_of_the_peer_is_handed_up() {
     let now = Instant::now();
-    let mut session = in_state(now, State::Established, local(64601, [10, 0, 0, 1]));
+    let mut session = in_state(now, State::Established, ours(|_| {}));
     session.receive(now, &Given::Refresh.octets());
     assert!(matches!(session.poll(), Some(Event::Refresh(Family::Ipv4Unicast))));
+}
+
+/// What comes of two ends.
+fn negotiated(ours: Local, theirs: &Local) -> Arc<Negotiated> {
+    let now = Instant::now();
+    let mut session = session(now, ours);
+    session.receive(now, &octets(|o| theirs.open().encode(o)));
+    session.negotiated().expect("they fit").clone()
+}
+
+#[test]
+fn ipv6_next_hops_for_ipv4_need_both_ends_and_the_family() {
+    let with = |on, families: &'static [Family]| {
+        move |c: &mut PeerConfig| {
+            c.extended_next_hop = on;
+            c.families = families.iter().copied().collect();
+        }
+    };
+    let (both, v6) = (&Families::EVERY[..], &[Family::Ipv6Unicast][..]);
+    let agreed = |a, b, fa, fb| negotiated(ours(with(a, fa)), &theirs(with(b, fb))).extended_next_hop;
+    assert!(agreed(true, true, both, both));
+    assert!(!agreed(true, false, both, both) && !agreed(false, true, both, both));
+    assert!(!agreed(true, true, v6, both) && !agreed(true, true, both, v6));
+    assert!(PeerConfig::new("fe80::1".parse().expect("valid"), ours(|_| {}).asn(), PeerAs::External).extended_next_hop);
+}
+
+#[test]
+fn several_paths_go_where_one_end_sends_and_the_other_receives() {
+    let with = |send, receive| move |c: &mut PeerConfig| c.add_path = AddPath { send, receive };
+    let every = Families::from_iter(Families::EVERY);
+    for (us, them) in [((true, false), (false, true)), ((true, true), (true, true)), ((true, false), (true, false))] {
+        let agreed = negotiated(ours(with(us.0, us.1)), &theirs(with(them.0, them.1)));
+        let expected = |on| if on { every } else { Families::NONE };
+        assert_eq!(agreed.add_path_send, expected(us.0 && them.1), "{us:?} {them:?}");
+        assert_eq!(agreed.add_path_receive, expected(us.1 && them.0), "{us:?} {them:?}");
+        assert_eq!(agreed.context([10, 0, 0, 1].into()).add_path, agreed.add_path_receive);
+    }
+    let v6 = negotiated(
+        ours(with(true, true)),
+        &theirs(|c| {
+            with(true, true)(c);
+            c.families = [Family::Ipv6Unicast].into();
+        }),
+    );
+    assert_eq!(v6.add_path_send, [Family::Ipv6Unicast].into_iter().collect());
 }

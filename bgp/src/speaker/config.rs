@@ -45,6 +45,15 @@ impl fmt::Debug for Md5Key {
     }
 }
 
+/// Which directions of ADD-PATH are offered (RFC 7911 §4); each is used where the peer offers the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AddPath {
+    /// We would send several paths.
+    pub send: bool,
+    /// We would take several paths.
+    pub receive: bool,
+}
+
 /// One peer as the caller wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -76,13 +85,19 @@ pub struct PeerConfig {
     pub password: Option<Md5Key>,
     /// Offered with the multiprotocol capability (RFC 4760).
     pub families: BTreeSet<Family>,
+    /// IPv4 prefixes with IPv6 next hops are offered (RFC 8950): what a session over IPv6 needs where the link has
+    /// no IPv4 address.
+    pub extended_next_hop: bool,
+    /// Several paths for one prefix are offered (RFC 7911), for every family of the peer.
+    pub add_path: AddPath,
     /// Restart time offered with the graceful restart capability (RFC 4724); `None` does not offer it.
     pub graceful_restart: Option<Duration>,
 }
 
 impl PeerConfig {
     /// A peer with nothing special about it: dialled, directly connected, one family (its address's), the times
-    /// that RFC 4271 §10 suggests, and nothing offered that an operator has to ask for.
+    /// that RFC 4271 §10 suggests, and nothing that an operator has to ask for. IPv6 next hops for IPv4 are offered
+    /// to an IPv6 peer.
     pub fn new(address: IpAddr, local_as: Asn, peer_as: PeerAs) -> Self {
         let family = if address.is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
         Self {
@@ -100,6 +115,8 @@ impl PeerConfig {
             ttl: Ttl::Direct,
             password: None,
             families: [family].into(),
+            extended_next_hop: address.is_ipv6(),
+            add_path: AddPath::default(),
             graceful_restart: None,
         }
     }

@@ -19,6 +19,7 @@ fn encoding() -> Encoding {
         next_hop6: Some("2001:db8::1".parse().expect("valid")),
         link_local: Some("fe80::1".parse().expect("valid")),
         extended_next_hop: false,
+        add_path: Families::NONE,
         limit: message::MAX,
     }
 }
@@ -29,6 +30,7 @@ fn context(encoding: &Encoding) -> update::Context {
         internal: encoding.internal,
         families: encoding.families,
         extended_next_hop: encoding.extended_next_hop,
+        add_path: encoding.add_path,
         ..update::Context::default()
     }
 }
