@@ -40,7 +40,9 @@ impl AdjRibOut {
         if self.sending.is_some() || told && self.refresh.is_empty() {
             return None;
         }
-        let refresh = std::mem::take(&mut self.refresh);
+        let asked = std::mem::take(&mut self.refresh);
+        // RFC 7313 §4: nothing is marked as a refresh before the first End-of-RIB; all of it is sent anyway.
+        let refresh = if from.is_some() { asked } else { Families::NONE };
         Some(Change { from, to, refresh, marked })
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Asn, Family, HoldTime,
     rib::Route,
-    speaker::{Exports, PeerAs, Speaker, SpeakerConfig},
+    speaker::{Exports, PeerAs, Shutdown, Speaker, SpeakerConfig},
     wire::message,
 };
 
@@ -269,18 +269,47 @@ fn late_events_of_an_old_connection_find_nobody() {
     assert_eq!(pair.status(0).counters.opens_sent, 2);
 }
 
+/// Lets a peer ask for a family again.
+fn ask_again(pair: &mut Pair) {
+    let id = *pair.ends[0].wires.keys().next().expect("one");
+    let mut request = Vec::new();
+    message::encode_refresh(message::Refresh::Request(Family::Ipv4Unicast), &mut request);
+    assert_eq!(pair.ends[0].speaker.receive(pair.now, id, &request), request.len());
+}
+
+#[test]
+fn router_that_asks_before_it_was_told_anything_hears_it_once_and_unmarked() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    ask_again(&mut pair);
+    pair.export(0, &["192.0.2.1/32"]);
+    pair.pass(SECOND);
+    let counters = pair.status(1).counters;
+    assert_eq!((counters.prefixes_received, counters.updates_received, counters.refreshes_received), (1, 2, 0));
+}
+
 #[test]
 fn router_that_asks_again_hears_everything_again() {
     let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
     pair.export(0, &["192.0.2.1/32", "192.0.2.2/32"]);
     pair.pass(SECOND);
-    let id = *pair.ends[0].wires.keys().next().expect("one");
-    let mut request = Vec::new();
-    message::encode_refresh(message::Refresh::Request(Family::Ipv4Unicast), &mut request);
-    assert_eq!(pair.ends[0].speaker.receive(pair.now, id, &request), request.len());
+    ask_again(&mut pair);
     pair.pass(SECOND);
     let counters = pair.status(1).counters;
     assert_eq!(counters.prefixes_received, 4);
     assert_eq!(counters.refreshes_received, 2, "the marks of RFC 7313 before and after");
     assert_eq!(pair.status(0).advertised.len(), 2);
+}
+
+#[test]
+fn words_of_a_shutdown_stand_in_the_last_error_of_the_other_end() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    let reason = format!("maintenance until 14:00\r\n{}", "ä".repeat(200));
+    let now = pair.now;
+    pair.ends[1].speaker.shutdown(now, &Shutdown::Stop { reason });
+    pair.pass(Duration::ZERO);
+    let words = pair.status(0).last_error.expect("told");
+    assert!(words.contains("Administrative Shutdown (\"maintenance until 14:00ää"), "{words}");
+    assert!(words.len() < 400 && !words.contains('\n'), "{words}");
 }

@@ -191,6 +191,20 @@ fn every_event_in_every_state_leads_where_the_rfc_says() {
     }
 }
 
+/// RFC 6608 §4: the data is the type of the message that was unexpected.
+#[test]
+fn unexpected_message_is_named_by_its_type() {
+    let now = Instant::now();
+    let cases =
+        [(State::OpenSent, Given::Update), (State::OpenConfirm, Given::Refresh), (State::Established, Given::Open)];
+    for ((state, given), kind) in cases.into_iter().zip([Kind::Update, Kind::RouteRefresh, Kind::Open]) {
+        let mut session = in_state(now, state, ours(|_| {}));
+        given.apply(&mut session, now);
+        let last = session.farewell().expect("a NOTIFICATION");
+        assert_eq!(last[message::HEADER + 2..], [kind as u8], "{given:?} in {state}");
+    }
+}
+
 #[test]
 fn nothing_wakes_a_session_that_is_over() {
     let now = Instant::now();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::message::{self, Kind};
+use crate::Family;
 
 /// Error codes.
 #[allow(missing_docs)] // the RFCs' own words
@@ -38,7 +39,7 @@ pub mod update {
     pub const NETWORK: u8 = 10;
 }
 
-/// Subcodes of Cease (RFC 4486, RFC 8538).
+/// Subcodes of Cease (RFC 4486, RFC 8538, RFC 9384).
 #[allow(missing_docs)] // the RFCs' own words
 pub mod cease {
     pub const MAXIMUM_PREFIXES: u8 = 1;
@@ -50,6 +51,7 @@ pub mod cease {
     pub const COLLISION: u8 = 7;
     pub const RESOURCES: u8 = 8;
     pub const HARD_RESET: u8 = 9;
+    pub const BFD_DOWN: u8 = 10;
 }
 
 /// A NOTIFICATION's content.
@@ -82,6 +84,14 @@ impl Notification {
         Self { code: code::CEASE, subcode, data }
     }
 
+    /// A Cease because of more prefixes of a family than the limit (RFC 4486 §4).
+    pub fn maximum_prefixes(family: Family, limit: u32) -> Self {
+        let mut data = super::afi(family).to_be_bytes().to_vec();
+        data.push(super::SAFI_UNICAST);
+        data.extend_from_slice(&limit.to_be_bytes());
+        Self { code: code::CEASE, subcode: cease::MAXIMUM_PREFIXES, data }
+    }
+
     /// The same as a hard reset, which graceful restart does not soften (RFC 8538 §3.1).
     #[must_use]
     pub fn hard(self) -> Self {
@@ -112,16 +122,42 @@ impl Notification {
         message::finish(out, start);
     }
 
-    /// The operator's words in a shutdown or reset (RFC 9003): a length and UTF-8.
+    /// The operator's words in a shutdown or reset (RFC 9003 §2): a length of at most 255 and UTF-8, or, in words
+    /// of ours, why they cannot be shown.
     fn words(&self) -> Option<String> {
         if self.code != code::CEASE || !matches!(self.subcode, cease::SHUTDOWN | cease::RESET) {
             return None;
         }
         let (length, text) = self.data.split_first()?;
-        let text = text.get(..usize::from(*length))?;
-        let text: String = String::from_utf8_lossy(text).chars().filter(|c| !c.is_control()).collect();
-        (!text.is_empty()).then_some(text)
+        let Some(text) = text.get(..usize::from(*length)) else {
+            return Some(format!("its words are cut short: {} of {length} octets came", text.len()));
+        };
+        let Ok(text) = std::str::from_utf8(text) else {
+            return Some(format!("its words of {length} octets are not UTF-8"));
+        };
+        let text: String = text.chars().filter(|c| is_plain(*c)).collect();
+        (!text.is_empty()).then(|| format!("{text:?}"))
     }
+
+    /// What the data of a Cease adds to its name.
+    fn detail(&self) -> Option<String> {
+        match (self.code, self.subcode, &self.data[..]) {
+            // RFC 4486 §4: the family and the limit.
+            (code::CEASE, cease::MAXIMUM_PREFIXES, &[high, low, safi, a, b, c, d]) => {
+                let afi = u16::from_be_bytes([high, low]);
+                let family = super::family_of(afi, safi);
+                let family = family.map_or_else(|| format!("AFI {afi}, SAFI {safi}"), |f| f.to_string());
+                Some(format!("{} of {family}", u32::from_be_bytes([a, b, c, d])))
+            }
+            _ => self.words(),
+        }
+    }
+}
+
+/// Whether a character of the peer may stand in a line of ours: it neither controls the terminal nor turns the
+/// direction of what follows.
+fn is_plain(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
@@ -159,7 +195,7 @@ fn subcode_name(code: u8, subcode: u8) -> Option<&'static str> {
         (code::CEASE, cease::COLLISION) => "Connection Collision Resolution",
         (code::CEASE, cease::RESOURCES) => "Out of Resources",
         (code::CEASE, cease::HARD_RESET) => "Hard Reset",
-        (code::CEASE, 10) => "BFD Down",
+        (code::CEASE, cease::BFD_DOWN) => "BFD Down",
         (code::ROUTE_REFRESH, 1) => "Invalid Message Length",
         _ => return None,
     })
@@ -184,12 +220,11 @@ impl fmt::Display for Notification {
             None if self.subcode != 0 => write!(f, " / subcode {}", self.subcode)?,
             None => {}
         }
-        if self.is_hard_reset() && self.data.len() >= 2 {
-            return write!(f, " ({})", Notification::decode(&self.data));
-        }
-        match self.words() {
-            Some(words) => write!(f, " ({words:?})"),
-            None => Ok(()),
+        match (self.is_hard_reset(), &self.data[..]) {
+            // One level only: a peer could nest thousands.
+            (true, [code::CEASE, cease::HARD_RESET, ..]) => Ok(()),
+            (true, [_, _, ..]) => write!(f, " ({})", Notification::decode(&self.data)),
+            _ => self.detail().map_or(Ok(()), |detail| write!(f, " ({detail})")),
         }
     }
 }
@@ -216,8 +251,30 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_words_that_lie_about_their_length_are_left_out() {
-        let notification = Notification::new(code::CEASE, cease::SHUTDOWN, &[9, b'h', b'i']);
-        assert_eq!(notification.to_string(), "Cease / Administrative Shutdown");
+    fn shutdown_words_that_cannot_be_shown_are_named() {
+        let said = |data: &[u8]| Notification::new(code::CEASE, cease::SHUTDOWN, data).to_string();
+        let plain = "Cease / Administrative Shutdown";
+        assert_eq!(said(&[9, b'h', b'i']), format!("{plain} (its words are cut short: 2 of 9 octets came)"));
+        assert_eq!(said(&[2, 0xC3, 0x28]), format!("{plain} (its words of 2 octets are not UTF-8)"));
+        assert_eq!(said("\u{8}by\u{202E}e\x1b\n".as_bytes()), format!("{plain} (\"bye\")"));
+        assert_eq!(said(&[0]), plain);
+        assert_eq!(said(&[]), plain);
+    }
+
+    #[test]
+    fn limit_of_prefixes_is_said_with_its_family() {
+        let notification = Notification::maximum_prefixes(Family::Ipv6Unicast, 1000);
+        assert_eq!(notification.data, [0, 2, 1, 0, 0, 3, 0xE8]);
+        assert_eq!(notification.to_string(), "Cease / Maximum Number of Prefixes Reached (1000 of ipv6-unicast)");
+        let other = Notification::new(code::CEASE, cease::MAXIMUM_PREFIXES, &[0x40, 4, 71, 0, 0, 0, 9]);
+        assert!(other.to_string().ends_with("(9 of AFI 16388, SAFI 71)"), "{other}");
+    }
+
+    #[test]
+    fn hard_resets_inside_each_other_are_told_once() {
+        let nested = [code::CEASE, cease::HARD_RESET].repeat(32_000);
+        assert_eq!(Notification::decode(&nested).to_string(), "Cease / Hard Reset");
+        let inside = Notification::cease(cease::SHUTDOWN).hard();
+        assert_eq!(inside.to_string(), "Cease / Hard Reset (Cease / Administrative Shutdown)");
     }
 }

@@ -114,20 +114,26 @@ impl Open {
         out.extend_from_slice(&self.id.addr().octets());
         let mut list = Vec::new();
         self.capabilities.write(&mut list);
-        match u8::try_from(list.len() + 2) {
-            Ok(_) if list.is_empty() => out.push(0),
-            Ok(length) if length < 255 => out.extend_from_slice(&[length, CAPABILITIES, length - 2]),
-            _ => {
-                let length = u16::try_from(list.len()).expect("our own capabilities are few");
-                out.extend_from_slice(&[255, EXTENDED]);
-                out.extend_from_slice(&(length + 3).to_be_bytes());
-                out.push(CAPABILITIES);
-                out.extend_from_slice(&length.to_be_bytes());
-            }
-        }
-        out.extend_from_slice(&list);
+        write_capabilities(&list, out);
         message::finish(out, start);
     }
+}
+
+/// Appends the optional parameters: a list of capabilities in the plain form, or in the extended one where a
+/// plain length cannot say it (RFC 9072 §2).
+fn write_capabilities(list: &[u8], out: &mut Vec<u8>) {
+    match u8::try_from(list.len() + 2) {
+        Ok(_) if list.is_empty() => out.push(0),
+        Ok(length) if length < 255 => out.extend_from_slice(&[length, CAPABILITIES, length - 2]),
+        _ => {
+            let length = u16::try_from(list.len()).expect("our own capabilities are few");
+            out.extend_from_slice(&[255, EXTENDED]);
+            out.extend_from_slice(&(length + 3).to_be_bytes());
+            out.push(CAPABILITIES);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+    out.extend_from_slice(list);
 }
 
 #[cfg(test)]

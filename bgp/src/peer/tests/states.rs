@@ -2,7 +2,6 @@
 //! session's: a session begins with its connection, in OpenSent, and `session/tests.rs` has the table of the rest.
 
 use super::*;
-use crate::speaker::Shutdown;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begin {

@@ -52,7 +52,7 @@ fn extended_parameters_read_like_plain_ones() {
 
 #[test]
 fn damaged_parameters_are_told_with_their_offset() {
-    let cases: [(&[u8], usize, ErrorKind); 8] = [
+    let cases: [(&[u8], usize, ErrorKind); 10] = [
         (&[9, 2, 2, 2, 0], 29, ErrorKind::OpenTruncated), // longer than the message
         (&[4, 2, 9, 2, 0], 31, ErrorKind::OpenTruncated), // parameter longer than the list
         (&[2, 2, 0, 0], 31, ErrorKind::OpenTruncated),    // list ends before the message
@@ -60,6 +60,8 @@ fn damaged_parameters_are_told_with_their_offset() {
         (&[4, 2, 2, 2, 7], 33, ErrorKind::OpenTruncated), // capability longer than its parameter
         (&[3, 9, 1, 0], 29, ErrorKind::Parameter(9)),
         (&[255, 255, 0, 4, 255, 0, 1, 0], 32, ErrorKind::Parameter(255)), // extended twice
+        (&[255, 255, 0, 10, 2, 0, 2, 2, 0, 255, 0, 2, 2, 0], 37, ErrorKind::Parameter(255)),
+        (&[0, 255, 0, 5, 2, 0, 2, 2, 0], 29, ErrorKind::OpenTruncated), // length 0 says that there are none
         (&[1, 2], 29 + 1, ErrorKind::OpenTruncated),
     ];
     for (parameters, offset, kind) in cases {
@@ -69,6 +71,29 @@ fn damaged_parameters_are_told_with_their_offset() {
             error.offset = offset;
         }
         assert_eq!(error, DecodeError { offset, kind }, "{parameters:?}");
+    }
+}
+
+#[test]
+fn extended_length_of_zero_is_no_parameter_and_the_plain_length_is_not_asked() {
+    assert_eq!(decode(&with_parameters(&[255, 255, 0, 0])).map(|o| o.capabilities), Ok(Capabilities::default()));
+    for plain in [1, 4, 254] {
+        let open = decode(&with_parameters(&[plain, 255, 0, 5, 2, 0, 2, 2, 0])).expect("valid");
+        assert!(open.capabilities.route_refresh, "{plain}");
+    }
+}
+
+#[test]
+fn capabilities_are_written_extended_from_the_octet_on_where_they_must_be() {
+    for count in [0, 1, 62, 63, 64, 300] {
+        // Unknown ones of four octets each, and a known one at the end.
+        let mut list = [200, 2, 1, 1].repeat(count);
+        list.extend_from_slice(&[2, 0]);
+        let mut parameters = Vec::new();
+        write_capabilities(&list, &mut parameters);
+        let extended = parameters[1] == EXTENDED;
+        assert_eq!(extended, list.len() + 2 >= 255, "{count}");
+        assert!(decode(&with_parameters(&parameters)).expect("valid").capabilities.route_refresh, "{count}");
     }
 }
 
