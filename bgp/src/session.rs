@@ -14,6 +14,7 @@
 mod end;
 mod negotiate;
 mod receive;
+mod role;
 
 use std::{
     collections::VecDeque,
@@ -246,7 +247,7 @@ impl Session {
         if self.state == State::Idle {
             return;
         }
-        let end = End::new(cause, sent, self.state, self.negotiated.as_deref());
+        let end = End::new(cause, sent, self.state, self.negotiated.as_deref(), &self.local);
         self.state = State::Idle;
         (self.hold, self.keepalive, self.send_hold) = (None, None, None);
         self.backlog.clear();

@@ -16,7 +16,7 @@ use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
 mod config;
 mod machine;
 
-pub use config::{AddPath, DynamicPeers, Md5Key, PeerAs, PeerConfig, SpeakerConfig, Ttl};
+pub use config::{AddPath, DynamicPeers, Md5Key, PeerAs, PeerConfig, Role, SpeakerConfig, Ttl};
 pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.
@@ -100,6 +100,8 @@ pub struct Counters {
     pub prefixes_received: u64,
     /// UPDATEs that RFC 7606 had treated as withdrawn.
     pub treated_as_withdraw: u64,
+    /// Prefixes refused because they were leaked (RFC 9234).
+    pub prefixes_leaked: u64,
 }
 
 impl Counters {
@@ -117,6 +119,7 @@ impl Counters {
         self.refreshes_received += more.refreshes_received;
         self.prefixes_received += more.prefixes_received;
         self.treated_as_withdraw += more.treated_as_withdraw;
+        self.prefixes_leaked += more.prefixes_leaked;
     }
 }
 

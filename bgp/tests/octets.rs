@@ -98,6 +98,7 @@ fn an_open() -> impl Strategy<Value = Open> {
                 add_path_send,
                 add_path_receive,
                 role,
+                ..Capabilities::default()
             },
         }
     })

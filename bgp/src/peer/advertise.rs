@@ -6,7 +6,7 @@ use super::{Connection, ConnectionId, Peer, Shared};
 use crate::{
     rib::{Change, Encoding, Rendered, Table},
     session::Session,
-    speaker::State,
+    speaker::{Role, State},
     wire::{
         Families,
         notification::{Notification, cease},
@@ -59,6 +59,7 @@ fn encoding(session: &Session) -> Option<Encoding> {
         link_local: endpoint.link_local,
         extended_next_hop: negotiated.extended_next_hop,
         add_path: negotiated.add_path_send,
+        only_to_customer: negotiated.role.is_some_and(Role::marks),
         limit: negotiated.limit(),
     })
 }

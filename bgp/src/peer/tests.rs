@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     Asn, Family, HoldTime,
     rib::Route,
-    speaker::{Exports, PeerAs, Shutdown, Speaker, SpeakerConfig},
+    speaker::{Exports, PeerAs, Role, Shutdown, Speaker, SpeakerConfig},
     wire::message,
 };
 
@@ -30,6 +30,8 @@ struct Side {
     /// Connections that the other end knows under another number, with octets on their way there.
     wires: BTreeMap<ConnectionId, (ConnectionId, Vec<u8>)>,
     dialled: Vec<ConnectionId>,
+    /// Every octet that it sent.
+    sent: Vec<u8>,
 }
 
 struct Pair {
@@ -51,7 +53,7 @@ impl Pair {
             let mut peer = config(addresses[1 - n], [64601, 64500][n]);
             change(n, &mut peer);
             speaker.set_peers(now, [(PeerId("p".into()), peer)].into());
-            Side { speaker, address: addresses[n], wires: BTreeMap::new(), dialled: Vec::new() }
+            Side { speaker, address: addresses[n], wires: BTreeMap::new(), dialled: Vec::new(), sent: Vec::new() }
         };
         Self { now, ends: [end(0), end(1)], cut: false }
     }
@@ -115,6 +117,7 @@ impl Pair {
         for (id, other) in ids {
             while let Some(octets) = self.ends[n].speaker.transmit(self.now, id) {
                 any = true;
+                self.ends[n].sent.extend_from_slice(&octets);
                 if let Some((_, waiting)) = self.ends[n].wires.get_mut(&id) {
                     waiting.extend_from_slice(&octets);
                 }
@@ -312,4 +315,20 @@ fn words_of_a_shutdown_stand_in_the_last_error_of_the_other_end() {
     let words = pair.status(0).last_error.expect("told");
     assert!(words.contains("Administrative Shutdown (\"maintenance until 14:00ää"), "{words}");
     assert!(words.len() < 400 && !words.contains('\n'), "{words}");
+}
+
+#[test]
+fn what_a_provider_announces_is_for_customers_only() {
+    let mut pair = Pair::new(|n, peer| {
+        peer.passive = n == 1;
+        peer.role = Some([Role::Provider, Role::Customer][n]);
+    });
+    pair.export(0, &["192.0.2.1/32"]);
+    pair.export(1, &["192.0.2.2/32"]);
+    pair.pass(SECOND);
+    assert!(pair.status(0).capabilities.contains(&"role=provider".to_string()));
+    assert_eq!(pair.status(0).counters.prefixes_leaked, 0, "a customer marks nothing");
+    let marked = pair.ends[0].sent.windows(7).any(|w| w == [0xC0, 35, 4, 0, 0, 0xFC, 0x59]);
+    assert!(marked, "ONLY_TO_CUSTOMER with AS 64601");
+    assert!(!pair.ends[1].sent.windows(3).any(|w| w == [0xC0, 35, 4]));
 }

@@ -25,6 +25,8 @@ pub(crate) struct Encoding {
     pub(crate) extended_next_hop: bool,
     /// Families whose prefixes carry path identifiers (RFC 7911).
     pub(crate) add_path: Families,
+    /// ONLY_TO_CUSTOMER with our AS is put on routes without it: our role is Provider, Peer or RS (RFC 9234 §5).
+    pub(crate) only_to_customer: bool,
     /// The negotiated message size.
     pub(crate) limit: usize,
 }
@@ -90,6 +92,9 @@ impl Encoding {
             let words = attributes.large_communities.iter().flat_map(|c| [c.0, c.1, c.2]);
             let value: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
             encode(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, &value, out);
+        }
+        if self.only_to_customer {
+            encode(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, &self.local_as.value().to_be_bytes(), out);
         }
     }
 }

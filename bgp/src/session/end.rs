@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Negotiated;
+use super::{Local, Negotiated, negotiate::words_of};
 use crate::{
     speaker::State,
     wire::{
@@ -43,12 +43,20 @@ pub(crate) struct End {
     pub(crate) state: State,
     /// How long the peer's routes are kept for its return; `None` if they are not.
     pub(crate) graceful: Option<Duration>,
+    /// Our side of what the peer complains of.
+    hint: String,
 }
 
 impl End {
     /// RFC 4724 §4.2 and RFC 8538 §4: a broken connection is graceful where graceful restart was negotiated,
     /// a NOTIFICATION where both ends set the N bit and it is no hard reset.
-    pub(super) fn new(cause: Cause, sent: Option<Notification>, state: State, negotiated: Option<&Negotiated>) -> Self {
+    pub(super) fn new(
+        cause: Cause,
+        sent: Option<Notification>,
+        state: State,
+        negotiated: Option<&Negotiated>,
+        local: &Local,
+    ) -> Self {
         let notification = match &cause {
             Cause::Notified(received) => Some(received),
             _ => sent.as_ref(),
@@ -57,7 +65,11 @@ impl End {
             let kept = notification.is_none_or(|n2| n.notification_support && !n2.is_hard_reset());
             n.graceful_restart.filter(|_| kept).map(|g| Duration::from_secs(g.seconds.into()))
         });
-        Self { cause, sent, state, graceful }
+        let hint = match &cause {
+            Cause::Notified(received) => hint(received, local),
+            _ => String::new(),
+        };
+        Self { cause, sent, state, graceful, hint }
     }
 
     /// One line for the operator; `None` if we ended it on purpose.
@@ -83,17 +95,34 @@ impl End {
 
     fn notified(&self, received: &Notification) -> String {
         let verb = if self.state == State::Established { "ended the session" } else { "refused" };
-        let hint = match (received.code, received.subcode) {
-            (code::OPEN, open::PEER_AS) => "; the AS that we show is not the one it expects: check peerASN and myASN",
-            (code::OPEN, open::IDENTIFIER) => "; our router id is not acceptable to it: is it another speaker's?",
-            (code::OPEN, open::HOLD_TIME) => "; our hold time is not acceptable to it: check holdTime",
-            (code::OPEN, open::CAPABILITY) => "; it lacks something that we offer: check the address families",
-            (code::OPEN, open::ROLE) => "; its role and ours do not fit (RFC 9234)",
-            (code::CEASE, cease::MAXIMUM_PREFIXES) => "; it accepts fewer prefixes than we announce",
-            (code::CEASE, cease::REJECTED) => "; is this node configured there as a neighbour?",
-            (code::CEASE, cease::DECONFIGURED) => "; it no longer has this node as a neighbour",
-            _ => "",
-        };
-        format!("{verb}: {received}{hint}")
+        format!("{verb}: {received}{}", self.hint)
+    }
+}
+
+/// What we said that the peer complains of, and where to look.
+fn hint(received: &Notification, local: &Local) -> String {
+    match (received.code, received.subcode) {
+        (code::OPEN, open::PEER_AS) => {
+            format!("; we show AS {}, it expects another: check myASN here and its AS for this node there", local.asn())
+        }
+        (code::OPEN, open::IDENTIFIER) => {
+            format!("; our router id {} is not acceptable to it: does another speaker have it?", local.id)
+        }
+        (code::OPEN, open::HOLD_TIME) => {
+            let offered = local.config.hold_time.seconds();
+            format!("; we offer a hold time of {offered} s, it wants another: check holdTime")
+        }
+        (code::OPEN, open::CAPABILITY) => {
+            let families = words_of(local.families());
+            format!("; it lacks something that we offer, or wants what we lack: we offer {families}")
+        }
+        (code::OPEN, open::ROLE) => match local.role() {
+            Some(role) => format!("; we say that we are {role} to it, it does not agree: check the role on both ends"),
+            None => "; we say nothing of roles, it wants to hear one: set a role here".into(),
+        },
+        (code::CEASE, cease::MAXIMUM_PREFIXES) => "; it accepts fewer prefixes than we announce".into(),
+        (code::CEASE, cease::REJECTED) => "; is this node configured there as a neighbour?".into(),
+        (code::CEASE, cease::DECONFIGURED) => "; it no longer has this node as a neighbour".into(),
+        _ => String::new(),
     }
 }

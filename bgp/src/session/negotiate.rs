@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Asn, Family, HoldTime, RouterId,
-    speaker::{PeerAs, PeerConfig},
+    speaker::{PeerAs, PeerConfig, Role},
     wire::{
         Families,
         capability::{Capabilities, GracefulRestart},
@@ -44,6 +44,8 @@ pub(crate) struct Negotiated {
     pub(crate) add_path_send: Families,
     /// Families in which the peer's prefixes do.
     pub(crate) add_path_receive: Families,
+    /// Our role, where we have one and the peer's does not contradict it.
+    pub(crate) role: Option<Role>,
     /// The peer's graceful restart, where we offered it too; its families are those of the session.
     pub(crate) graceful_restart: Option<GracefulRestart>,
     /// Both ends set the N bit (RFC 8538).
@@ -60,7 +62,7 @@ impl Local {
         self.config.local_as
     }
 
-    fn families(&self) -> Families {
+    pub(super) fn families(&self) -> Families {
         self.config.families.iter().copied().collect()
     }
 
@@ -85,6 +87,7 @@ impl Local {
             graceful_restart,
             add_path_send: several(config.add_path.send),
             add_path_receive: several(config.add_path.receive),
+            role: self.role().map(Role::value),
             ..Capabilities::default()
         };
         Open { asn: self.asn(), hold_time: config.hold_time, id: self.id, capabilities }
@@ -107,6 +110,7 @@ impl Local {
         let caps = &theirs.capabilities;
         let offered = caps.multiprotocol.unwrap_or_else(|| [Family::Ipv4Unicast].into_iter().collect());
         let families = self.check_families(offered)?;
+        self.check_role(caps).map_err(|why| (Notification::new(code::OPEN, open::ROLE, &[]), why))?;
         let hold_time = self.config.hold_time.min(theirs.hold_time);
         let graceful_restart = caps.graceful_restart.filter(|_| self.config.graceful_restart.is_some()).map(|g| {
             GracefulRestart { families: g.families.and(families), forwarding: g.forwarding.and(families), ..g }
@@ -129,6 +133,7 @@ impl Local {
             add_path_send: several(self.config.add_path.send, caps.add_path_receive),
             add_path_receive: several(self.config.add_path.receive, caps.add_path_send),
             graceful_restart,
+            role: self.role().filter(|_| !internal),
             notification_support: graceful_restart.is_some_and(|g| g.notification),
         })
     }
@@ -151,23 +156,54 @@ impl Local {
         Err((Notification::new(code::OPEN, open::PEER_AS, &[]), why))
     }
 
+    /// Roles are external peers' alone (RFC 9234 §4.1).
+    pub(super) fn role(&self) -> Option<Role> {
+        let internal =
+            matches!(self.config.peer_as, PeerAs::Internal) || self.config.peer_as == PeerAs::Exactly(self.asn());
+        self.config.role.filter(|_| !internal)
+    }
+
+    /// RFC 9234 §4.2: whoever has a role takes no peer whose role does not fit.
+    fn check_role(&self, theirs: &Capabilities) -> Result<(), String> {
+        let Some(ours) = self.role() else { return Ok(()) };
+        let fits = ours.counterpart();
+        match theirs.role {
+            _ if theirs.roles_differ => Err(format!("we are {ours} to it, it says several roles at once")),
+            None if self.config.role_strict => {
+                Err(format!("we are {ours} to it and want to hear that it is {fits}, it says nothing of roles"))
+            }
+            Some(role) if role != fits.value() => {
+                let role = Role::word(role);
+                Err(format!(
+                    "we are {ours} to it, so it must be {fits}, but it says {role}; check the role on both ends"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// RFC 5492 §5: without a common family the session would carry nothing; say so.
     fn check_families(&self, offered: Families) -> Result<Families, (Notification, String)> {
         let families = self.families().and(offered);
         if !families.is_empty() {
             return Ok(families);
         }
-        let list = |families: Families| match families.is_empty() {
-            true => "none that we know".to_string(),
-            false => families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", "),
-        };
-        let why = format!("no common address family: we offer {}, it offers {}", list(self.families()), list(offered));
+        let (ours, theirs) = (words_of(self.families()), words_of(offered));
+        let why = format!("no common address family: we offer {ours}, it offers {theirs}");
         let mut data = Vec::new();
         for family in self.families().iter() {
             let [high, low] = crate::wire::afi(family).to_be_bytes();
             data.extend_from_slice(&[1, 4, high, low, 0, crate::wire::SAFI_UNICAST]);
         }
         Err((Notification::new(code::OPEN, open::CAPABILITY, &data), why))
+    }
+}
+
+/// Families in words.
+pub(super) fn words_of(families: Families) -> String {
+    match families.is_empty() {
+        true => "none that we know".to_string(),
+        false => families.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -203,6 +239,7 @@ impl Negotiated {
             (self.notification_support, "graceful-restart-notification"),
         ];
         words.extend(flags.into_iter().filter(|(on, _)| *on).map(|(_, word)| word.to_string()));
+        words.extend(self.role.map(|role| format!("role={role}")));
         if let Some(restart) = &self.graceful_restart {
             words.push(format!("graceful-restart={}s", restart.seconds));
         }

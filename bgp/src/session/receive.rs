@@ -129,15 +129,21 @@ impl Session {
         let announced = update.announced.len() + update.attributes.reach.map_or(0, |r| r.nlri.len());
         self.counters.prefixes_received += announced as u64;
         self.counters.treated_as_withdraw += u64::from(update.is_withdraw());
+        let otc = update.attributes.only_to_customer;
+        let leaked = announced > 0 && negotiated.role.is_some_and(|role| role.is_leak(otc, negotiated.remote_as));
+        if leaked {
+            self.counters.prefixes_leaked += announced as u64;
+        }
         if self.local.deliver {
-            self.deliver(&update);
+            self.deliver(&update, leaked || update.is_withdraw());
         }
     }
 
-    /// Hands the routes on; withdrawals first, as RFC 4271 §3.1 lets one message carry both.
-    fn deliver(&mut self, update: &update::Update<'_>) {
+    /// Hands the routes on; withdrawals first, as RFC 4271 §3.1 lets one message carry both. Announced routes that
+    /// are `refused` replace what the peer announced before with nothing.
+    fn deliver(&mut self, update: &update::Update<'_>, refused: bool) {
         self.events.extend(update.unreachable().map(Event::Withdraw));
-        if update.is_withdraw() {
+        if refused {
             self.events.extend(update.announced_prefixes().map(Event::Withdraw));
         } else {
             let mut shared: Option<Arc<Attributes>> = None;

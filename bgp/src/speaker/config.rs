@@ -45,6 +45,33 @@ impl fmt::Debug for Md5Key {
     }
 }
 
+/// Our role towards an external peer (RFC 9234 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// We carry its traffic anywhere; it is our customer.
+    Provider,
+    /// We are an exchange's route server.
+    RouteServer,
+    /// It is the route server.
+    RouteServerClient,
+    /// It carries our traffic anywhere: what a node is to its top-of-rack router, where that is of another operator.
+    Customer,
+    /// Each carries the other's own traffic.
+    Peer,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Provider => "provider",
+            Self::RouteServer => "rs",
+            Self::RouteServerClient => "rs-client",
+            Self::Customer => "customer",
+            Self::Peer => "peer",
+        })
+    }
+}
+
 /// Which directions of ADD-PATH are offered (RFC 7911 §4); each is used where the peer offers the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct AddPath {
@@ -90,6 +117,10 @@ pub struct PeerConfig {
     pub extended_next_hop: bool,
     /// Several paths for one prefix are offered (RFC 7911), for every family of the peer.
     pub add_path: AddPath,
+    /// Our role, where the peer is external (RFC 9234).
+    pub role: Option<Role>,
+    /// A peer that says nothing of its own role is refused.
+    pub role_strict: bool,
     /// Restart time offered with the graceful restart capability (RFC 4724); `None` does not offer it.
     pub graceful_restart: Option<Duration>,
 }
@@ -117,6 +148,8 @@ impl PeerConfig {
             families: [family].into(),
             extended_next_hop: address.is_ipv6(),
             add_path: AddPath::default(),
+            role: None,
+            role_strict: false,
             graceful_restart: None,
         }
     }

@@ -56,6 +56,8 @@ pub struct Capabilities {
     pub add_path_receive: Families,
     /// Role (RFC 9234): 0 provider, 1 route server, 2 its client, 3 customer, 4 peer.
     pub role: Option<u8>,
+    /// The capability stood there several times with different roles (RFC 9234 §4.2).
+    pub roles_differ: bool,
 }
 
 impl Capabilities {
@@ -82,7 +84,10 @@ impl Capabilities {
                 self.graceful_restart = Some(read_graceful_restart(*high, *low, families));
             }
             (code::ADD_PATH, value) => self.read_add_path(value),
-            (code::ROLE, [role]) => self.role = Some(*role),
+            (code::ROLE, [role]) => {
+                self.roles_differ |= self.role.is_some_and(|before| before != *role);
+                self.role = Some(*role);
+            }
             _ => {}
         }
     }

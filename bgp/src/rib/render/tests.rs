@@ -20,6 +20,7 @@ fn encoding() -> Encoding {
         link_local: Some("fe80::1".parse().expect("valid")),
         extended_next_hop: false,
         add_path: Families::NONE,
+        only_to_customer: false,
         limit: message::MAX,
     }
 }
