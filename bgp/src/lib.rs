@@ -26,4 +26,6 @@ pub mod rib;
 pub mod speaker;
 pub mod wire;
 
-pub use types::{Asn, Community, Family, HoldTime, InvalidValue, LargeCommunity, Origin, RouterId};
+pub use types::{
+    Asn, Community, ExtendedCommunity, Family, HoldTime, InvalidValue, LargeCommunity, LinkBandwidth, Origin, RouterId,
+};

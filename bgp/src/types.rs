@@ -1,7 +1,11 @@
 //! The values that BGP speaks of, each with its rule built in: an [`Asn`] is never 0 (RFC 7607), a
 //! [`HoldTime`] is 0 or at least three seconds (RFC 4271 §4.2), a [`RouterId`] is never 0 (RFC 6286 §2.1).
 
+mod extended;
+
 use std::{fmt, net::Ipv4Addr, num::NonZeroU32, str::FromStr, time::Duration};
+
+pub use extended::{ExtendedCommunity, LinkBandwidth};
 
 /// A value that breaks the rule of its type. The text names the rule and what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -191,6 +195,18 @@ impl FromStr for Community {
 /// A large community (RFC 8092), `global:local1:local2`, each of four octets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LargeCommunity(pub u32, pub u32, pub u32);
+
+impl LargeCommunity {
+    /// The octets in the order of the wire.
+    pub fn octets(self) -> [u8; 12] {
+        let mut octets = [0; 12];
+        let [global, local1, local2] = [self.0, self.1, self.2].map(u32::to_be_bytes);
+        octets[..4].copy_from_slice(&global);
+        octets[4..8].copy_from_slice(&local1);
+        octets[8..].copy_from_slice(&local2);
+        octets
+    }
+}
 
 impl fmt::Display for LargeCommunity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
