@@ -1,5 +1,9 @@
 //! Routes and the Adj-RIB-Out: whole sets in, differences inside.
 //!
+//! Several routes of one prefix are several paths: a session with ADD-PATH (RFC 7911) is sent them all, the first
+//! of the caller's order under path identifier 1, the next under 2, and so on; any other session is sent the last.
+//! A prefix with one route has identifier 1. Who takes one of several paths out renumbers those after it.
+//!
 //! ```text
 //!  Arc<[Route]> ─▶ table   sorted, one number per set of attributes; built once, shared by an update group
 //!                    │ difference to what a peer was told
@@ -19,7 +23,7 @@ pub(crate) use encoding::Encoding;
 pub(crate) use render::{Change, Rendered, Renders};
 pub(crate) use table::Table;
 
-use crate::{Community, LargeCommunity, Origin};
+use crate::{Asn, Community, ExtendedCommunity, LargeCommunity, LinkBandwidth, Origin};
 
 /// A route that the caller wants announced: a prefix and the attributes that it shares with others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +50,14 @@ pub struct Attributes {
     pub local_pref: Option<u32>,
     /// Standard communities, sorted, no duplicates.
     pub communities: Vec<Community>,
+    /// Extended communities but link bandwidth, sorted, no duplicates.
+    pub extended_communities: Vec<ExtendedCommunity>,
+    /// What this next hop can carry beside those of other routes to the prefix (RFC 10005); the session's own AS
+    /// goes with it.
+    pub link_bandwidth: Option<LinkBandwidth>,
     /// Large communities, sorted, no duplicates.
     pub large_communities: Vec<LargeCommunity>,
+    /// ONLY_TO_CUSTOMER as it came with the route; a route without it gets ours where the session's role asks for
+    /// it (RFC 9234 §5).
+    pub only_to_customer: Option<Asn>,
 }

@@ -22,7 +22,7 @@ pub mod notification;
 pub mod open;
 pub mod update;
 
-pub use as_path::{AsPath, Segment, SegmentKind};
+pub use as_path::{AsPath, MergedPath, Numbers, Segment, SegmentKind};
 pub use error::{DecodeError, ErrorKind};
 pub use multiprotocol::{MpReach, MpUnreach, NextHop};
 

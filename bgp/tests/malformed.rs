@@ -193,6 +193,24 @@ fn two_multiprotocol_attributes_of_a_kind_end_the_session() {
     assert_eq!(outcome(&update_of(&[ORIGIN, AS_PATH, NEXT_HOP, end_of_rib, end_of_rib])), Outcome::Reset);
 }
 
+/// RFC 7606 §5.2: a withdrawal that would be the reaction has nothing to withdraw.
+#[test]
+fn damage_beside_nothing_reachable_ends_the_session() {
+    let without_prefixes = |attributes: &[&[u8]]| {
+        let mut octets = update_of(attributes);
+        octets.truncate(octets.len() - 5);
+        message::finish(&mut octets, 0);
+        outcome(&octets)
+    };
+    let unreach: &[u8] = &[0x80, 15, 3, 0, 2, 1];
+    let bad_med: &[u8] = &[0x80, 4, 3, 0, 0, 1];
+    assert_eq!(without_prefixes(&[unreach, bad_med]), Outcome::Reset);
+    assert_eq!(without_prefixes(&[bad_med]), Outcome::Reset);
+    assert_eq!(without_prefixes(&[unreach, &[0x40, 6, 1, 0]]), Outcome::Discard);
+    assert_eq!(without_prefixes(&[&[0xC0, 15, 3, 0, 2, 1]]), Outcome::TreatAsWithdraw, "MP_UNREACH alone withdraws");
+    assert_eq!(without_prefixes(&[&[0x80, 14, 5, 0x40, 4, 71, 0, 0], bad_med]), Outcome::TreatAsWithdraw);
+}
+
 #[test]
 fn internal_peer_must_send_a_local_preference_and_may_send_cluster_lists() {
     let internal = update::Context { internal: true, ..context() };

@@ -42,6 +42,7 @@ fn walk(octets: &[u8], context: &update::Context) {
     assert!(update.unreachable().count() + announced <= octets.len());
     let attributes = &update.attributes;
     let numbers = attributes.as_path.into_iter().chain(attributes.as4_path).flat_map(|p| p.numbers()).count();
+    assert!(attributes.path().count() <= numbers);
     let communities = attributes.communities().count() + attributes.extended_communities().count();
     assert!(numbers + communities + attributes.large_communities().count() <= octets.len());
     if let Some(fault) = update.fault {

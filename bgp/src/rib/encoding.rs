@@ -4,8 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Attributes;
 use crate::{
-    Asn, Family, Origin,
-    wire::{Families, NextHop, attribute},
+    Asn, ExtendedCommunity, Family,
+    wire::{
+        Families, NextHop,
+        attribute::{self, OPTIONAL, TRANSITIVE, encode, encode_as_path, encode_list, encode_origin},
+    },
 };
 
 /// Peers with equal encodings can be sent the same octets.
@@ -16,6 +19,10 @@ pub(crate) struct Encoding {
     pub(crate) internal: bool,
     pub(crate) four_octet: bool,
     pub(crate) families: Families,
+    /// Families whose prefixes we send with path identifiers (RFC 7911).
+    pub(crate) add_path: Families,
+    /// ONLY_TO_CUSTOMER with our AS is put on routes without it: our role is Provider, Peer or RS (RFC 9234 §5).
+    pub(crate) only_to_customer: bool,
     /// Our own addresses on the link to the peer, for "next hop self".
     pub(crate) next_hop4: Option<Ipv4Addr>,
     pub(crate) next_hop6: Option<Ipv6Addr>,
@@ -23,10 +30,6 @@ pub(crate) struct Encoding {
     pub(crate) link_local: Option<Ipv6Addr>,
     /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub(crate) extended_next_hop: bool,
-    /// Families whose prefixes carry path identifiers (RFC 7911).
-    pub(crate) add_path: Families,
-    /// ONLY_TO_CUSTOMER with our AS is put on routes without it: our role is Provider, Peer or RS (RFC 9234 §5).
-    pub(crate) only_to_customer: bool,
     /// The negotiated message size.
     pub(crate) limit: usize,
 }
@@ -61,15 +64,9 @@ impl Encoding {
     /// Appends everything but the multiprotocol attributes, in the order of the codes. `next_hop` is the
     /// NEXT_HOP of prefixes in the message's own field.
     pub(super) fn attributes(&self, attributes: &Attributes, next_hop: Option<Ipv4Addr>, out: &mut Vec<u8>) {
-        use attribute::{OPTIONAL, TRANSITIVE, encode};
-        let origin = match attributes.origin {
-            Origin::Igp => 0,
-            Origin::Egp => 1,
-            Origin::Incomplete => 2,
-        };
-        encode(TRANSITIVE, attribute::ORIGIN, &[origin], out);
+        encode_origin(attributes.origin, out);
         let count = if self.internal { 0 } else { 1 + usize::from(attributes.prepend) };
-        attribute::encode_as_path(attribute::AS_PATH, self.local_as, count, self.four_octet, out);
+        encode_as_path(attribute::AS_PATH, self.local_as, count, self.four_octet, out);
         if let Some(next_hop) = next_hop {
             encode(TRANSITIVE, attribute::NEXT_HOP, &next_hop.octets(), out);
         }
@@ -80,21 +77,28 @@ impl Encoding {
             let local_pref = attributes.local_pref.unwrap_or(100);
             encode(TRANSITIVE, attribute::LOCAL_PREF, &local_pref.to_be_bytes(), out);
         }
-        if !attributes.communities.is_empty() {
-            let value: Vec<u8> = attributes.communities.iter().flat_map(|c| c.0.to_be_bytes()).collect();
-            encode(OPTIONAL | TRANSITIVE, attribute::COMMUNITIES, &value, out);
-        }
+        let communities = attributes.communities.iter().map(|c| c.0.to_be_bytes());
+        encode_list(OPTIONAL | TRANSITIVE, attribute::COMMUNITIES, communities, out);
+        self.extended_communities(attributes, out);
         // RFC 6793 §4.2.2: only where the two-octet path cannot say it.
         if !self.four_octet && count > 0 && self.local_as.value() > u16::MAX.into() {
-            attribute::encode_as_path(attribute::AS4_PATH, self.local_as, count, true, out);
+            encode_as_path(attribute::AS4_PATH, self.local_as, count, true, out);
         }
-        if !attributes.large_communities.is_empty() {
-            let words = attributes.large_communities.iter().flat_map(|c| [c.0, c.1, c.2]);
-            let value: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
-            encode(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, &value, out);
+        let large = attributes.large_communities.iter().map(|c| c.octets());
+        encode_list(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, large, out);
+        let ours = self.only_to_customer.then_some(self.local_as);
+        if let Some(asn) = attributes.only_to_customer.or(ours) {
+            encode(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, &asn.value().to_be_bytes(), out);
         }
-        if self.only_to_customer {
-            encode(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, &self.local_as.value().to_be_bytes(), out);
-        }
+    }
+
+    /// What must not leave the AS is not sent to another one (RFC 4360 §6); link bandwidth is, because it is
+    /// this speaker that attaches it: the form is the caller's choice, as routers differ in what they heed.
+    fn extended_communities(&self, attributes: &Attributes, out: &mut Vec<u8>) {
+        let sendable = |c: &&ExtendedCommunity| self.internal || c.is_transitive();
+        let given = attributes.extended_communities.iter().filter(sendable).copied();
+        let bandwidth = attributes.link_bandwidth.map(|bandwidth| bandwidth.community(self.local_as));
+        let all = given.chain(bandwidth).map(ExtendedCommunity::octets);
+        encode_list(OPTIONAL | TRANSITIVE, attribute::EXTENDED_COMMUNITIES, all, out);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use super::{Encoding, Route, Table, table::Entry};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     wire::{
         Families, NextHop,
         message::{self, Refresh},
-        nlri::Prefix,
+        nlri::{Destination, Path, Prefix},
         update,
     },
 };
@@ -130,43 +130,37 @@ fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families) {
     if !table.has_duplicates() && unsent.is_empty() {
         return (table.source.clone(), unsent);
     }
-    let v4 = table.v4.iter().map(|e| (IpNet::from(e.prefix), e.attributes));
-    let v6 = table.v6.iter().map(|e| (IpNet::from(e.prefix), e.attributes));
-    let routes = v4.chain(v6).map(|(prefix, number)| {
-        let attributes = table.attributes[number as usize].clone();
-        Route { prefix, attributes }
-    });
-    (routes.filter(sendable).collect(), unsent)
+    let mut routes = Vec::new();
+    table.told(&table.v4, encoding.add_path, &mut routes);
+    table.told(&table.v6, encoding.add_path, &mut routes);
+    routes.retain(sendable);
+    (routes.into(), unsent)
 }
 
-/// How a prefix type stands in an UPDATE.
-trait Carried: Prefix {
-    /// Announces prefixes with one set of attributes; returns how many went into the message.
-    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize;
-    /// Withdraws prefixes; returns how many went into the message.
-    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize;
-}
-
-impl Carried for Ipv4Net {
-    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
-        match hop.global {
-            IpAddr::V4(_) => update::encode_announce(list, prefixes, limit, out),
-            IpAddr::V6(_) => update::encode_reach(hop, list, prefixes, limit, out),
-        }
-    }
-
-    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
-        update::encode_withdraw(prefixes, limit, out)
+impl Table {
+    /// Appends the routes of a family that a peer is told.
+    fn told<P: Prefix>(&self, entries: &[Entry<P>], add_path: Families, routes: &mut Vec<Route>) {
+        routes.extend(paths(entries, add_path.contains(P::FAMILY)).map(|path| {
+            let attributes = self.attributes[path.attributes as usize].clone();
+            Route { prefix: path.prefix.into(), attributes }
+        }));
     }
 }
 
-impl Carried for Ipv6Net {
-    fn announce(hop: &NextHop, list: &[u8], prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
-        update::encode_reach(hop, list, prefixes, limit, out)
+/// Announces prefixes with one set of attributes; returns how many went into the message. RFC 8950: IPv4 prefixes
+/// with an IPv6 next hop stand in MP_REACH_NLRI; what withdraws them is the same either way.
+fn announce<D: Destination>(hop: &NextHop, list: &[u8], prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
+    match (D::Prefix::FAMILY, hop.global) {
+        (Family::Ipv4Unicast, IpAddr::V4(_)) => update::encode_announce(list, prefixes, limit, out),
+        _ => update::encode_reach(hop, list, prefixes, limit, out),
     }
+}
 
-    fn withdraw(prefixes: &[Self], limit: usize, out: &mut Vec<u8>) -> usize {
-        update::encode_unreach(prefixes, limit, out)
+/// Withdraws prefixes; returns how many went into the message.
+fn withdraw<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
+    match D::Prefix::FAMILY {
+        Family::Ipv4Unicast => update::encode_withdraw(prefixes, limit, out),
+        Family::Ipv6Unicast => update::encode_unreach(prefixes, limit, out),
     }
 }
 
@@ -188,23 +182,30 @@ impl Writer<'_> {
     }
 
     /// Everything of one family: what went, then what came or changed, by attributes.
-    fn family<P: Carried>(&mut self, old: &[Entry<P>], from: &Table, new: &[Entry<P>], to: &Table, refresh: bool) {
+    fn family<P: Prefix>(&mut self, old: &[Entry<P>], from: &Table, new: &[Entry<P>], to: &Table, refresh: bool) {
         let (old, new) = (Side::new(old, from, self.encoding), Side::new(new, to, self.encoding));
-        let Difference { withdrawn, announced } = Difference::new(&old, &new, refresh);
-        self.repeat(&withdrawn, |rest, limit, out, _| P::withdraw(rest, limit, out));
-        for ((prefixes, hop), attributes) in announced.iter().zip(&new.hops).zip(&to.attributes) {
+        match self.encoding.add_path.contains(P::FAMILY) {
+            false => self.write(Difference::<P>::new(&old, &new, refresh), &new),
+            true => self.write(Difference::<Path<P>>::new(&old, &new, refresh), &new),
+        }
+    }
+
+    fn write<D: Destination>(&mut self, difference: Difference<D>, new: &Side<'_, D::Prefix>) {
+        let Difference { withdrawn, announced } = difference;
+        self.repeat(&withdrawn, |rest, limit, out, _| withdraw(rest, limit, out));
+        for ((prefixes, hop), attributes) in announced.iter().zip(&new.hops).zip(&new.table.attributes) {
             let Some(hop) = hop.filter(|_| !prefixes.is_empty()) else { continue };
-            let own = match (P::FAMILY, hop.global) {
+            let own = match (D::Prefix::FAMILY, hop.global) {
                 (Family::Ipv4Unicast, IpAddr::V4(own)) => Some(own),
                 _ => None,
             };
             self.list.clear();
             self.encoding.attributes(attributes, own, &mut self.list);
-            self.repeat(prefixes, |rest, limit, out, list| P::announce(&hop, list, rest, limit, out));
+            self.repeat(prefixes, |rest, limit, out, list| announce(&hop, list, rest, limit, out));
         }
     }
 
-    fn repeat<P>(&mut self, mut rest: &[P], message: impl Fn(&[P], usize, &mut Vec<u8>, &[u8]) -> usize) {
+    fn repeat<D>(&mut self, mut rest: &[D], message: impl Fn(&[D], usize, &mut Vec<u8>, &[u8]) -> usize) {
         while !rest.is_empty() {
             match message(rest, self.encoding.limit, &mut self.out, &self.list) {
                 0 => {
@@ -221,36 +222,73 @@ impl Writer<'_> {
 
 /// Prefixes that went, and those that came or changed, by the number of their attributes in the new table.
 /// What this session could not carry before need not be withdrawn.
-struct Difference<P> {
-    withdrawn: Vec<P>,
-    announced: Vec<Vec<P>>,
+struct Difference<D> {
+    withdrawn: Vec<D>,
+    announced: Vec<Vec<D>>,
 }
 
-impl<P: Prefix> Difference<P> {
-    fn new(old: &Side<'_, P>, new: &Side<'_, P>, refresh: bool) -> Self {
+impl<D: Destination> Difference<D> {
+    fn new(old: &Side<'_, D::Prefix>, new: &Side<'_, D::Prefix>, refresh: bool) -> Self {
         let numbers: HashMap<_, _> = new.table.attributes.iter().zip(0..).collect();
         let same: Vec<Option<u32>> = old.table.attributes.iter().map(|a| numbers.get(a).copied()).collect();
         let mut found = Self { withdrawn: Vec::new(), announced: vec![Vec::new(); new.hops.len()] };
         if let ([only], []) = (found.announced.as_mut_slice(), old.entries) {
             only.reserve(new.entries.len());
         }
-        let told = |entry: &&Entry<P>| old.hops[entry.attributes as usize].is_some();
-        let mut rest = old.entries.iter().peekable();
-        for entry in new.entries {
-            while let Some(gone) = rest.next_if(|o| o.prefix < entry.prefix) {
-                found.withdrawn.extend(Some(gone).filter(told).map(|g| g.prefix));
+        let told = |path: &Told<D::Prefix>| old.hops[path.attributes as usize].is_some();
+        let mut rest = paths(old.entries, D::PATHS).peekable();
+        for path in paths(new.entries, D::PATHS) {
+            while let Some(gone) = rest.next_if(|o| o.key() < path.key()) {
+                found.withdrawn.extend(Some(gone).filter(told).map(Told::destination::<D>));
             }
-            let before = rest.next_if(|o| o.prefix == entry.prefix);
-            let number = entry.attributes as usize;
+            let before = rest.next_if(|o| o.key() == path.key());
+            let number = path.attributes as usize;
             if new.hops[number].is_none() {
-                found.withdrawn.extend(before.filter(told).map(|b| b.prefix));
-            } else if refresh || before.is_none_or(|b| same[b.attributes as usize] != Some(entry.attributes)) {
-                found.announced[number].push(entry.prefix);
+                found.withdrawn.extend(before.filter(told).map(Told::destination::<D>));
+            } else if refresh || before.is_none_or(|b| same[b.attributes as usize] != Some(path.attributes)) {
+                found.announced[number].push(path.destination());
             }
         }
-        found.withdrawn.extend(rest.filter(told).map(|gone| gone.prefix));
+        found.withdrawn.extend(rest.filter(told).map(Told::destination::<D>));
         found
     }
+}
+
+/// One path as a peer is told it.
+#[derive(Debug, Clone, Copy)]
+struct Told<P> {
+    prefix: P,
+    id: u32,
+    attributes: u32,
+}
+
+impl<P: Prefix> Told<P> {
+    fn key(&self) -> (P, u32) {
+        (self.prefix, self.id)
+    }
+
+    fn destination<D: Destination<Prefix = P>>(self) -> D {
+        D::new(self.prefix, self.id)
+    }
+}
+
+/// The paths of a sorted table: every one, numbered from 1 for each prefix, or only the last to each prefix.
+fn paths<P: Prefix>(entries: &[Entry<P>], several: bool) -> impl Iterator<Item = Told<P>> {
+    let (mut at, mut id) = (0, 0);
+    std::iter::from_fn(move || {
+        loop {
+            let &Entry { prefix, attributes } = entries.get(at)?;
+            at += 1;
+            let last = entries.get(at).is_none_or(|next| next.prefix != prefix);
+            let this = id + 1;
+            id = if last { 0 } else { this };
+            match several {
+                true => return Some(Told { prefix, id: this, attributes }),
+                false if last => return Some(Told { prefix, id: 1, attributes }),
+                false => {}
+            }
+        }
+    })
 }
 
 /// One table of a difference: a family's entries, and the next hop of each set of attributes.

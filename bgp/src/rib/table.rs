@@ -13,7 +13,7 @@ pub(super) struct Entry<P> {
     pub(super) attributes: u32,
 }
 
-/// A set of routes, sorted by prefix, no prefix twice.
+/// A set of routes, sorted by prefix; several paths to one prefix stand in the caller's order.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     pub(super) attributes: Vec<Arc<Attributes>>,
@@ -24,7 +24,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The table of a set of routes. Of two with one prefix the later counts.
+    /// The table of a set of routes.
     pub(crate) fn new(source: Arc<[Route]>) -> Self {
         let mut table = Self::default();
         let mut numbers = Numbers::default();
@@ -46,19 +46,27 @@ impl Table {
         Arc::ptr_eq(&self.source, source)
     }
 
-    /// Whether a prefix was given twice.
+    /// Whether a prefix has several paths, or the very same route was given twice.
     pub(super) fn has_duplicates(&self) -> bool {
-        self.v4.len() + self.v6.len() != self.source.len()
+        let several = |n: usize, paths: usize| n != paths;
+        several(count(&self.v4), self.v4.len())
+            || several(count(&self.v6), self.v6.len())
+            || self.v4.len() + self.v6.len() != self.source.len()
     }
 }
 
+/// How many prefixes there are.
+fn count<P: PartialEq>(entries: &[Entry<P>]) -> usize {
+    entries.chunk_by(|a, b| a.prefix == b.prefix).count()
+}
+
+/// The sort is stable, so paths to one prefix keep their order.
 fn order<P: Ord + Copy>(entries: &mut Vec<Entry<P>>) {
     if entries.is_sorted_by(|a, b| a.prefix < b.prefix) {
         return;
     }
-    entries.reverse();
     entries.sort_by_key(|e| e.prefix);
-    entries.dedup_by_key(|e| e.prefix);
+    entries.dedup();
 }
 
 /// Numbers sets of attributes: by identity where possible, by value elsewhere.
@@ -104,10 +112,11 @@ mod tests {
     }
 
     #[test]
-    fn later_of_two_routes_with_one_prefix_counts() {
-        let table = Table::new([route("10.0.0.1/32", 1), route("10.0.0.0/32", 3), route("10.0.0.1/32", 2)].into());
-        assert_eq!(table.v4.len(), 2);
-        assert_eq!(table.attributes[table.v4[1].attributes as usize].med, Some(2));
+    fn paths_to_one_prefix_keep_their_order_and_the_same_route_counts_once() {
+        let twice = route("10.0.0.1/32", 2);
+        let table = Table::new([route("10.0.0.1/32", 7), route("10.0.0.0/32", 3), twice.clone(), twice].into());
+        let meds: Vec<_> = table.v4.iter().map(|e| table.attributes[e.attributes as usize].med).collect();
+        assert_eq!(meds, [Some(3), Some(7), Some(2)]);
         assert!(table.has_duplicates());
     }
 }

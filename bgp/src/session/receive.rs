@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{Cause, Event, Session};
 use crate::{
-    Origin,
+    Asn, ExtendedCommunity, LinkBandwidth, Origin,
     rib::{Attributes, Route},
     speaker::State,
     wire::{
@@ -162,20 +162,26 @@ impl Session {
 
 fn attributes(update: &update::Update<'_>, next_hop: std::net::IpAddr) -> Attributes {
     let received = &update.attributes;
-    let mut communities: Vec<_> = received.communities().collect();
-    let mut large_communities: Vec<_> = received.large_communities().collect();
-    communities.sort_unstable();
-    communities.dedup();
-    large_communities.sort_unstable();
-    large_communities.dedup();
-    let hops = received.as_path.map_or(0, |path| path.numbers().count());
+    let bandwidths = received.extended_communities().filter_map(LinkBandwidth::of);
+    let weighs = |c: &ExtendedCommunity| LinkBandwidth::of(*c).is_none();
     Attributes {
         origin: received.origin.unwrap_or(Origin::Incomplete),
         next_hop: Some(next_hop),
-        prepend: u8::try_from(hops.saturating_sub(1)).unwrap_or(u8::MAX),
+        prepend: u8::try_from(received.path().count().saturating_sub(1)).unwrap_or(u8::MAX),
         med: received.med,
         local_pref: received.local_pref,
-        communities,
-        large_communities,
+        communities: sorted(received.communities()),
+        extended_communities: sorted(received.extended_communities().filter(weighs)),
+        // RFC 10005: of several the lowest counts.
+        link_bandwidth: bandwidths.min_by(|a, b| a.octets_per_second().total_cmp(&b.octets_per_second())),
+        large_communities: sorted(received.large_communities()),
+        only_to_customer: received.only_to_customer.and_then(|asn| Asn::new(asn).ok()),
     }
+}
+
+fn sorted<T: Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.dedup();
+    values
 }

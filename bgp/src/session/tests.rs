@@ -447,7 +447,14 @@ fn what_the_other_end_refuses_is_told_with_what_we_said() {
 fn update_with(attribute: &[u8]) -> Vec<u8> {
     let mut list = vec![0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xFB, 0xF4, 0x40, 3, 4, 10, 0, 0, 2];
     list.extend_from_slice(attribute);
-    octets(|out| _ = update::encode_announce(&list, &["192.0.2.1/32".parse().expect("valid")], message::MAX, out))
+    octets(|out| {
+        _ = update::encode_announce(
+            &list,
+            &["192.0.2.1/32".parse::<ipnet::Ipv4Net>().expect("valid")],
+            message::MAX,
+            out,
+        )
+    })
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub enum ErrorKind {
     Duplicate(u8),
     #[error("attribute {0} cannot be read, so its prefixes are unknown")]
     Multiprotocol(u8),
+    #[error("attribute {0} is malformed, and there is no route to withdraw for it (RFC 7606 §5.2)")]
+    NothingReachable(u8),
     #[error("a prefix is cut short or longer than its family allows")]
     Prefix,
     #[error("a ROUTE-REFRESH is not 23 octets long")]
@@ -61,7 +63,9 @@ impl DecodeError {
             ErrorKind::HoldTime(_) => of(code::OPEN, open::HOLD_TIME, &[]),
             ErrorKind::Parameter(_) => of(code::OPEN, open::PARAMETER, &[]),
             ErrorKind::OpenTruncated => of(code::OPEN, open::UNSPECIFIC, &[]),
-            ErrorKind::AttributeListLength | ErrorKind::Duplicate(_) => of(code::UPDATE, update::ATTRIBUTE_LIST, &[]),
+            ErrorKind::AttributeListLength | ErrorKind::Duplicate(_) | ErrorKind::NothingReachable(_) => {
+                of(code::UPDATE, update::ATTRIBUTE_LIST, &[])
+            }
             ErrorKind::Multiprotocol(_) => of(code::UPDATE, update::OPTIONAL_ATTRIBUTE, &[]),
             ErrorKind::Prefix => of(code::UPDATE, update::NETWORK, &[]),
             ErrorKind::RefreshLength => of(code::ROUTE_REFRESH, 1, &[]),

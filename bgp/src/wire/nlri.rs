@@ -11,13 +11,10 @@ pub trait Prefix: Copy + Ord + std::hash::Hash + std::fmt::Debug + Into<IpNet> +
     const FAMILY: Family;
     /// The longest prefix in bits.
     const BITS: u8;
-    /// The longest prefix on the wire in octets, length included.
-    const ROOM: usize = 1 + Self::BITS as usize / 8;
-
     /// The prefix of `length` bits whose address starts with `octets`; bits beyond the length are ignored.
     fn read(length: u8, octets: &[u8]) -> Self;
 
-    /// Writes length and octets to the start of `out` (at least [`Prefix::ROOM`] octets) and returns how many
+    /// Writes length and octets to the start of `out` (as long as the longest of the family) and returns how many
     /// count; what stands after them is arbitrary.
     fn write(self, out: &mut [u8]) -> usize;
 }
@@ -57,6 +54,61 @@ impl Prefix for Ipv6Net {
         out[0] = self.prefix_len();
         out[1..17].copy_from_slice(&self.addr().octets());
         1 + usize::from(self.prefix_len()).div_ceil(8)
+    }
+}
+
+/// What stands in an UPDATE for one route: a prefix, or a prefix with a path identifier before it.
+pub trait Destination: Copy + std::fmt::Debug {
+    /// The prefix.
+    type Prefix: Prefix;
+    /// The longest form on the wire in octets.
+    const ROOM: usize;
+    /// Whether a path identifier stands before the prefix.
+    const PATHS: bool;
+
+    /// A path to the prefix.
+    fn new(prefix: Self::Prefix, path: u32) -> Self;
+
+    /// Writes it to the start of `out` (at least [`Destination::ROOM`] octets) and returns how many count; what
+    /// stands after them is arbitrary.
+    fn put(self, out: &mut [u8]) -> usize;
+}
+
+impl<P: Prefix> Destination for P {
+    type Prefix = P;
+    const ROOM: usize = 1 + P::BITS as usize / 8;
+    const PATHS: bool = false;
+
+    fn new(prefix: P, _path: u32) -> Self {
+        prefix
+    }
+
+    fn put(self, out: &mut [u8]) -> usize {
+        self.write(out)
+    }
+}
+
+/// A prefix in a session with ADD-PATH (RFC 7911 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path<P> {
+    /// The destination.
+    pub prefix: P,
+    /// Which of the paths to it.
+    pub id: u32,
+}
+
+impl<P: Prefix> Destination for Path<P> {
+    type Prefix = P;
+    const ROOM: usize = 4 + P::ROOM;
+    const PATHS: bool = true;
+
+    fn new(prefix: P, id: u32) -> Self {
+        Self { prefix, id }
+    }
+
+    fn put(self, out: &mut [u8]) -> usize {
+        out[..4].copy_from_slice(&self.id.to_be_bytes());
+        4 + self.prefix.write(&mut out[4..])
     }
 }
 

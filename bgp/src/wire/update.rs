@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::{
     DecodeError, ErrorKind, Families, NextHop, SAFI_UNICAST, afi,
-    attribute::{self, Fault, PathAttributes, Reaction},
+    attribute::{self, Fault, List, PathAttributes, Reaction},
     message::{self, HEADER, Kind},
-    nlri::{Nlri, Prefix},
+    nlri::{Destination, Nlri, Prefix},
 };
 use crate::Family;
 
@@ -87,10 +87,18 @@ impl<'a> Update<'a> {
 pub fn decode<'a>(octets: &'a [u8], context: &Context) -> Result<Update<'a>, DecodeError> {
     let (withdrawn, _) = section(octets, HEADER)?;
     let (attributes, announced) = section(octets, HEADER + 2 + withdrawn.len())?;
+    let offset = offset_of(octets, attributes);
+    let List { attributes, fault, reach, more } = attribute::decode(attributes, offset, context)?;
+    // RFC 7606 §5.2: without prefixes to withdraw nobody can be sure that they were all found.
+    if let Some(fault) = fault.filter(|f| f.reaction > Reaction::Discard)
+        && announced.is_empty()
+        && more
+        && !reach
+    {
+        return Err(DecodeError { offset: fault.offset, kind: ErrorKind::NothingReachable(fault.attribute) });
+    }
     let withdrawn = own_prefixes(octets, withdrawn, context)?;
     let announced = own_prefixes(octets, announced, context)?;
-    let offset = offset_of(octets, attributes);
-    let (attributes, fault) = attribute::decode(attributes, offset, context)?;
     let blank = octets.len() == HEADER + 4;
     let mut update = Update { withdrawn, announced, attributes, fault, blank };
     if let Some(missing) = missing(&update, context)
@@ -140,7 +148,7 @@ fn missing(update: &Update<'_>, context: &Context) -> Option<u8> {
 /// Appends an UPDATE that announces IPv4 prefixes in the message's own field, with an encoded attribute list
 /// that holds NEXT_HOP. As many prefixes as fit into `limit` octets go in; returns how many. 0 means that the
 /// attributes leave no room, and nothing is appended.
-pub fn encode_announce(list: &[u8], prefixes: &[Ipv4Net], limit: usize, out: &mut Vec<u8>) -> usize {
+pub fn encode_announce<D: Destination>(list: &[u8], prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
     let start = message::start(out, Kind::Update);
     out.extend_from_slice(&[0, 0]);
     out.extend_from_slice(&length(list.len()));
@@ -150,7 +158,7 @@ pub fn encode_announce(list: &[u8], prefixes: &[Ipv4Net], limit: usize, out: &mu
 }
 
 /// Appends an UPDATE that withdraws IPv4 prefixes in the message's own field, like [`encode_announce`].
-pub fn encode_withdraw(prefixes: &[Ipv4Net], limit: usize, out: &mut Vec<u8>) -> usize {
+pub fn encode_withdraw<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
     let start = message::start(out, Kind::Update);
     let field = out.len();
     out.extend_from_slice(&[0, 0]);
@@ -163,15 +171,15 @@ pub fn encode_withdraw(prefixes: &[Ipv4Net], limit: usize, out: &mut Vec<u8>) ->
 
 /// Appends an UPDATE that announces prefixes in MP_REACH_NLRI, which stands first (RFC 7606 §5.1), like
 /// [`encode_announce`].
-pub fn encode_reach<P: Prefix>(
+pub fn encode_reach<D: Destination>(
     next_hop: &NextHop,
     list: &[u8],
-    prefixes: &[P],
+    prefixes: &[D],
     limit: usize,
     out: &mut Vec<u8>,
 ) -> usize {
     let start = message::start(out, Kind::Update);
-    let attribute = multiprotocol_start(attribute::MP_REACH, P::FAMILY, out);
+    let attribute = multiprotocol_start(attribute::MP_REACH, D::Prefix::FAMILY, out);
     next_hop.encode(out);
     out.push(0);
     let taken = fill(prefixes, start + limit.saturating_sub(list.len()), out);
@@ -180,9 +188,9 @@ pub fn encode_reach<P: Prefix>(
 }
 
 /// Appends an UPDATE that withdraws prefixes in MP_UNREACH_NLRI, like [`encode_announce`].
-pub fn encode_unreach<P: Prefix>(prefixes: &[P], limit: usize, out: &mut Vec<u8>) -> usize {
+pub fn encode_unreach<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
     let start = message::start(out, Kind::Update);
-    let attribute = multiprotocol_start(attribute::MP_UNREACH, P::FAMILY, out);
+    let attribute = multiprotocol_start(attribute::MP_UNREACH, D::Prefix::FAMILY, out);
     let taken = fill(prefixes, start + limit, out);
     multiprotocol_finish(attribute, &[], out);
     close(start, taken, out)
@@ -222,18 +230,18 @@ fn multiprotocol_finish(start: usize, list: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends prefixes while they fit before `end`.
-fn fill<P: Prefix>(prefixes: &[P], end: usize, out: &mut Vec<u8>) -> usize {
+fn fill<D: Destination>(prefixes: &[D], end: usize, out: &mut Vec<u8>) -> usize {
     let start = out.len();
-    let room = end.saturating_sub(start).min(prefixes.len() * P::ROOM);
+    let room = end.saturating_sub(start).min(prefixes.len() * D::ROOM);
     out.resize(start + room, 0);
     let area = &mut out[start..];
     let (mut at, mut taken) = (0, 0);
     for prefix in prefixes {
-        if let Some(slot) = area.get_mut(at..at + P::ROOM) {
-            at += prefix.write(slot);
+        if let Some(slot) = area.get_mut(at..at + D::ROOM) {
+            at += prefix.put(slot);
         } else {
-            let mut slot = [0; 17];
-            let size = prefix.write(&mut slot);
+            let mut slot = [0; 21];
+            let size = prefix.put(&mut slot);
             let Some(rest) = area.get_mut(at..at + size) else { break };
             rest.copy_from_slice(&slot[..size]);
             at += size;

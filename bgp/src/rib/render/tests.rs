@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Asn, Community, LargeCommunity, Origin,
+    Asn, Community, ExtendedCommunity, LargeCommunity, LinkBandwidth, Origin,
     rib::Attributes,
     wire::message::{HEADER, Kind, frame},
 };
@@ -15,12 +15,12 @@ fn encoding() -> Encoding {
         internal: false,
         four_octet: true,
         families: Families::from_iter(Families::EVERY),
+        add_path: Families::NONE,
+        only_to_customer: false,
         next_hop4: Some([10, 0, 0, 1].into()),
         next_hop6: Some("2001:db8::1".parse().expect("valid")),
         link_local: Some("fe80::1".parse().expect("valid")),
         extended_next_hop: false,
-        add_path: Families::NONE,
-        only_to_customer: false,
         limit: message::MAX,
     }
 }
@@ -30,14 +30,26 @@ fn context(encoding: &Encoding) -> update::Context {
         four_octet: encoding.four_octet,
         internal: encoding.internal,
         families: encoding.families,
-        extended_next_hop: encoding.extended_next_hop,
         add_path: encoding.add_path,
+        extended_next_hop: encoding.extended_next_hop,
         ..update::Context::default()
     }
 }
 
-/// What a router knows: for each prefix the next hop and the rest of the attributes.
-type Known = BTreeMap<IpNet, (IpAddr, Option<u32>, Vec<Community>, Vec<LargeCommunity>, usize)>;
+/// What a router knows: for each prefix and path the next hop and the rest of the attributes.
+type Known = BTreeMap<(IpNet, u32), Heard>;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Heard {
+    hop: IpAddr,
+    med: Option<u32>,
+    local_pref: Option<u32>,
+    communities: Vec<Community>,
+    extended: Vec<ExtendedCommunity>,
+    large: Vec<LargeCommunity>,
+    only_to_customer: Option<u32>,
+    path: Vec<u32>,
+}
 
 /// Reads everything that was rendered the way a router does; returns the number of UPDATEs.
 fn hear(rendered: &Rendered, encoding: &Encoding, known: &mut Known) -> u64 {
@@ -48,21 +60,9 @@ fn hear(rendered: &Rendered, encoding: &Encoding, known: &mut Known) -> u64 {
         while !rest.is_empty() {
             let message = frame(rest, encoding.limit > message::MAX).expect("valid").expect("whole messages");
             rest = &rest[message.octets.len()..];
-            if message.kind != Kind::Update {
-                continue;
-            }
-            updates += 1;
-            let update = update::decode(message.octets, &context(encoding)).expect("valid");
-            assert_eq!(update.fault, None);
-            for prefix in update.unreachable() {
-                known.remove(&prefix);
-            }
-            let attributes = &update.attributes;
-            for (prefix, hop) in update.reachable() {
-                let hops = attributes.as_path.map_or(0, |p| p.numbers().count());
-                let communities = attributes.communities().collect();
-                let large = attributes.large_communities().collect();
-                known.insert(prefix, (hop, attributes.med, communities, large, hops));
+            if message.kind == Kind::Update {
+                updates += 1;
+                hear_update(message.octets, encoding, known);
             }
         }
         assert_eq!(updates - before, *count, "the chunk says how many UPDATEs it has");
@@ -70,20 +70,72 @@ fn hear(rendered: &Rendered, encoding: &Encoding, known: &mut Known) -> u64 {
     updates
 }
 
+fn hear_update(octets: &[u8], encoding: &Encoding, known: &mut Known) {
+    let update = update::decode(octets, &context(encoding)).expect("valid");
+    assert_eq!(update.fault, None);
+    let a = &update.attributes;
+    for (path, prefix) in update.withdrawn.iter().chain(a.unreach.into_iter().flat_map(|u| u.nlri.iter())) {
+        assert!(known.remove(&(prefix, path)).is_some(), "{prefix} path {path} is withdrawn, but was never announced");
+    }
+    let heard = |hop| Heard {
+        hop,
+        med: a.med,
+        local_pref: a.local_pref,
+        communities: a.communities().collect(),
+        extended: a.extended_communities().collect(),
+        large: a.large_communities().collect(),
+        only_to_customer: a.only_to_customer,
+        path: a.path().collect(),
+    };
+    for (path, prefix) in update.announced.iter() {
+        known.insert((prefix, path), heard(a.next_hop.expect("mandatory").into()));
+    }
+    if let Some(reach) = a.reach {
+        for (path, prefix) in reach.nlri.iter() {
+            known.insert((prefix, path), heard(reach.next_hop.global));
+        }
+    }
+}
+
 fn expected(routes: &[Route], encoding: &Encoding) -> Known {
-    let mut known = Known::new();
+    let mut paths: BTreeMap<IpNet, Vec<&Arc<Attributes>>> = BTreeMap::new();
     for route in routes {
-        let family = if route.prefix.addr().is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
-        let a = &route.attributes;
-        match encoding.next_hop(family, a) {
-            Some(hop) => known.insert(
-                route.prefix,
-                (hop.global, a.med, a.communities.clone(), a.large_communities.clone(), 1 + usize::from(a.prepend)),
-            ),
-            None => known.remove(&route.prefix),
-        };
+        let paths = paths.entry(route.prefix).or_default();
+        if paths.last().is_none_or(|last| *last != &route.attributes) {
+            paths.push(&route.attributes);
+        }
+    }
+    let mut known = Known::new();
+    for (prefix, paths) in paths {
+        let family = if prefix.addr().is_ipv4() { Family::Ipv4Unicast } else { Family::Ipv6Unicast };
+        let several = encoding.add_path.contains(family);
+        let skipped = if several { 0 } else { paths.len() - 1 };
+        for (n, attributes) in paths.iter().skip(skipped).enumerate() {
+            if let Some(hop) = encoding.next_hop(family, attributes) {
+                let id = if several { u32::try_from(n).expect("few") + 1 } else { 0 };
+                known.insert((prefix, id), heard_of(attributes, hop.global, encoding));
+            }
+        }
     }
     known
+}
+
+fn heard_of(a: &Attributes, hop: IpAddr, encoding: &Encoding) -> Heard {
+    let asn = encoding.local_as.value();
+    let count = if encoding.internal { 0 } else { 1 + usize::from(a.prepend) };
+    let mut extended = a.extended_communities.clone();
+    extended.retain(|c| encoding.internal || c.is_transitive());
+    extended.extend(a.link_bandwidth.map(|b| b.community(encoding.local_as)));
+    Heard {
+        hop,
+        med: a.med,
+        local_pref: encoding.internal.then(|| a.local_pref.unwrap_or(100)),
+        communities: a.communities.clone(),
+        extended,
+        large: a.large_communities.clone(),
+        only_to_customer: a.only_to_customer.map(Asn::value).or(encoding.only_to_customer.then_some(asn)),
+        path: vec![asn; count],
+    }
 }
 
 fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
@@ -92,19 +144,25 @@ fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
         1 => Just(Some(IpAddr::from([192, 0, 2, 9]))),
         1 => Just(Some("2001:db8::9".parse().expect("valid"))),
     ];
-    (hop, any::<Option<u8>>(), any::<u8>(), prop::collection::vec(any::<u32>(), 0..3), any::<bool>()).prop_map(
-        |(next_hop, med, prepend, communities, large)| {
-            Arc::new(Attributes {
-                origin: Origin::Igp,
-                next_hop,
-                prepend,
-                med: med.map(u32::from),
-                local_pref: None,
-                communities: communities.into_iter().map(Community).collect(),
-                large_communities: if large { vec![LargeCommunity(1, 2, 3)] } else { Vec::new() },
-            })
-        },
-    )
+    let lists = (prop::collection::vec(any::<u32>(), 0..3), prop::collection::vec(any::<u64>(), 0..3), any::<bool>());
+    let numbers = (any::<Option<u8>>(), any::<Option<u8>>(), any::<Option<u8>>());
+    let weight = prop::option::of((0..1000u16, any::<bool>()));
+    (hop, any::<u8>(), lists, numbers, weight).prop_map(|(next_hop, prepend, lists, numbers, weight)| {
+        let (communities, extended, large) = lists;
+        let bandwidth = |(n, transitive): (u16, bool)| LinkBandwidth::new(f32::from(n), transitive).expect("valid");
+        Arc::new(Attributes {
+            origin: Origin::Igp,
+            next_hop,
+            prepend,
+            med: numbers.0.map(u32::from),
+            local_pref: numbers.1.map(u32::from),
+            communities: communities.into_iter().map(Community).collect(),
+            extended_communities: extended.into_iter().map(ExtendedCommunity).collect(),
+            link_bandwidth: weight.map(bandwidth),
+            large_communities: if large { vec![LargeCommunity(1, 2, 3)] } else { Vec::new() },
+            only_to_customer: numbers.2.and_then(|n| Asn::new(n.into()).ok()),
+        })
+    })
 }
 
 /// Few prefixes, so that sets overlap, and few sets of attributes, so that routes share them.
@@ -129,9 +187,12 @@ proptest! {
     fn router_knows_exactly_the_last_set_whatever_came_before(
         sets in prop::collection::vec(routes(), 1..5),
         limit in prop_oneof![Just(message::MAX), Just(message::MAX_EXTENDED)],
-        four_octet in any::<bool>(),
+        [four_octet, internal, only_to_customer, extended_next_hop] in any::<[bool; 4]>(),
+        add_path in prop::collection::vec(prop::sample::select(&Families::EVERY[..]), 0..3),
     ) {
-        let encoding = Encoding { limit, four_octet, ..encoding() };
+        let add_path = add_path.into_iter().collect();
+        let encoding =
+            Encoding { limit, four_octet, internal, only_to_customer, extended_next_hop, add_path, ..encoding() };
         let (mut known, mut from) = (Known::new(), None);
         for routes in sets {
             let to = Arc::new(Table::new(routes.clone()));
@@ -210,4 +271,29 @@ fn large_as_stands_in_as4_path_for_a_peer_of_two_octets() {
     let path = |p: Option<crate::wire::AsPath<'_>>| p.map(|p| p.numbers().collect::<Vec<_>>());
     assert_eq!(path(update.attributes.as_path), Some(vec![23456]));
     assert_eq!(path(update.attributes.as4_path), Some(vec![4_200_000_001]));
+}
+
+/// Two paths to one prefix, then one of them, then none.
+#[test]
+fn paths_to_one_prefix_are_numbered_and_withdrawn_one_by_one() {
+    let path = |hop: [u8; 4]| Route {
+        prefix: "192.0.2.1/32".parse().expect("valid"),
+        attributes: Attributes { next_hop: Some(hop.into()), ..Attributes::default() }.into(),
+    };
+    let add_path = Encoding { add_path: Families::from_iter(Families::EVERY), ..encoding() };
+    let tables = [vec![path([10, 0, 0, 7]), path([10, 0, 0, 8])], vec![path([10, 0, 0, 7])], vec![]]
+        .map(|routes| Arc::new(Table::new(routes.into())));
+    let hops = |encoding: &Encoding, known: &mut Known, from, to| {
+        let rendered = render(&change(from, to), encoding);
+        let updates = hear(&rendered, encoding, known);
+        (updates, known.iter().map(|((_, id), heard)| (*id, heard.hop.to_string())).collect::<Vec<_>>())
+    };
+    let [both, one, none] = &tables;
+    let mut known = Known::new();
+    let (_, told) = hops(&add_path, &mut known, None, both);
+    assert_eq!(told, [(1, "10.0.0.7".to_string()), (2, "10.0.0.8".to_string())]);
+    assert_eq!(hops(&add_path, &mut known, Some(both), one), (1, vec![(1, "10.0.0.7".to_string())]));
+    assert_eq!(hops(&add_path, &mut known, Some(one), none), (1, vec![]));
+    let (_, told) = hops(&encoding(), &mut known, None, both);
+    assert_eq!(told, [(0, "10.0.0.8".to_string())], "without ADD-PATH the last one counts");
 }
