@@ -7,7 +7,7 @@
 //!  routes, peers ──▶ speaker ──▶ peer (two connection slots) ──▶ session (RFC 4271 FSM) ──▶ wire
 //!                       │                                             ▲
 //!                       ▼                                             │ handle / poll / deadline
-//!                   rib (Adj-RIB-Out)                              net (tokio; sockets, MD5, TTL)
+//!                   rib (Adj-RIB-Out) ──▶ bmp (station)            net (tokio; sockets, MD5, TTL)
 //! ```
 //!
 //! Everything but [`net`] is a state machine without I/O: input goes in with `handle`, output comes out
@@ -15,6 +15,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod bfd;
+pub mod bmp;
 mod jitter;
 mod peer;
 mod session;

@@ -1,15 +1,21 @@
 //! The tokio driver: sockets, timers and channels around [`crate::speaker`].
 
 pub mod bfd;
+pub mod bmp;
 mod dial;
 mod driver;
 mod listen;
 mod sockopt;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use tokio::sync::{mpsc, watch};
 
+use crate::bmp::Identity;
 use crate::speaker::{Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown, SpeakerConfig};
 
 /// A handle to a running speaker; cheap to clone. Whole sets go in, differences are the speaker's business.
@@ -17,6 +23,7 @@ use crate::speaker::{Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown
 pub struct Speaker {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<BTreeMap<PeerId, PeerStatus>>>,
+    stations: watch::Receiver<Arc<BTreeMap<SocketAddr, bmp::StationStatus>>>,
 }
 
 /// The speaker's task has ended.
@@ -27,6 +34,7 @@ pub struct Ended;
 enum Command {
     Peers(BTreeMap<PeerId, PeerConfig>),
     Exports(Exports),
+    Stations(Arc<Identity>, BTreeSet<SocketAddr>),
     Shutdown(Shutdown),
 }
 
@@ -40,12 +48,13 @@ impl Speaker {
         let bound = config.listen.iter().map(|a| listen::bind(*a)).collect::<std::io::Result<Vec<_>>>()?;
         let (commands, inbox) = mpsc::channel(16);
         let (outbox, status) = watch::channel(Arc::default());
+        let (for_stations, stations) = watch::channel(Arc::default());
         let run = async move {
             let listeners = bound.into_iter().map(listen::Listener::new).collect::<std::io::Result<Vec<_>>>()?;
-            driver::Driver::new(&config, listeners, inbox, outbox, received).run().await;
+            driver::Driver::new(&config, listeners, inbox, outbox, for_stations, received).run().await;
             Ok(())
         };
-        Ok((Self { commands, status }, run))
+        Ok((Self { commands, status, stations }, run))
     }
 
     /// Replaces the set of peers. Only what a session negotiated resets it.
@@ -56,6 +65,17 @@ impl Speaker {
     /// Replaces what every peer is told.
     pub async fn set_exports(&self, exports: Exports) -> Result<(), Ended> {
         self.commands.send(Command::Exports(exports)).await.map_err(|_| Ended)
+    }
+
+    /// Replaces the set of BMP stations that are told what peers are told (RFC 7854, RFC 8671). Those that stay keep
+    /// their connections, and the identity that those began with.
+    pub async fn set_stations(&self, identity: Identity, stations: BTreeSet<SocketAddr>) -> Result<(), Ended> {
+        self.commands.send(Command::Stations(Arc::new(identity), stations)).await.map_err(|_| Ended)
+    }
+
+    /// The BMP stations as they are; newest wins.
+    pub fn stations(&self) -> watch::Receiver<Arc<BTreeMap<SocketAddr, bmp::StationStatus>>> {
+        self.stations.clone()
     }
 
     /// The peers as they are; newest wins.

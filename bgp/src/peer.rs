@@ -4,6 +4,7 @@
 //! The driver makes connections when told [`Output::Connect`] and ends them when told [`Output::Close`].
 
 mod advertise;
+mod monitor;
 mod retry;
 
 use std::{
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) last_connection: u64,
     /// A status changed.
     pub(crate) changed: bool,
+    /// What waits for who monitors; `None` while nobody does.
+    pub(crate) monitor: Option<VecDeque<crate::bmp::Event>>,
 }
 
 impl Shared {
@@ -99,6 +102,8 @@ pub(crate) struct Peer {
     retry: Retry,
     adj: AdjRibOut,
     status: PeerStatus,
+    /// The session that is up.
+    monitored: Option<Arc<crate::bmp::Monitored>>,
     /// Ended for good: nothing is dialled and nobody awaited.
     stopped: bool,
 }
@@ -122,7 +127,8 @@ impl Peer {
             counters: Default::default(),
         };
         let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
-        let mut peer = Self { id, config: Arc::new(config), connections, retry, adj, status, stopped: false };
+        let mut peer =
+            Self { id, config: Arc::new(config), connections, retry, adj, status, monitored: None, stopped: false };
         peer.retry.now(now);
         peer.handle_timeout(now, shared);
         peer
@@ -383,9 +389,9 @@ impl Peer {
         let peer = || self.id.clone();
         match event {
             Event::Opened => self.resolve_collision(id, shared.router_id),
-            Event::Established => self.on_established(id, shared),
+            Event::Established => self.on_established(now, id, shared),
             Event::Drained => {
-                self.on_drained();
+                self.on_drained(now, shared);
                 self.advertise(shared);
             }
             Event::Refresh(family) => {
@@ -432,6 +438,7 @@ impl Peer {
         if end.state == State::Established {
             self.retry.was_established(now - self.status.since);
             self.adj.forget();
+            self.monitor_down(now, end, shared);
             self.clear_status();
             if shared.deliver {
                 shared.received(Received::Down { peer: self.id.clone(), graceful: end.graceful });

@@ -76,6 +76,8 @@ pub(crate) struct Session {
     keepalive: Option<Instant>,
     send_hold: Option<Instant>,
     control: Vec<u8>,
+    /// Ours and the peer's, as they were on the wire.
+    opens: (Bytes, Bytes),
     backlog: VecDeque<Bytes>,
     sending: Option<Arc<Rendered>>,
     events: VecDeque<Event>,
@@ -96,6 +98,7 @@ impl Session {
             keepalive: None,
             send_hold: None,
             control: Vec::new(),
+            opens: Default::default(),
             backlog: VecDeque::new(),
             sending: None,
             events: VecDeque::new(),
@@ -103,6 +106,7 @@ impl Session {
             jitter,
         };
         session.local.open().encode(&mut session.control);
+        session.opens.0 = Bytes::copy_from_slice(&session.control);
         session
     }
 
@@ -119,6 +123,11 @@ impl Session {
     /// What both ends agreed on; `None` before the peer's OPEN.
     pub(crate) fn negotiated(&self) -> Option<&Arc<Negotiated>> {
         self.negotiated.as_ref()
+    }
+
+    /// Our OPEN and the peer's, which is empty before it came.
+    pub(crate) fn opens(&self) -> (Bytes, Bytes) {
+        self.opens.clone()
     }
 
     /// What happened since the last call, oldest first.

@@ -24,7 +24,9 @@ use tokio::{
 };
 
 use super::{
-    Command, dial,
+    Command,
+    bmp::{StationStatus, Stations},
+    dial,
     listen::{self, Listener},
 };
 use crate::speaker::{
@@ -64,6 +66,7 @@ pub(super) struct Driver {
     farewells: JoinSet<()>,
     commands: mpsc::Receiver<Command>,
     status: watch::Sender<Arc<BTreeMap<PeerId, PeerStatus>>>,
+    stations: Stations,
     published: Instant,
     received: Option<mpsc::Sender<Received>>,
     /// Waits for room in `received`; while it is not empty nothing is read.
@@ -79,6 +82,7 @@ impl Driver {
         listeners: Vec<Listener>,
         commands: mpsc::Receiver<Command>,
         status: watch::Sender<Arc<BTreeMap<PeerId, PeerStatus>>>,
+        stations: watch::Sender<Arc<BTreeMap<std::net::SocketAddr, StationStatus>>>,
         received: Option<mpsc::Sender<Received>>,
     ) -> Self {
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), config.router_id);
@@ -91,6 +95,7 @@ impl Driver {
             attempts: HashMap::new(),
             farewells: JoinSet::new(),
             commands,
+            stations: Stations::new(status.subscribe(), stations, !seed),
             status,
             published: Instant::now(),
             received,
@@ -122,6 +127,7 @@ impl Driver {
                         self.on_dialled(id, result);
                     }
                 }
+                note = self.stations.note() => self.stations.on_note(note, &mut self.speaker),
                 Some(_) = self.farewells.join_next(), if !self.farewells.is_empty() => {}
                 delivered = deliver(room, &mut self.undelivered) => if !delivered {
                     self.received = None;
@@ -147,6 +153,9 @@ impl Driver {
         }
         while let Some(output) = self.speaker.poll() {
             self.carry_out(output);
+        }
+        while let Some(event) = self.speaker.poll_monitor() {
+            self.stations.tell(&event);
         }
         if self.speaker.is_changed() && now >= self.published + PUBLISH {
             self.speaker.take_changed();
@@ -192,6 +201,7 @@ impl Driver {
                 self.speaker.set_peers(now, peers);
             }
             Command::Exports(exports) => self.speaker.set_exports(now, &exports),
+            Command::Stations(identity, wanted) => self.stations.set(&identity, &wanted),
             Command::Shutdown(_) => {}
         }
     }
@@ -206,7 +216,8 @@ impl Driver {
         self.speaker.shutdown(Instant::now(), how);
         self.published -= PUBLISH;
         self.flush();
-        while self.farewells.join_next().await.is_some() {}
+        let farewells = async { while self.farewells.join_next().await.is_some() {} };
+        tokio::join!(farewells, self.stations.end());
     }
 
     fn on_dialled(&mut self, id: ConnectionId, result: Result<TcpStream, Unreached>) {

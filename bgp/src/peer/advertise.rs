@@ -20,7 +20,7 @@ pub(super) struct AdjRibOut {
     /// a router that keeps our routes over a restart would drop them.
     pub(super) target: Option<Arc<Table>>,
     /// What it was told in this session.
-    sent: Option<Arc<Table>>,
+    pub(super) sent: Option<Arc<Table>>,
     /// What it will have been told when the change under way is written.
     sending: Option<(Arc<Table>, Arc<Rendered>)>,
     /// Families that it asked to hear again.
@@ -47,7 +47,7 @@ impl AdjRibOut {
     }
 }
 
-fn encoding(session: &Session) -> Option<Encoding> {
+pub(super) fn encoding(session: &Session) -> Option<Encoding> {
     let (negotiated, endpoint) = (session.negotiated()?, session.endpoint());
     Some(Encoding {
         local_as: session.local_as(),
@@ -78,8 +78,9 @@ impl Peer {
     }
 
     /// The change under way is written.
-    pub(super) fn on_drained(&mut self) {
+    pub(super) fn on_drained(&mut self, now: Instant, shared: &mut Shared) {
         if let Some((table, rendered)) = self.adj.sending.take() {
+            self.monitor_sent(now, &rendered, shared);
             self.status.advertised = rendered.advertised.clone();
             self.adj.sent = Some(table);
             self.tell_unsent(rendered.unsent);
@@ -99,7 +100,7 @@ impl Peer {
         }
     }
 
-    pub(super) fn on_established(&mut self, id: ConnectionId, shared: &mut Shared) {
+    pub(super) fn on_established(&mut self, now: Instant, id: ConnectionId, shared: &mut Shared) {
         for rival in self.connections.iter_mut().filter(|c| c.id != id) {
             if let Some(session) = rival.session() {
                 session.stop(Notification::cease(cease::COLLISION), false);
@@ -119,6 +120,7 @@ impl Peer {
         self.status.families = negotiated.families.iter().collect();
         self.status.capabilities = negotiated.words();
         tracing::info!(peer = %self.id, asn = %negotiated.remote_as, "session established");
+        self.monitor_up(now, id, shared);
         self.advertise(shared);
     }
 

@@ -73,6 +73,7 @@ impl Session {
             Ok(negotiated) => self.negotiated = Some(Arc::new(negotiated)),
             Err((notification, why)) => return self.fail(notification, Cause::Unsuitable(why)),
         }
+        self.opens.1 = bytes::Bytes::copy_from_slice(frame.octets);
         self.state = State::OpenConfirm;
         self.send_keepalive(now);
         self.arm_hold(now);

@@ -14,6 +14,7 @@ use super::{
     Unreached,
 };
 use crate::{
+    bmp,
     jitter::Jitter,
     peer::{Peer, Shared},
     rib::{Renders, Route, Table},
@@ -55,6 +56,7 @@ impl Speaker {
             jitter: Jitter::new(seed),
             last_connection: 0,
             changed: false,
+            monitor: None,
         };
         Self {
             peers: BTreeMap::new(),
@@ -247,6 +249,26 @@ impl Speaker {
     /// Whether any status changed since the last [`Speaker::take_changed`].
     pub fn is_changed(&self) -> bool {
         self.shared.changed
+    }
+
+    /// Whether [`Speaker::poll_monitor`] shall have something to say; off at first.
+    pub fn set_monitored(&mut self, on: bool) {
+        match (on, &self.shared.monitor) {
+            (true, None) => self.shared.monitor = Some(VecDeque::new()),
+            (false, Some(_)) => self.shared.monitor = None,
+            _ => {}
+        }
+    }
+
+    /// What happened to a session since the last call, oldest first.
+    #[must_use]
+    pub fn poll_monitor(&mut self) -> Option<bmp::Event> {
+        self.shared.monitor.as_mut()?.pop_front()
+    }
+
+    /// What whoever begins to monitor now has to be told before anything else.
+    pub fn monitored(&self) -> Vec<bmp::Event> {
+        self.peers.values().flat_map(Peer::monitored).collect()
     }
 
     /// The peers as they are.
