@@ -25,6 +25,7 @@ use std::{
 
 use ironcast_bgp::{
     RouterId,
+    bmp::Identity,
     net::{Ended, Speaker},
     speaker::{Shutdown, SpeakerConfig},
 };
@@ -69,6 +70,8 @@ pub struct Config {
     pub router_id: Option<RouterId>,
     /// Where routers may connect to (passive peers); empty: dial only.
     pub listen: Vec<SocketAddr>,
+    /// BMP stations that are told what routers are told.
+    pub bmp: Vec<SocketAddr>,
     /// The process was here before and its packet path still forwards: the first OPEN says so (RFC 4724 §4.1).
     pub restarted: bool,
 }
@@ -127,6 +130,8 @@ pub async fn run(
     let (speaker, driver) = Speaker::start(speaker_config, None).map_err(AnnounceError::Start)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(driver);
+    let description = concat!("ironcast ", env!("CARGO_PKG_VERSION")).into();
+    speaker.set_stations(Identity { name: config.node, description }, config.bmp.into_iter().collect()).await?;
     let how = tokio::select! {
         ended = tasks.join_next() => return Err(unasked(ended)),
         end = follow(&speaker, &mut inputs, &state) => end?,

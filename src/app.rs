@@ -147,6 +147,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         node: config.node.clone(),
         router_id: config.router_id,
         listen: config.listen.clone(),
+        bmp: config.bmp.clone(),
         restarted,
     };
     tasks.spawn("announce", announce::run(identity, inputs, for_announce));

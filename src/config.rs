@@ -75,6 +75,11 @@ pub struct Run {
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     pub listen: Vec<SocketAddr>,
 
+    /// Tell this BMP station of every session and every route announced (RFC 7854, RFC 8671); may be given more
+    /// than once
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub bmp: Vec<SocketAddr>,
+
     /// What SIGTERM means: `restart` leaves routes to graceful restart, `stop` withdraws everything at once
     #[arg(long, value_enum, default_value_t = OnShutdown::Restart, value_name = "HOW")]
     pub on_shutdown: OnShutdown,
@@ -198,6 +203,8 @@ pub struct Config {
     pub router_id: Option<RouterId>,
     /// Sockets for passive peers.
     pub listen: Vec<SocketAddr>,
+    /// BMP stations.
+    pub bmp: Vec<SocketAddr>,
     /// What SIGTERM means.
     pub on_shutdown: OnShutdown,
 }
@@ -257,6 +264,7 @@ impl Run {
             state_dir: self.state_dir,
             router_id: self.router_id,
             listen: self.listen,
+            bmp: self.bmp,
             on_shutdown: self.on_shutdown,
         })
     }
@@ -342,6 +350,13 @@ mod tests {
     fn missing_manifest_folder_is_named() {
         let error = resolve(&["--manifests", "/nonexistent/x"]).expect_err("missing");
         assert!(error.to_string().contains("/nonexistent/x"), "{error}");
+    }
+
+    #[test]
+    fn bmp_stations_are_as_many_as_are_given() {
+        let stations = resolve(&["--bmp", "192.0.2.9:11019", "--bmp", "[2001:db8::9]:1790"]).expect("valid").bmp;
+        assert_eq!(stations.iter().map(SocketAddr::port).collect::<Vec<_>>(), [11019, 1790]);
+        assert!(Command::try_parse_from(["ironcast", "--bmp", "192.0.2.9"]).is_err(), "stations have no usual port");
     }
 
     #[test]
