@@ -47,8 +47,8 @@ deny: ## licences, sources and bans of every dependency
 doc: ## the API documentation; a broken link is an error
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
-crds: ## deploy/crds from the Rust types
-	cargo run --quiet -- crds --output deploy/crds
+crds: ## deploy/crds anew from the Rust types
+	UPDATE_CRDS=1 cargo test --quiet --lib crds_in_deploy
 
 image: ## static binary, and the image where docker or buildah is installed
 	@tests/setup build static
