@@ -63,6 +63,7 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
     if args.datapath == DatapathKind::Xdp {
         bail!("--datapath xdp is not built yet; use --datapath none, where rules like kube-proxy's take the packets");
     }
+    scenario::suits(args.scenario, args.router)?;
     tools::check()?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
@@ -118,6 +119,10 @@ async fn in_lab(
     view: &mut Option<View>,
 ) -> anyhow::Result<Verdict> {
     let started = Instant::now();
+    if args.scenario == ScenarioKind::Interop {
+        let report = Report::new(if args.json { Lines::Stderr } else { Lines::Stdout });
+        return scenario::interop::run(args, claim, report, interrupted).await;
+    }
     let has_view = !args.json && std::io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
     let lines = match (args.json, has_view) {
         (true, _) => Lines::Stderr,

@@ -63,6 +63,8 @@ pub enum RouterKind {
     Frr,
     /// GoBGP.
     Gobgp,
+    /// ExaBGP, which keeps no routes: for the interop scenario only.
+    Exabgp,
 }
 
 /// `--datapath`.
@@ -93,6 +95,8 @@ pub enum ScenarioKind {
     Drain,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
+    /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.
+    Interop,
 }
 
 /// The word for a value on the command line.

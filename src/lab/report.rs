@@ -93,6 +93,12 @@ impl Report {
         });
     }
 
+    /// Adds something that is settled already; for scenarios that wait for several things at once.
+    pub(crate) fn record(&self, expectation: Expectation) {
+        self.print(format_args!("{}", Line { expectation: &expectation, color: false }));
+        self.progress.send_modify(|p| p.expectations.push(expectation));
+    }
+
     /// Starts waiting for something.
     pub(crate) fn open(&self, name: &str, expected: &str, bound: Duration) {
         let waiting = Some(Waiting { since: Instant::now(), bound });

@@ -18,6 +18,7 @@ use super::{
     build::ourselves,
     process::{Process, Spec},
     site::{NODE_ASN, ROUTER_ASN, Site},
+    tools::find,
 };
 
 /// A routing daemon listens within this, or it never does.
@@ -67,6 +68,7 @@ pub(crate) fn check(kind: RouterKind) -> anyhow::Result<()> {
         RouterKind::Bird => bird::check(),
         RouterKind::Frr => frr::check(),
         RouterKind::Gobgp => gobgp::check(),
+        RouterKind::Exabgp => find("exabgp", "exabgp").map(drop),
     }
     .context("use --router builtin, which needs nothing, or install it")
 }
@@ -84,6 +86,7 @@ impl Router {
             RouterKind::Bird => bird::start(&bench)?,
             RouterKind::Frr => frr::start(&bench).await?,
             RouterKind::Gobgp => gobgp::start(&bench)?,
+            RouterKind::Exabgp => bail!("--router exabgp keeps no routes; it is for --scenario interop"),
         };
         router.listens(site).await?;
         Ok(router)

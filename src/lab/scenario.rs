@@ -2,13 +2,14 @@
 
 mod drain;
 mod first_light;
+pub(crate) mod interop;
 mod node_loss;
 mod service_churn;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    args::{ScenarioKind, word},
+    args::{RouterKind, ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
     site::Site,
@@ -36,6 +37,7 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
         ScenarioKind::Drain => drain::run(lab).await,
         ScenarioKind::ServiceChurn => service_churn::run(lab).await,
+        ScenarioKind::Interop => Err(anyhow::anyhow!("the interop scenario has a rack of its own").into()),
     }
 }
 
@@ -50,6 +52,25 @@ pub(crate) fn check(kind: ScenarioKind, site: &Site) -> anyhow::Result<()> {
         "node-loss needs pods on two nodes: give --pods 2 or more"
     );
     Ok(())
+}
+
+/// Whether a router can play its part in a scenario.
+///
+/// # Errors
+/// It cannot; the text says what to give instead.
+pub(crate) fn suits(kind: ScenarioKind, router: RouterKind) -> anyhow::Result<()> {
+    match (kind, router) {
+        (ScenarioKind::Interop, RouterKind::Builtin) => {
+            anyhow::bail!("--scenario interop tries routers of other makes: give --router bird, frr, gobgp or exabgp")
+        }
+        (ScenarioKind::Interop, _) => Ok(()),
+        (_, RouterKind::Exabgp) => anyhow::bail!(
+            "--router exabgp keeps no routes and forwards nothing: it is for --scenario interop; \
+             give --router builtin, bird, frr or gobgp for {}",
+            word(kind)
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the sessions of a scenario have graceful restart: with it, a router keeps the routes of a node that

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod interop;
 mod leftovers;
 mod scenarios;
 mod usage;

@@ -9,11 +9,12 @@ use super::{alone, is_possible, lab, support::skip};
 /// What the issue promises after the build.
 const AT_MOST: Duration = Duration::from_secs(60);
 
-fn is_installed(router: &str) -> bool {
+pub(crate) fn is_installed(router: &str) -> bool {
     let (program, package) = match router {
         "bird" => ("bird", "bird2"),
         "frr" => ("zebra", "frr"),
         "gobgp" => ("gobgpd", "gobgpd"),
+        "exabgp" => ("exabgp", "exabgp"),
         _ => return true,
     };
     let here = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/lib/frr", "/usr/libexec/frr"]

@@ -9,7 +9,7 @@ fn scenarios_are_listed() {
     let output = lab(&["--list"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success());
-    for scenario in ["first-light", "node-loss", "drain", "service-churn"] {
+    for scenario in ["first-light", "node-loss", "drain", "service-churn", "interop"] {
         assert!(text.lines().any(|line| line.starts_with(scenario)), "{text}");
     }
 }
@@ -27,6 +27,16 @@ fn unknown_router_is_refused_with_those_there_are() {
     let output = lab(&["--router", "cisco"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("builtin"));
+}
+
+#[test]
+fn router_that_cannot_play_a_scenario_is_refused() {
+    for (router, scenario, instead) in [("exabgp", "first-light", "builtin"), ("builtin", "interop", "exabgp")] {
+        let output = lab(&["--router", router, "--scenario", scenario]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(scenario) && said.contains(instead), "{said}");
+    }
 }
 
 #[test]

@@ -1,0 +1,179 @@
+//! The columns of the matrix, and what the two ends of each cell's session are configured with.
+
+use crate::{
+    lab::site::{NODE_ASN, ROUTER_ASN},
+    types::Family,
+};
+
+/// One feature, tried on sessions of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Cell {
+    V4,
+    V6,
+    BothOverV4,
+    BothOverV6,
+    Md5,
+    Md5Wrong,
+    Gtsm,
+    GtsmMissing,
+    GrRestart,
+    GrStop,
+    ExtendedMessages,
+    Communities,
+    DynamicAs,
+    DynamicAsWrong,
+    WrongAs,
+    LocalAs,
+}
+
+impl Cell {
+    /// Every cell, in the order of the matrix.
+    pub(super) const ALL: [Self; 16] = [
+        Self::V4,
+        Self::V6,
+        Self::BothOverV4,
+        Self::BothOverV6,
+        Self::Md5,
+        Self::Md5Wrong,
+        Self::Gtsm,
+        Self::GtsmMissing,
+        Self::GrRestart,
+        Self::GrStop,
+        Self::ExtendedMessages,
+        Self::Communities,
+        Self::DynamicAs,
+        Self::DynamicAsWrong,
+        Self::WrongAs,
+        Self::LocalAs,
+    ];
+
+    /// Its name; also the node's.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "v4",
+            Self::V6 => "v6",
+            Self::BothOverV4 => "both-over-v4",
+            Self::BothOverV6 => "both-over-v6",
+            Self::Md5 => "md5",
+            Self::Md5Wrong => "md5-wrong-key",
+            Self::Gtsm => "gtsm",
+            Self::GtsmMissing => "gtsm-missing",
+            Self::GrRestart => "gr-restart",
+            Self::GrStop => "gr-stop",
+            Self::ExtendedMessages => "extended-messages",
+            Self::Communities => "communities",
+            Self::DynamicAs => "dynamic-as",
+            Self::DynamicAsWrong => "dynamic-as-wrong",
+            Self::WrongAs => "wrong-as",
+            Self::LocalAs => "local-as",
+        }
+    }
+
+    /// How many nodes it needs.
+    pub(super) fn nodes(self) -> u8 {
+        1
+    }
+
+    /// What its sessions are configured with.
+    pub(super) fn terms(self) -> Terms {
+        let base = Terms::default();
+        match self {
+            Self::V4 => Terms { families: &[Family::Ipv4], ..base },
+            Self::V6 => Terms { over: Family::Ipv6, families: &[Family::Ipv6], ..base },
+            Self::BothOverV6 => Terms { over: Family::Ipv6, ..base },
+            Self::BothOverV4 | Self::Communities => base,
+            Self::Md5 => Terms { router_key: Some(KEY), node_key: Some(KEY), ..base },
+            Self::Md5Wrong => Terms { router_key: Some(KEY), node_key: Some(WRONG_KEY), ..base },
+            Self::Gtsm => Terms { features: &[Feature::RouterGtsm, Feature::NodeGtsm], ..base },
+            Self::GtsmMissing => Terms { features: &[Feature::RouterGtsm], ..base },
+            Self::GrRestart | Self::GrStop => Terms { features: &[Feature::GracefulRestart], ..base },
+            Self::ExtendedMessages => {
+                Terms { over: Family::Ipv6, features: &[Feature::ExtendedMessages], families: &[Family::Ipv6], ..base }
+            }
+            Self::DynamicAs => Terms { router_as: RouterAs::External, ..base },
+            Self::DynamicAsWrong => Terms { router_as: RouterAs::Internal, ..base },
+            Self::WrongAs => Terms { expected_as: OTHER_ASN, ..base },
+            Self::LocalAs => Terms { local_as: Some(OTHER_ASN), expected_as: OTHER_ASN, ..base },
+        }
+    }
+}
+
+/// The TCP MD5 key of both ends, and another.
+pub(super) const KEY: &str = "rack-11-row-4";
+pub(super) const WRONG_KEY: &str = "rack-11-row-5";
+/// An AS that is neither the nodes' nor the router's.
+pub(super) const OTHER_ASN: u32 = 64_777;
+
+/// Something that is configured on one end or on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Feature {
+    RouterGtsm,
+    NodeGtsm,
+    GracefulRestart,
+    ExtendedMessages,
+}
+
+/// What a node is told of the router's AS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RouterAs {
+    /// `peerASN`.
+    Exactly(u32),
+    /// `dynamicASN: external`.
+    External,
+    /// `dynamicASN: internal`.
+    Internal,
+}
+
+/// Both ends of a session. Where they do not fit each other, that is what the cell is about.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    /// The family of the connection.
+    pub(super) over: Family,
+    /// The families of the routes.
+    pub(super) families: &'static [Family],
+    pub(super) router_key: Option<&'static str>,
+    pub(super) node_key: Option<&'static str>,
+    pub(super) router_as: RouterAs,
+    /// `localASN`.
+    pub(super) local_as: Option<u32>,
+    /// The AS that the router is told to expect of the node.
+    pub(super) expected_as: u32,
+    pub(super) features: &'static [Feature],
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            over: Family::Ipv4,
+            families: &[Family::Ipv4, Family::Ipv6],
+            router_key: None,
+            node_key: None,
+            router_as: RouterAs::Exactly(ROUTER_ASN),
+            local_as: None,
+            expected_as: NODE_ASN,
+            features: &[],
+        }
+    }
+}
+
+impl Terms {
+    pub(super) fn has(&self, feature: Feature) -> bool {
+        self.features.contains(&feature)
+    }
+
+    pub(super) fn carries(&self, family: Family) -> bool {
+        self.families.contains(&family)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cell_stands_once_and_its_name_is_a_nodes_name() {
+        let names: std::collections::BTreeSet<_> = Cell::ALL.iter().map(|cell| cell.name()).collect();
+        assert_eq!(names.len(), Cell::ALL.len());
+        assert!(names.iter().all(|name| name.chars().all(|c| c == '-' || c.is_ascii_alphanumeric())));
+    }
+}

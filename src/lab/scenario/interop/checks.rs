@@ -1,0 +1,267 @@
+//! What each cell does, and what the router must show of it.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Context;
+use ipnet::IpNet;
+
+use super::{
+    cells::{Cell, KEY, OTHER_ASN},
+    link::{Link, vips},
+    node::{COMMUNITIES, MANY, MORE, OnShutdown, STOPPED},
+    play::Play,
+    router::Make,
+    seen::{EXTENDED_MESSAGE, GRACEFUL_RESTART, Seen, Session},
+};
+use crate::{
+    lab::{
+        site::NODE_ASN,
+        stage::{Observation, Stop},
+    },
+    types::Family,
+};
+
+/// Sessions come up, all cells at once on a busy machine; routers of other makes wait after a refusal.
+const SESSION_WITHIN: Duration = Duration::from_secs(30);
+/// A route of an established session is in the router's kernel.
+const ROUTE_WITHIN: Duration = Duration::from_secs(15);
+/// A kernel gives up a connection that nobody answers, and an operator reads why.
+const TOLD_WITHIN: Duration = Duration::from_secs(30);
+/// Routes of a daemon that ends for good are gone; far below the hold time of 9 s.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// The router is without the daemon so long, and keeps the routes.
+const AWAY: Duration = Duration::from_secs(2);
+
+/// Tries a cell.
+///
+/// # Errors
+/// An expectation was not met, or the lab failed.
+pub(super) async fn run(play: &mut Play<'_>) -> Result<(), Stop> {
+    let on_shutdown = if play.cell == Cell::GrStop { OnShutdown::Stop } else { OnShutdown::Restart };
+    for node in &mut play.nodes {
+        node.start(on_shutdown)?;
+    }
+    match play.cell {
+        Cell::Md5Wrong => return wrong_key(play).await,
+        Cell::GtsmMissing => return without_ttl_security(play).await,
+        Cell::DynamicAsWrong => return refused(play, "dynamicASN", &["Bad Peer AS", "internal", "check"]).await,
+        Cell::WrongAs => return refused(play, "myASN", &["Bad Peer AS", "AS 64601", "check myASN"]).await,
+        _ => arrives(play).await?,
+    }
+    match play.cell {
+        Cell::GrRestart => restart(play).await,
+        Cell::GrStop => stop(play).await,
+        Cell::ExtendedMessages => extended_messages(play).await,
+        Cell::Communities => communities(play).await,
+        Cell::LocalAs => shows_as(play, OTHER_ASN).await,
+        Cell::V4 | Cell::V6 => shows_as(play, NODE_ASN).await,
+        _ => Ok(()),
+    }
+}
+
+/// The session is up with exactly its families, and the router uses the routes.
+async fn arrives(play: &mut Play<'_>) -> Result<(), Stop> {
+    let link = play.link();
+    let families: BTreeSet<Family> = link.terms.families.iter().copied().collect();
+    let expected = format!("Established with {}", words(families.iter().map(|f| format!("{f:?}"))));
+    play.until("session", &expected, SESSION_WITHIN, |seen| match seen.session(&link) {
+        Some(session) => {
+            Observation { seen: describe(session), ok: session.established && session.families == families }
+        }
+        None => Observation { seen: "the router has no such neighbour".into(), ok: false },
+    })
+    .await?;
+    used(play, "routes", ROUTE_WITHIN).await
+}
+
+/// The router uses what the first node announces.
+async fn used(play: &mut Play<'_>, what: &str, within: Duration) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    let expected = format!("{} via {}", words(announced.iter().map(IpNet::to_string)), link.port());
+    play.until(what, &expected, within, |seen| all_used(seen, &announced, &link)).await
+}
+
+fn all_used(seen: &Seen, announced: &[IpNet], link: &Link) -> Observation {
+    let said = words(announced.iter().map(|prefix| seen.words(prefix)));
+    Observation { seen: said, ok: announced.iter().all(|prefix| seen.uses(prefix, link)) }
+}
+
+fn none_used(seen: &Seen, announced: &[IpNet], link: &Link) -> Observation {
+    let said = words(announced.iter().map(|prefix| seen.words(prefix)));
+    Observation { seen: said, ok: !announced.iter().any(|prefix| seen.uses(prefix, link)) }
+}
+
+fn describe(session: &Session) -> String {
+    let state = if session.established { "Established" } else { "not Established" };
+    let families = words(session.families.iter().map(|f| format!("{f:?}")));
+    let end = if session.end.is_empty() { String::new() } else { format!("; it says {:?}", session.end) };
+    format!("{state} with {families}{end}")
+}
+
+fn words(list: impl IntoIterator<Item = String>) -> String {
+    let words: Vec<String> = list.into_iter().collect();
+    if words.is_empty() { "nothing".into() } else { words.join(", ") }
+}
+
+/// The router never has the session; the operator is told why in one line, and the right key helps at once.
+async fn wrong_key(play: &mut Play<'_>) -> Result<(), Stop> {
+    told(play, "password", &["password", "does not answer"]).await?;
+    let failures = play.place.md5_failures()?;
+    let seen = format!("{failures} segments with a wrong signature");
+    play.settle("router's kernel", "segments refused", Observation { seen, ok: failures > 0 })?;
+    never_up(play).await?;
+    play.nodes[0].set_key(KEY)?;
+    arrives(play).await
+}
+
+/// A peer that does not send with TTL 255 is not listened to (RFC 5082).
+async fn without_ttl_security(play: &mut Play<'_>) -> Result<(), Stop> {
+    play.until_node("node", "an attempt that fails", TOLD_WITHIN, |state| {
+        let error = state.sessions.iter().find_map(|session| session.last_error.clone());
+        Observation { ok: error.is_some(), seen: error.unwrap_or_default() }
+    })
+    .await?;
+    never_up(play).await
+}
+
+/// One end refuses the other's OPEN; the operator is told which number to look at.
+async fn refused(play: &mut Play<'_>, field: &str, parts: &[&str]) -> Result<(), Stop> {
+    told(play, field, parts).await?;
+    never_up(play).await
+}
+
+/// The node's line for the operator has these parts.
+async fn told(play: &mut Play<'_>, field: &str, parts: &[&str]) -> Result<(), Stop> {
+    let expected = format!("one line on {field} with {}", parts.join(" … "));
+    play.until_node("operator", &expected, TOLD_WITHIN, |state| {
+        let error = state.sessions.iter().find_map(|session| session.last_error.clone()).unwrap_or_default();
+        let ok = parts.iter().all(|part| error.contains(part)) && !error.contains('\n');
+        Observation { seen: error, ok }
+    })
+    .await
+}
+
+/// The router has neither the session nor a route of it, however often the node tries.
+async fn never_up(play: &mut Play<'_>) -> Result<(), Stop> {
+    let (link, [v4, v6]) = (play.link(), vips(play.link().first));
+    play.stays("router", "no session and no route", AWAY, |seen| {
+        let Observation { seen: said, ok } = none_used(seen, &[v4.into(), v6.into()], &link);
+        let session = seen.session(&link).map_or_else(|| "no session".to_owned(), describe);
+        Observation { seen: format!("{session}; {said}"), ok: ok && !seen.is_established(&link) }
+    })
+    .await
+}
+
+/// A planned restart: the session goes, the routes stay all the time, the session returns (RFC 4724).
+async fn restart(play: &mut Play<'_>) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    negotiated(play, GRACEFUL_RESTART).await?;
+    end(play).await?;
+    let expected = "every route stays";
+    play.stays("routes without the daemon", expected, AWAY, |seen| all_used(seen, &announced, &link)).await?;
+    play.nodes[0].start(OnShutdown::Restart)?;
+    play.until("return", "Established, nothing stale", SESSION_WITHIN, |seen| {
+        let stale = announced.iter().filter(|prefix| seen.route(prefix).is_none_or(|route| route.stale)).count();
+        let session = seen.session(&link).map(describe).unwrap_or_default();
+        Observation { seen: format!("{session}; {stale} stale"), ok: seen.is_established(&link) && stale == 0 }
+    })
+    .await?;
+    play.stays("routes after the return", expected, AWAY, |seen| all_used(seen, &announced, &link)).await?;
+    let lost = play.place.lost(&announced)?;
+    play.settle("routes in between", "not lost for a moment", Observation { ok: lost.is_empty(), seen: words(lost) })
+}
+
+/// The daemon ends, and the router notices.
+async fn end(play: &mut Play<'_>) -> Result<(), Stop> {
+    let link = play.link();
+    play.nodes[0].terminate().await?;
+    play.until("restart", "the session is gone", GONE_WITHIN, |seen| {
+        let ok = !seen.is_established(&link);
+        Observation { seen: if ok { "gone" } else { "still Established" }.into(), ok }
+    })
+    .await
+}
+
+/// The end for good withdraws at once although graceful restart is on (RFC 8538), and the router's
+/// operator reads why (RFC 9003).
+async fn stop(play: &mut Play<'_>) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    negotiated(play, GRACEFUL_RESTART).await?;
+    play.nodes[0].terminate().await?;
+    play.until("end for good", "no route", GONE_WITHIN, |seen| none_used(seen, &announced, &link)).await?;
+    // GoBGP shows the words nowhere; ExaBGP 4.2 fails on them: it joins text with octets, which Python 3 refuses.
+    if matches!(play.make, Make::Gobgp | Make::Exabgp) {
+        return Ok(());
+    }
+    let place = play.place.clone();
+    play.until("words", &format!("a line in the router's log with {STOPPED:?}"), GONE_WITHIN, |_| {
+        let line = place.logged(STOPPED);
+        Observation { ok: line.is_some(), seen: line.unwrap_or_default() }
+    })
+    .await
+}
+
+/// Both ends have a capability.
+async fn negotiated(play: &mut Play<'_>, capability: &'static str) -> Result<(), Stop> {
+    let link = play.link();
+    play.until("capability", &format!("{capability} on both ends"), SESSION_WITHIN, |seen| {
+        let all = seen.session(&link).map(|session| session.capabilities.clone()).unwrap_or_default();
+        Observation { ok: all.contains(capability), seen: words(all.into_iter().map(str::to_owned)) }
+    })
+    .await
+}
+
+/// After a restart the node has everything to say at once, which takes a message beyond 4,096 octets (RFC 8654).
+async fn extended_messages(play: &mut Play<'_>) -> Result<(), Stop> {
+    let link = play.link();
+    negotiated(play, EXTENDED_MESSAGE).await?;
+    many(play, "all routes").await?;
+    let updates = |seen: &Seen| seen.session(&link).and_then(|session| session.updates);
+    let before = updates(&play.seen.borrow());
+    end(play).await?;
+    play.nodes[0].start(OnShutdown::Restart)?;
+    arrives(play).await?;
+    many(play, "all routes at once").await?;
+    let after = updates(&play.seen.borrow());
+    if let (Some(before), Some(after)) = (before, after) {
+        let seen = format!("{} UPDATEs", after - before);
+        let expected = "2 UPDATEs: every route, End-of-RIB";
+        play.settle("messages", expected, Observation { seen, ok: after - before <= 2 })?;
+    }
+    Ok(())
+}
+
+async fn many(play: &mut Play<'_>, what: &str) -> Result<(), Stop> {
+    let link = play.link();
+    let more: IpNet = MORE.parse().context("it is a prefix")?;
+    play.until(what, &format!("{MANY} more routes"), ROUTE_WITHIN, |seen| {
+        let all = seen.routes.keys().filter(|prefix| more.contains(*prefix) && seen.uses(prefix, &link)).count();
+        Observation { seen: format!("{all} more routes"), ok: all == usize::from(MANY) }
+    })
+    .await
+}
+
+/// Every community arrives as it was written.
+async fn communities(play: &mut Play<'_>) -> Result<(), Stop> {
+    let announced = play.announced();
+    let wanted: BTreeSet<String> = COMMUNITIES.iter().map(|c| (*c).to_owned()).collect();
+    play.until("communities", &words(wanted.iter().cloned()), ROUTE_WITHIN, |seen| {
+        let found: Vec<_> = announced.iter().map(|p| seen.route(p).map(|r| r.communities.clone())).collect();
+        let said = words(found.iter().flatten().flatten().cloned().collect::<BTreeSet<_>>());
+        Observation { seen: said, ok: found.iter().all(|found| found.as_ref() == Some(&wanted)) }
+    })
+    .await
+}
+
+/// The AS path is this AS alone, and it is the one that the OPEN showed.
+async fn shows_as(play: &mut Play<'_>, asn: u32) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    play.until("AS", &format!("AS path {asn} from AS {asn}"), ROUTE_WITHIN, |seen| {
+        let paths: Vec<_> =
+            announced.iter().map(|p| seen.route(p).map(|r| r.as_path.clone()).unwrap_or_default()).collect();
+        let shown = seen.session(&link).and_then(|session| session.remote_as);
+        let ok = shown == Some(asn) && paths.iter().all(|path| *path == [asn]);
+        Observation { seen: format!("AS paths {paths:?} from AS {}", shown.unwrap_or_default()), ok }
+    })
+    .await
+}

@@ -1,0 +1,258 @@
+//! A node of a cell: the real daemon on a folder of manifests of its own, so that cells know nothing of each other.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{
+    cells::{Cell, Feature, RouterAs},
+    link::{Link, vips},
+};
+use crate::{
+    admin::client,
+    lab::{
+        build::ourselves,
+        process::{Process, Spec},
+        site::NODE_ASN,
+    },
+    types::NodeState,
+};
+
+/// Our resources live here.
+const SYSTEM: &str = "ironcast-system";
+/// More Services of [`Cell::ExtendedMessages`]: with 17 octets each, more than fits a message of 4,096.
+pub(super) const MANY: u16 = 300;
+/// Where they get their addresses.
+pub(super) const MORE: &str = "2001:db8:11::/118";
+/// What a daemon says when it ends for good.
+pub(super) const STOPPED: &str = "ironcast stopped on this node";
+/// A daemon that was told to end does so within this.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What SIGTERM means to a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnShutdown {
+    Restart,
+    Stop,
+}
+
+/// The node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) link: Link,
+    folder: PathBuf,
+    logs: PathBuf,
+    daemon: Option<Process>,
+}
+
+impl Node {
+    /// Writes its manifests below `folder`, where nodes of the same cell share one.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) fn new(link: Link, folder: &Path, logs: &Path) -> anyhow::Result<Self> {
+        let node = Self { link, folder: folder.join("nodes"), logs: logs.into(), daemon: None };
+        std::fs::create_dir_all(node.manifests())?;
+        std::fs::create_dir_all(node.state_dir())?;
+        node.write("service", &services(&node.link))?;
+        node.write(&node.link.node(), &peering(&node.link, node.link.terms.node_key))?;
+        Ok(node)
+    }
+
+    /// Tells the node another key; the daemon takes it up while it runs.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) fn set_key(&self, key: &str) -> anyhow::Result<()> {
+        self.write(&self.link.node(), &peering(&self.link, Some(key)))
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub(super) fn start(&mut self, on_shutdown: OnShutdown) -> anyhow::Result<()> {
+        let name = self.link.node();
+        let mut arguments: Vec<String> =
+            ["run", "--node", &name, "--vip-interface", "none", "--admin", "none"].map(str::to_owned).to_vec();
+        for (flag, path) in
+            [("--manifests", self.manifests()), ("--admin-socket", self.socket()), ("--state-dir", self.state_dir())]
+        {
+            arguments.extend([flag.to_owned(), path.display().to_string()]);
+        }
+        let how = match on_shutdown {
+            OnShutdown::Restart => "restart",
+            OnShutdown::Stop => "stop",
+        };
+        arguments.extend(["--on-shutdown", how].map(str::to_owned));
+        let spec = Spec { name: &name, namespace: &self.link.namespace, program: &ourselves(), arguments };
+        self.daemon = Some(Process::start(&spec, &self.logs)?);
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// There is none, or it does not end.
+    pub(super) async fn terminate(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
+        let mut daemon = self.daemon.take().context("it was just there")?;
+        let deadline = Instant::now() + ENDS_WITHIN;
+        while daemon.ended().is_none() {
+            if Instant::now() > deadline {
+                bail!("{} does not end", self.link.node());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// There is no daemon.
+    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.daemon.as_ref().and_then(Process::id).and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        kill_process(pid.with_context(|| format!("{} has no daemon", self.link.node()))?, signal)?;
+        Ok(())
+    }
+
+    /// An error if the daemon should run and does not.
+    pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
+        self.daemon.as_mut().map_or(Ok(()), Process::must_run)
+    }
+
+    /// What the daemon says of itself; `None` while it does not answer.
+    pub(super) async fn state(&self) -> Option<NodeState> {
+        client::state(&self.socket()).await.ok()
+    }
+
+    fn manifests(&self) -> PathBuf {
+        self.folder.join(self.link.cell.name())
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.folder.join(format!("{}.state", self.link.node()))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join(format!("{}.sock", self.link.number))
+    }
+
+    /// Whole or not at all: a daemon never reads half a file.
+    fn write(&self, name: &str, objects: &[Value]) -> anyhow::Result<()> {
+        let texts: Result<Vec<String>, _> = objects.iter().map(serde_norway::to_string).collect();
+        let (path, half) = (self.manifests().join(format!("{name}.yaml")), self.folder.join(format!("{name}.half")));
+        std::fs::write(&half, texts?.join("---\n")).with_context(|| format!("write {}", half.display()))?;
+        std::fs::rename(&half, &path).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+fn ours(kind: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "apiVersion": "ironcast.dev/v1alpha1", "kind": kind,
+        "metadata": {"name": name, "namespace": SYSTEM}, "spec": spec,
+    })
+}
+
+/// The node and its session with the router.
+fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
+    let (name, terms) = (link.node(), &link.terms);
+    let labels = json!({"kubernetes.io/hostname": name});
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "status": {
+            "addresses": link.at_node().map(|ip| json!({"type": "InternalIP", "address": ip})),
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    let mut spec = json!({
+        "myASN": NODE_ASN, "peerAddress": link.gateway(),
+        "holdTime": "9s", "keepaliveTime": "3s", "connectTime": "1s",
+        "enableGracefulRestart": terms.has(Feature::GracefulRestart),
+        "dualStackAddressFamily": terms.families.len() == 2,
+        "nodeSelectors": [{"matchLabels": labels}],
+    });
+    match terms.router_as {
+        RouterAs::Exactly(asn) => spec["peerASN"] = asn.into(),
+        RouterAs::External => spec["dynamicASN"] = "external".into(),
+        RouterAs::Internal => spec["dynamicASN"] = "internal".into(),
+    }
+    if let Some(asn) = terms.local_as {
+        spec["localASN"] = asn.into();
+    }
+    if terms.has(Feature::NodeGtsm) {
+        spec["ttlSecurity"] = 1.into();
+    }
+    let mut objects = vec![node];
+    if let Some(key) = key {
+        spec["passwordSecret"] = json!({"name": "tor"});
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+            "metadata": {"name": "tor", "namespace": SYSTEM}, "stringData": {"password": key},
+        }));
+    }
+    objects.push(ours("BGPPeer", &name, spec));
+    objects
+}
+
+/// The pool, the advertisement and the Services of a cell.
+fn services(link: &Link) -> Vec<Value> {
+    let [v4, v6] = vips(link.first);
+    let many = link.cell == Cell::ExtendedMessages;
+    let mut ranges = vec![format!("{v4}/32"), format!("{v6}/128")];
+    if many {
+        ranges.push(MORE.to_owned());
+    }
+    let mut advertisement = json!({"ipAddressPools": ["pool"]});
+    if link.cell == Cell::Communities {
+        advertisement["communities"] = json!(COMMUNITIES);
+    }
+    let mut objects = vec![
+        ours("IPAddressPool", "pool", json!({"addresses": ranges})),
+        ours("BGPAdvertisement", "all", advertisement),
+    ];
+    objects.extend(service(link, "web", Some(format!("{v4},{v6}"))));
+    if many {
+        for i in 0..MANY {
+            objects.extend(service(link, &format!("more-{i}"), None));
+        }
+    }
+    objects
+}
+
+/// What [`Cell::Communities`] announces with.
+pub(super) const COMMUNITIES: [&str; 4] = ["65000:100", "no-export", "large:64500:1:2", "large:4200000000:7:8"];
+
+/// A Service with a pod on the node, and with both addresses of the pool or any IPv6 address of it.
+fn service(link: &Link, name: &str, requested: Option<String>) -> [Value; 3] {
+    let (policy, families, annotations) = match requested {
+        Some(ips) => ("RequireDualStack", json!(["IPv4", "IPv6"]), json!({"ironcast.dev/load-balancer-ips": ips})),
+        None => ("SingleStack", json!(["IPv6"]), json!({})),
+    };
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+        "spec": {
+            "type": "LoadBalancer", "ipFamilyPolicy": policy, "ipFamilies": families,
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
+        },
+    });
+    let slice = |family: &str, pod: &str| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {
+                "name": format!("{name}-{}", family.to_lowercase()), "namespace": "default",
+                "labels": {"kubernetes.io/service-name": name},
+            },
+            "addressType": family,
+            "endpoints": [{"addresses": [pod], "nodeName": link.node(), "conditions": {"ready": true}}],
+            "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+        })
+    };
+    [service, slice("IPv4", "10.78.0.1"), slice("IPv6", "fd00:78::1")]
+}
