@@ -3,8 +3,10 @@
 //! Every connection has a number that is never used again, so that a late event of an older one finds nobody.
 //! The driver makes connections when told [`Output::Connect`] and ends them when told [`Output::Close`].
 
+mod adj_rib_in;
 mod advertise;
 mod monitor;
+mod receive;
 mod retry;
 
 use std::{
@@ -21,8 +23,12 @@ use crate::{
     rib::{Renders, Table},
     session::{Cause, End, Event, Local, Session},
     speaker::{ConnectionId, Endpoint, Output, PeerConfig, PeerId, PeerStatus, Received, State, Unreached},
-    wire::notification::{Notification, cease},
+    wire::{
+        Families,
+        notification::{Notification, cease},
+    },
 };
+use adj_rib_in::AdjRibIn;
 use advertise::AdjRibOut;
 use retry::{Failure, Retry};
 
@@ -101,6 +107,9 @@ pub(crate) struct Peer {
     connections: Vec<Connection>,
     retry: Retry,
     adj: AdjRibOut,
+    adj_in: AdjRibIn,
+    /// Families of which more came than the limit, in this session.
+    warned: Families,
     status: PeerStatus,
     /// The session that is up.
     monitored: Option<Arc<crate::bmp::Monitored>>,
@@ -127,8 +136,10 @@ impl Peer {
             counters: Default::default(),
         };
         let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
-        let mut peer =
-            Self { id, config: Arc::new(config), connections, retry, adj, status, monitored: None, stopped: false };
+        let (adj_in, warned) = (AdjRibIn::default(), Families::NONE);
+        let config = Arc::new(config);
+        let (monitored, stopped) = (None, false);
+        let mut peer = Self { id, config, connections, retry, adj, adj_in, warned, status, monitored, stopped };
         peer.retry.now(now);
         peer.handle_timeout(now, shared);
         peer
@@ -145,7 +156,7 @@ impl Peer {
 
     /// Whether nothing is left of the peer but its status.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.connections.is_empty()
+        self.connections.is_empty() && self.adj_in.is_empty()
     }
 
     /// When [`Peer::handle_timeout`] wants to be called.
@@ -154,7 +165,7 @@ impl Peer {
             Stage::Dialling { until } => Some(*until),
             Stage::Open(session) => session.deadline(),
         });
-        connections.chain(self.retry.at).min()
+        connections.chain(self.retry.at).chain(self.adj_in.deadline()).min()
     }
 
     /// Fires what is due.
@@ -169,6 +180,7 @@ impl Peer {
                 session.handle_timeout(now);
             }
         }
+        self.expire(now, shared);
         if self.retry.at.is_some_and(|at| at <= now) {
             self.retry.at = None;
             self.dial(now, shared);
@@ -338,6 +350,7 @@ impl Peer {
     /// Ends every connection with a Cease, for good.
     pub(crate) fn stop(&mut self, now: Instant, why: &Notification, shared: &mut Shared) {
         self.finish(now, shared, |session| session.stop(why.clone(), true));
+        self.forget_stale(shared);
     }
 
     /// Ends every connection without a word.
@@ -386,7 +399,6 @@ impl Peer {
     }
 
     fn on_event(&mut self, now: Instant, id: ConnectionId, event: Event, shared: &mut Shared) {
-        let peer = || self.id.clone();
         match event {
             Event::Opened => self.resolve_collision(id, shared.router_id),
             Event::Established => self.on_established(now, id, shared),
@@ -398,9 +410,11 @@ impl Peer {
                 self.adj.refresh.insert(family);
                 self.advertise(shared);
             }
-            Event::Announce(route) => shared.received(Received::Announce { peer: peer(), route }),
-            Event::Withdraw(prefix) => shared.received(Received::Withdraw { peer: peer(), prefix }),
-            Event::EndOfRib(family) => shared.received(Received::EndOfRib { peer: peer(), family }),
+            Event::Announce(route, path) => self.on_announce(id, route, path, shared),
+            Event::Withdraw(prefix, path) => self.on_withdraw((prefix, path), shared),
+            Event::EndOfRib(family) => self.on_end_of_rib(family, shared),
+            Event::RefreshBegins(family) => self.adj_in.begin_refresh(now, family),
+            Event::RefreshEnds(family) => self.on_refreshed(family, shared),
             Event::Ended(end) => self.on_ended(now, id, &end, shared),
         }
     }
@@ -440,9 +454,8 @@ impl Peer {
             self.adj.forget();
             self.monitor_down(now, end, shared);
             self.clear_status();
-            if shared.deliver {
-                shared.received(Received::Down { peer: self.id.clone(), graceful: end.graceful });
-            }
+            let negotiated = connection.session().and_then(|s| s.negotiated().cloned());
+            self.on_down(now, end, negotiated.as_deref(), shared);
         }
         let failure = match (&end.cause, &end.sent) {
             (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,

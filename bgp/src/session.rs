@@ -55,12 +55,16 @@ pub(crate) enum Event {
     Drained,
     /// The peer asks for a family again.
     Refresh(Family),
-    /// A route came (router role only).
-    Announce(Route),
-    /// A route went (router role only).
-    Withdraw(IpNet),
-    /// A family is complete (router role only).
+    /// A route came, on one of the paths to its prefix (where routes are wanted, like all that follow).
+    Announce(Route, u32),
+    /// A route went.
+    Withdraw(IpNet, u32),
+    /// A family is complete.
     EndOfRib(Family),
+    /// Everything of a family comes again (RFC 7313 §4).
+    RefreshBegins(Family),
+    /// Everything of a family came again.
+    RefreshEnds(Family),
     /// The session is over; [`Session::farewell`] has the last message.
     Ended(End),
 }
@@ -224,6 +228,11 @@ impl Session {
         let soft = self.negotiated.as_ref().is_some_and(|n| n.notification_support);
         let cease = if for_good && soft { cease.hard() } else { cease };
         self.fail(cease, Cause::Stopped);
+    }
+
+    /// Ends the session because of what the peer did; `why` is for our operator.
+    pub(crate) fn refuse(&mut self, notification: Notification, why: String) {
+        self.fail(notification, Cause::Unsuitable(why));
     }
 
     /// Ends the session without a word: the peer may keep the routes (RFC 4724 §4.2).

@@ -16,7 +16,7 @@ use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
 mod config;
 mod machine;
 
-pub use config::{AddPath, DynamicPeers, Md5Key, PeerAs, PeerConfig, Role, SpeakerConfig, Ttl};
+pub use config::{AddPath, DynamicPeers, MaximumPrefixes, Md5Key, PeerAs, PeerConfig, Role, SpeakerConfig, Ttl};
 pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.
@@ -130,8 +130,11 @@ pub enum Received {
     Announce {
         /// Who sent it.
         peer: PeerId,
-        /// The route; `next_hop` is always `Some`, communities as received.
+        /// The route; `next_hop` is always `Some`, communities as received. With the community `llgr-stale` it is a
+        /// last resort: the peer is away and its restart time over (RFC 9494).
         route: Route,
+        /// Which of the paths to the prefix, 0 without ADD-PATH (RFC 7911).
+        path: u32,
     },
     /// Withdrawn.
     Withdraw {
@@ -139,6 +142,8 @@ pub enum Received {
         peer: PeerId,
         /// The destination.
         prefix: ipnet::IpNet,
+        /// Which of the paths to it.
+        path: u32,
     },
     /// End-of-RIB of a family (RFC 4724 §2).
     EndOfRib {
@@ -147,7 +152,8 @@ pub enum Received {
         /// The family that is complete.
         family: Family,
     },
-    /// The session ended; everything that it announced is gone unless `graceful` (the peer may restart).
+    /// The session ended; everything that it announced is gone unless `graceful` (the peer may restart): then each
+    /// route that does not come again, or whose family is not kept, is withdrawn one by one.
     Down {
         /// Whose session.
         peer: PeerId,

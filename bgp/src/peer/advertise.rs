@@ -121,6 +121,7 @@ impl Peer {
         self.status.capabilities = negotiated.words();
         tracing::info!(peer = %self.id, asn = %negotiated.remote_as, "session established");
         self.monitor_up(now, id, shared);
+        self.on_back(now, &negotiated, shared);
         self.advertise(shared);
     }
 

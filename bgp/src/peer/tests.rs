@@ -10,6 +10,7 @@ use crate::{
     wire::message,
 };
 
+mod restart;
 mod states;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,6 +33,20 @@ struct Side {
     dialled: Vec<ConnectionId>,
     /// Every octet that it sent.
     sent: Vec<u8>,
+    /// What it handed on.
+    received: Vec<Received>,
+}
+
+/// A speaker of end `n` with its peer.
+fn speaker(now: Instant, n: usize, deliver: bool, restarted: bool, change: impl Fn(&mut PeerConfig)) -> Speaker {
+    let addresses = [[10, 0, 0, 1], [10, 0, 0, 2]];
+    let router_id = RouterId::new(addresses[n].into()).expect("valid");
+    let speaker = SpeakerConfig { router_id, listen: Vec::new(), restarted, dynamic: Vec::new() };
+    let mut speaker = Speaker::new(&speaker, deliver, n as u64);
+    let mut peer = config(addresses[1 - n], [64601, 64500][n]);
+    change(&mut peer);
+    speaker.set_peers(now, [(PeerId("p".into()), peer)].into());
+    speaker
 }
 
 struct Pair {
@@ -44,16 +59,23 @@ struct Pair {
 impl Pair {
     /// Two ends, `10.0.0.1` in AS 64601 and `10.0.0.2` in AS 64500; the change is made to both configurations.
     fn new(change: impl Fn(usize, &mut PeerConfig)) -> Self {
+        Self::between([false, false], change)
+    }
+
+    /// Like [`Pair::new`], with the router role for some.
+    fn between(deliver: [bool; 2], change: impl Fn(usize, &mut PeerConfig)) -> Self {
         let now = Instant::now();
         let end = |n: usize| {
             let addresses = [[10, 0, 0, 1], [10, 0, 0, 2]];
-            let id = RouterId::new(addresses[n].into()).expect("valid");
-            let speaker = SpeakerConfig { router_id: id, listen: Vec::new(), restarted: false, dynamic: Vec::new() };
-            let mut speaker = Speaker::new(&speaker, false, n as u64);
-            let mut peer = config(addresses[1 - n], [64601, 64500][n]);
-            change(n, &mut peer);
-            speaker.set_peers(now, [(PeerId("p".into()), peer)].into());
-            Side { speaker, address: addresses[n], wires: BTreeMap::new(), dialled: Vec::new(), sent: Vec::new() }
+            let speaker = speaker(now, n, deliver[n], false, |peer| change(n, peer));
+            Side {
+                speaker,
+                address: addresses[n],
+                wires: BTreeMap::new(),
+                dialled: Vec::new(),
+                sent: Vec::new(),
+                received: Vec::new(),
+            }
         };
         Self { now, ends: [end(0), end(1)], cut: false }
     }
@@ -86,7 +108,8 @@ impl Pair {
                         there.speaker.closed(self.now, other, "closed");
                     }
                 }
-                Output::Ttl { .. } | Output::Received(_) => {}
+                Output::Received(received) => self.ends[n].received.push(received),
+                Output::Ttl { .. } => {}
             }
         }
         any

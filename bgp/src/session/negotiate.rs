@@ -1,13 +1,13 @@
 //! What we offer in an OPEN, and what comes of the peer's.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     Asn, Family, HoldTime, RouterId,
     speaker::{PeerAs, PeerConfig, Role},
     wire::{
         Families,
-        capability::{Capabilities, GracefulRestart},
+        capability::{Capabilities, GracefulRestart, LongLived},
         message::{MAX, MAX_EXTENDED},
         notification::{Notification, code, open},
         open::Open,
@@ -48,6 +48,10 @@ pub(crate) struct Negotiated {
     pub(crate) role: Option<Role>,
     /// The peer's graceful restart, where we offered it too; its families are those of the session.
     pub(crate) graceful_restart: Option<GracefulRestart>,
+    /// Families whose routes the peer asks us to keep for longer, and for how long (RFC 9494).
+    pub(crate) long_lived: Vec<LongLived>,
+    /// Those of them that it says it kept itself.
+    pub(crate) long_lived_forwarding: Families,
     /// Both ends set the N bit (RFC 8538).
     pub(crate) notification_support: bool,
 }
@@ -56,6 +60,11 @@ impl Local {
     /// Our end for a peer; `id` is the speaker's.
     pub(crate) fn new(config: Arc<PeerConfig>, id: RouterId, restarting: bool, deliver: bool) -> Self {
         Self { id: config.router_id.unwrap_or(id), config, restarting, deliver }
+    }
+
+    /// Whether what the peer announces is looked at one by one.
+    pub(super) fn wants_routes(&self) -> bool {
+        self.deliver || self.config.maximum_prefixes.is_some()
     }
 
     pub(crate) fn asn(&self) -> Asn {
@@ -88,9 +97,18 @@ impl Local {
             add_path_send: several(config.add_path.send),
             add_path_receive: several(config.add_path.receive),
             role: self.role().map(Role::value),
+            long_lived: self.long_lived(),
             ..Capabilities::default()
         };
         Open { asn: self.asn(), hold_time: config.hold_time, id: self.id, capabilities }
+    }
+
+    /// Offered with graceful restart only (RFC 9494 §4.1). The F bit stands for the same as there.
+    fn long_lived(&self) -> Vec<LongLived> {
+        let time = self.config.long_lived.filter(|_| self.config.graceful_restart.is_some());
+        let seconds = time.map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX).min(0xFF_FFFF));
+        let of = |seconds| self.families().iter().map(move |family| LongLived { family, forwarding: true, seconds });
+        seconds.into_iter().flat_map(of).collect()
     }
 
     /// RFC 8950 §4 speaks of IPv4 prefixes; without them there is nothing to offer.
@@ -115,6 +133,10 @@ impl Local {
         let graceful_restart = caps.graceful_restart.filter(|_| self.config.graceful_restart.is_some()).map(|g| {
             GracefulRestart { families: g.families.and(families), forwarding: g.forwarding.and(families), ..g }
         });
+        // RFC 9494 §4.2: without graceful restart it says nothing.
+        let offered = graceful_restart.is_some() && self.config.long_lived.is_some();
+        let mut long_lived = caps.long_lived.clone();
+        long_lived.retain(|l| offered && families.contains(l.family));
         let several = |ours, theirs: Families| if ours { theirs.and(families) } else { Families::NONE };
         Ok(Negotiated {
             remote_as: theirs.asn,
@@ -134,6 +156,8 @@ impl Local {
             add_path_receive: several(self.config.add_path.receive, caps.add_path_send),
             graceful_restart,
             role: self.role().filter(|_| !internal),
+            long_lived_forwarding: long_lived.iter().filter(|l| l.forwarding).map(|l| l.family).collect(),
+            long_lived,
             notification_support: graceful_restart.is_some_and(|g| g.notification),
         })
     }
@@ -220,6 +244,12 @@ impl Negotiated {
         }
     }
 
+    /// How long the peer's stale routes of a family are kept when its restart time is over.
+    pub(crate) fn stale_time(&self, family: Family) -> Option<Duration> {
+        let found = self.long_lived.iter().find(|l| l.family == family && l.seconds > 0);
+        found.map(|l| Duration::from_secs(l.seconds.into()))
+    }
+
     /// The longest message that we may send.
     pub(crate) fn limit(&self) -> usize {
         if self.extended_message { MAX_EXTENDED } else { MAX }
@@ -243,6 +273,8 @@ impl Negotiated {
         if let Some(restart) = &self.graceful_restart {
             words.push(format!("graceful-restart={}s", restart.seconds));
         }
+        words
+            .extend(self.long_lived.iter().map(|l| format!("long-lived-graceful-restart={}:{}s", l.family, l.seconds)));
         words
     }
 }

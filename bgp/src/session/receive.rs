@@ -1,6 +1,6 @@
 //! What a session does with each message, one function per state (RFC 4271 §8.2.2).
 
-use std::{sync::Arc, time::Instant};
+use std::{iter, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{Cause, Event, Session};
 use crate::{
@@ -98,7 +98,9 @@ impl Session {
             }
             Kind::RouteRefresh => match message::decode_refresh(frame.octets) {
                 Ok(Refresh::Request(family)) => self.events.push_back(Event::Refresh(family)),
-                Ok(_) => {}
+                Ok(Refresh::Begin(family)) => self.events.push_back(Event::RefreshBegins(family)),
+                Ok(Refresh::End(family)) => self.events.push_back(Event::RefreshEnds(family)),
+                Ok(Refresh::Unknown) => {}
                 Err(error) => self.fail_decode(error),
             },
             Kind::Open | Kind::Notification => self.unexpected(frame.kind, 3),
@@ -135,7 +137,7 @@ impl Session {
         if leaked {
             self.counters.prefixes_leaked += announced as u64;
         }
-        if self.local.deliver {
+        if self.local.wants_routes() {
             self.deliver(&update, leaked || update.is_withdraw());
         }
     }
@@ -143,18 +145,20 @@ impl Session {
     /// Hands the routes on; withdrawals first, as RFC 4271 §3.1 lets one message carry both. Announced routes that
     /// are `refused` replace what the peer announced before with nothing.
     fn deliver(&mut self, update: &update::Update<'_>, refused: bool) {
-        self.events.extend(update.unreachable().map(Event::Withdraw));
-        if refused {
-            self.events.extend(update.announced_prefixes().map(Event::Withdraw));
-        } else {
-            let mut shared: Option<Arc<Attributes>> = None;
-            for (prefix, next_hop) in update.reachable() {
-                let attributes = match &shared {
-                    Some(same) if same.next_hop == Some(next_hop) => same.clone(),
-                    _ => Arc::new(attributes(update, next_hop)),
-                };
-                shared = Some(attributes.clone());
-                self.events.push_back(Event::Announce(Route { prefix, attributes }));
+        let withdraw = |(path, prefix)| Event::Withdraw(prefix, path);
+        let unreach = update.attributes.unreach.into_iter().flat_map(|u| u.nlri.iter());
+        self.events.extend(update.withdrawn.iter().chain(unreach).map(withdraw));
+        let own = (update.announced, update.attributes.next_hop.map(IpAddr::from));
+        let reach = update.attributes.reach.map(|r| (r.nlri, Some(r.next_hop.global)));
+        for (nlri, next_hop) in iter::once(own).chain(reach) {
+            match next_hop.filter(|_| !refused) {
+                Some(next_hop) if !nlri.is_empty() => {
+                    let wanted = self.local.deliver;
+                    let shared = if wanted { Arc::new(attributes(update, next_hop)) } else { Arc::default() };
+                    let route = |prefix| Route { prefix, attributes: shared.clone() };
+                    self.events.extend(nlri.iter().map(|(path, prefix)| Event::Announce(route(prefix), path)));
+                }
+                _ => self.events.extend(nlri.iter().map(withdraw)),
             }
         }
         self.events.extend(update.end_of_rib().map(Event::EndOfRib));

@@ -464,9 +464,9 @@ fn leaked_route_is_refused_and_counted_and_takes_the_one_before_with_it() {
     let mut session = in_state(now, State::Established, ours);
     let otc = |asn: u32| [&[0xC0, 35, 4][..], &asn.to_be_bytes()].concat();
     session.receive(now, &update_with(&otc(64500)));
-    assert!(matches!(session.poll(), Some(Event::Announce(_))), "a peer's own route");
+    assert!(matches!(session.poll(), Some(Event::Announce(_, 0))), "a peer's own route");
     session.receive(now, &update_with(&otc(64501)));
-    assert!(matches!(session.poll(), Some(Event::Withdraw(_))), "another's");
+    assert!(matches!(session.poll(), Some(Event::Withdraw(_, 0))), "another's");
     let counters = session.take_counters();
     assert_eq!((counters.prefixes_received, counters.prefixes_leaked, counters.treated_as_withdraw), (2, 1, 0));
     assert_eq!(session.state(), State::Established);

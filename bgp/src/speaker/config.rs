@@ -81,6 +81,15 @@ pub struct AddPath {
     pub receive: bool,
 }
 
+/// How many routes of each family a peer may announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MaximumPrefixes {
+    /// So many; one more is too many.
+    pub limit: u32,
+    /// Tell the operator and go on, instead of ending the session (RFC 4486 §4).
+    pub warning_only: bool,
+}
+
 /// One peer as the caller wants it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerConfig {
@@ -123,6 +132,10 @@ pub struct PeerConfig {
     pub role_strict: bool,
     /// Restart time offered with the graceful restart capability (RFC 4724); `None` does not offer it.
     pub graceful_restart: Option<Duration>,
+    /// How long routes may be kept after the restart time, offered beside graceful restart (RFC 9494).
+    pub long_lived: Option<Duration>,
+    /// What the peer may announce.
+    pub maximum_prefixes: Option<MaximumPrefixes>,
 }
 
 impl PeerConfig {
@@ -151,6 +164,8 @@ impl PeerConfig {
             role: None,
             role_strict: false,
             graceful_restart: None,
+            long_lived: None,
+            maximum_prefixes: None,
         }
     }
 }

@@ -15,6 +15,7 @@ mod code {
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ADD_PATH: u8 = 69;
     pub(super) const ENHANCED_REFRESH: u8 = 70;
+    pub(super) const LONG_LIVED: u8 = 71;
 }
 
 /// The graceful restart capability (RFC 4724 §3, RFC 8538 §2).
@@ -30,6 +31,17 @@ pub struct GracefulRestart {
     pub families: Families,
     /// F: those of them whose forwarding state was really kept.
     pub forwarding: Families,
+}
+
+/// One family of the long-lived graceful restart capability (RFC 9494 §3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongLived {
+    /// The family.
+    pub family: Family,
+    /// F: forwarding state was kept.
+    pub forwarding: bool,
+    /// How long stale routes are to be kept, 24 bits.
+    pub seconds: u32,
 }
 
 /// Everything that an OPEN offers.
@@ -50,6 +62,8 @@ pub struct Capabilities {
     pub four_octet_as: Option<u32>,
     /// Graceful restart.
     pub graceful_restart: Option<GracefulRestart>,
+    /// Long-lived graceful restart, each family once.
+    pub long_lived: Vec<LongLived>,
     /// Families in which the speaker would send several paths (RFC 7911).
     pub add_path_send: Families,
     /// Families in which the speaker would receive several paths.
@@ -83,12 +97,24 @@ impl Capabilities {
             (code::GRACEFUL_RESTART, [high, low, families @ ..]) => {
                 self.graceful_restart = Some(read_graceful_restart(*high, *low, families));
             }
+            (code::LONG_LIVED, value) => self.read_long_lived(value),
             (code::ADD_PATH, value) => self.read_add_path(value),
             (code::ROLE, [role]) => {
                 self.roles_differ |= self.role.is_some_and(|before| before != *role);
                 self.role = Some(*role);
             }
             _ => {}
+        }
+    }
+
+    /// RFC 9494 §3.1: of a family that stands there twice the first counts.
+    fn read_long_lived(&mut self, value: &[u8]) {
+        for [high, low, safi, flags, time @ ..] in value.as_chunks::<7>().0 {
+            let Some(family) = family_of(u16::from_be_bytes([*high, *low]), *safi) else { continue };
+            if self.long_lived.iter().all(|l| l.family != family) {
+                let seconds = time.iter().fold(0, |n, o| n << 8 | u32::from(*o));
+                self.long_lived.push(LongLived { family, forwarding: flags & 0x80 != 0, seconds });
+            }
         }
     }
 
@@ -129,6 +155,9 @@ impl Capabilities {
         if let Some(restart) = &self.graceful_restart {
             put(code::GRACEFUL_RESTART, &write_graceful_restart(restart));
         }
+        if !self.long_lived.is_empty() {
+            put(code::LONG_LIVED, &self.long_lived.iter().flat_map(write_long_lived).collect::<Vec<u8>>());
+        }
         let add_path: Vec<u8> = Families::EVERY.into_iter().flat_map(|f| self.write_add_path(f)).flatten().collect();
         if !add_path.is_empty() {
             put(code::ADD_PATH, &add_path);
@@ -144,6 +173,11 @@ impl Capabilities {
         let [high, low] = afi(family).to_be_bytes();
         (receive + send != 0).then_some([high, low, SAFI_UNICAST, receive + send])
     }
+}
+
+fn write_long_lived(one: &LongLived) -> [u8; 7] {
+    let ([high, low], [_, a, b, c]) = (afi(one.family).to_be_bytes(), one.seconds.min(0xFF_FFFF).to_be_bytes());
+    [high, low, SAFI_UNICAST, if one.forwarding { 0x80 } else { 0 }, a, b, c]
 }
 
 fn read_graceful_restart(high: u8, low: u8, families: &[u8]) -> GracefulRestart {

@@ -16,7 +16,8 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct Peer {
-    routes: BTreeMap<IpNet, Entry>,
+    /// By prefix and path.
+    routes: BTreeMap<(IpNet, u32), Entry>,
     /// When stale routes go.
     until: Option<Instant>,
 }
@@ -32,21 +33,21 @@ impl Table {
     /// Takes what a peer sent.
     pub(super) fn handle(&mut self, now: Instant, event: Received) {
         match event {
-            Received::Announce { peer, route } => {
+            Received::Announce { peer, route, path } => {
                 if let Some(next_hop) = route.attributes.next_hop {
                     let entry = Entry { next_hop, stale: false };
-                    self.peers.entry(peer).or_default().routes.insert(route.prefix, entry);
+                    self.peers.entry(peer).or_default().routes.insert((route.prefix, path), entry);
                 }
             }
-            Received::Withdraw { peer, prefix } => {
+            Received::Withdraw { peer, prefix, path } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
-                    peer.routes.remove(&prefix);
+                    peer.routes.remove(&(prefix, path));
                 }
             }
             Received::EndOfRib { peer, family } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     let v4 = family == ironcast_bgp::Family::Ipv4Unicast;
-                    peer.routes.retain(|prefix, entry| !entry.stale || prefix.addr().is_ipv4() != v4);
+                    peer.routes.retain(|(prefix, _), entry| !entry.stale || prefix.addr().is_ipv4() != v4);
                 }
             }
             Received::Down { peer, graceful: None } => {
@@ -78,7 +79,7 @@ impl Table {
     /// Every prefix with the next hops of all peers that announce it.
     pub(super) fn routes(&self) -> Routes {
         let mut routes = Routes::new();
-        for (prefix, entry) in self.peers.values().flat_map(|peer| &peer.routes) {
+        for ((prefix, _), entry) in self.peers.values().flat_map(|peer| &peer.routes) {
             routes.entry(*prefix).or_default().insert(entry.next_hop);
         }
         routes
@@ -103,7 +104,8 @@ mod tests {
     fn announce(n: u8, prefix: &str) -> Received {
         let next_hop = Some(format!("10.77.{n}.2").parse().expect("address"));
         let attributes = Arc::new(Attributes { next_hop, ..Attributes::default() });
-        Received::Announce { peer: peer(n), route: Route { prefix: prefix.parse().expect("prefix"), attributes } }
+        let route = Route { prefix: prefix.parse().expect("prefix"), attributes };
+        Received::Announce { peer: peer(n), route, path: 0 }
     }
 
     fn hops(table: &Table, prefix: &str) -> usize {
@@ -116,7 +118,8 @@ mod tests {
         table.handle(now, announce(1, "192.0.2.1/32"));
         table.handle(now, announce(2, "192.0.2.1/32"));
         assert_eq!(hops(&table, "192.0.2.1/32"), 2);
-        table.handle(now, Received::Withdraw { peer: peer(1), prefix: "192.0.2.1/32".parse().expect("prefix") });
+        let prefix = "192.0.2.1/32".parse().expect("prefix");
+        table.handle(now, Received::Withdraw { peer: peer(1), prefix, path: 0 });
         assert_eq!(hops(&table, "192.0.2.1/32"), 1);
         table.handle(now, Received::Down { peer: peer(2), graceful: None });
         assert_eq!(hops(&table, "192.0.2.1/32"), 0);
