@@ -7,6 +7,7 @@ mod adj_rib_in;
 mod advertise;
 mod monitor;
 mod receive;
+mod reconfigure;
 mod retry;
 
 use std::{
@@ -133,6 +134,7 @@ impl Peer {
             last_error: None,
             established_count: 0,
             advertised: Arc::default(),
+            withheld: Arc::default(),
             counters: Default::default(),
         };
         let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
@@ -309,42 +311,10 @@ impl Peer {
 
     /// What the peer shall be told from now on.
     pub(crate) fn set_target(&mut self, now: Instant, target: Arc<Table>, shared: &mut Shared) {
-        self.adj.target = Some(target);
+        self.adj.wanted = Some(target);
+        self.apply_budget();
         self.advertise(shared);
         self.settle(now, shared);
-    }
-
-    /// Replaces the configuration; only what the session negotiated, or the connection is made of, resets it.
-    pub(crate) fn reconfigure(&mut self, now: Instant, config: PeerConfig, shared: &mut Shared) {
-        if config == *self.config {
-            return;
-        }
-        let live = PeerConfig {
-            keepalive: config.keepalive,
-            connect_retry: config.connect_retry,
-            passive: config.passive,
-            ttl: config.ttl,
-            ..PeerConfig::clone(&self.config)
-        };
-        let reset = live != config;
-        let ttl = (config.ttl != self.config.ttl).then_some(config.ttl);
-        self.status.remote_addr = config.address;
-        self.config = Arc::new(config);
-        for connection in &mut self.connections {
-            let id = connection.id;
-            match &mut connection.stage {
-                Stage::Dialling { .. } => shared.outputs.push_back(Output::Close { id, farewell: None }),
-                Stage::Open(session) if reset => session.stop(Notification::cease(cease::CONFIGURATION), false),
-                Stage::Open(session) => {
-                    session.reconfigure(now, self.config.clone());
-                    shared.outputs.extend(ttl.map(|ttl| Output::Ttl { id, ttl }));
-                }
-            }
-        }
-        self.connections.retain(|c| matches!(c.stage, Stage::Open(_)));
-        self.settle(now, shared);
-        self.retry.now(now);
-        self.handle_timeout(now, shared);
     }
 
     /// Ends every connection with a Cease, for good.

@@ -293,6 +293,22 @@ impl Session {
         self.local.asn()
     }
 
+    /// The AS that ours stands in for, where that is shown.
+    pub(crate) fn own_as(&self) -> Option<crate::Asn> {
+        self.local.config.own_as
+    }
+
+    /// Asks the peer for everything again, where it can be asked (RFC 2918 §4).
+    pub(crate) fn request_refresh(&mut self) {
+        let Some(negotiated) = self.negotiated.as_ref().filter(|n| n.route_refresh) else { return };
+        if self.state == State::Established {
+            for family in negotiated.families.iter() {
+                message::encode_refresh(message::Refresh::Request(family), &mut self.control);
+                self.counters.refreshes_sent += 1;
+            }
+        }
+    }
+
     /// The address of this end.
     pub(crate) fn local_addr(&self) -> IpAddr {
         self.endpoint.local.ip()

@@ -78,6 +78,8 @@ pub struct PeerStatus {
     pub established_count: u64,
     /// Routes as they stand in the Adj-RIB-Out of this peer: what was really sent.
     pub advertised: Arc<[Route]>,
+    /// Routes beyond the prefix budget, which are not sent.
+    pub withheld: Arc<[Route]>,
     /// Messages by direction and kind.
     pub counters: Counters,
 }

@@ -80,6 +80,7 @@ pub fn peer_config(peer: &Peer) -> Result<PeerConfig, Waiting> {
         password: peer.password.clone(),
         families: families(peer),
         graceful_restart: peer.graceful_restart.then_some(RESTART_TIME),
+        prefix_budget: peer.prefix_budget,
         ..PeerConfig::new(address, peer.local_asn.unwrap_or(peer.my_asn), peer.peer_as)
     })
 }

@@ -208,6 +208,7 @@ fn state_shows_what_was_sent_and_not_what_was_wanted() {
         last_error: None,
         established_count: 2,
         advertised: Arc::new([sent]),
+        withheld: Arc::default(),
         counters: Counters::default(),
     };
     let mut state = AnnounceState::default();

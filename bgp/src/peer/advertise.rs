@@ -16,9 +16,13 @@ use crate::{
 /// The Adj-RIB-Out of a peer.
 #[derive(Debug, Default)]
 pub(super) struct AdjRibOut {
-    /// What it shall know; `None` before the caller has said anything, when even an End-of-RIB would be wrong:
+    /// What it shall know by the caller's will; `None` before the caller has said anything, when even an End-of-RIB would be wrong:
     /// a router that keeps our routes over a restart would drop them.
-    pub(super) target: Option<Arc<Table>>,
+    pub(super) wanted: Option<Arc<Table>>,
+    /// The same within the prefix budget.
+    target: Option<Arc<Table>>,
+    /// What [`AdjRibOut::target`] was made of.
+    limited: Option<(Arc<Table>, Option<u32>)>,
     /// What it was told in this session.
     pub(super) sent: Option<Arc<Table>>,
     /// What it will have been told when the change under way is written.
@@ -51,6 +55,7 @@ pub(super) fn encoding(session: &Session) -> Option<Encoding> {
     let (negotiated, endpoint) = (session.negotiated()?, session.endpoint());
     Some(Encoding {
         local_as: session.local_as(),
+        own_as: session.own_as(),
         internal: negotiated.internal,
         four_octet: negotiated.four_octet,
         families: negotiated.families,
@@ -60,11 +65,34 @@ pub(super) fn encoding(session: &Session) -> Option<Encoding> {
         extended_next_hop: negotiated.extended_next_hop,
         add_path: negotiated.add_path_send,
         only_to_customer: negotiated.role.is_some_and(Role::marks),
+        keeps_marked: negotiated.role.is_some_and(Role::keeps_marked),
         limit: negotiated.limit(),
     })
 }
 
 impl Peer {
+    /// Keeps the wanted routes within the budget: the first of the caller's list. The caller counts before it
+    /// announces; this is the last guard of a session that one route too many would end.
+    pub(super) fn apply_budget(&mut self) {
+        let Some(wanted) = &self.adj.wanted else { return };
+        let budget = self.config.prefix_budget;
+        let done = self.adj.limited.as_ref().is_some_and(|(t, b)| Arc::ptr_eq(t, wanted) && *b == budget);
+        if done {
+            return;
+        }
+        self.adj.limited = Some((wanted.clone(), budget));
+        let Some((first, rest)) = budget.and_then(|budget| wanted.first(budget as usize)) else {
+            (self.adj.target, self.status.withheld) = (Some(wanted.clone()), Arc::default());
+            return;
+        };
+        (self.adj.target, self.status.withheld) = (Some(Arc::new(first)), rest);
+        let (count, budget) = (self.status.withheld.len(), budget.unwrap_or_default());
+        self.status.last_error = Some(format!(
+            "{count} routes are not sent: the prefix budget of this peer is {budget}; raise it here and the limit there, \
+             or announce less"
+        ));
+    }
+
     /// Queues the difference between what the peer was told and what it shall know.
     pub(super) fn advertise(&mut self, shared: &mut Shared) {
         let sessions = self.connections.iter_mut().filter_map(Connection::session);

@@ -10,6 +10,7 @@ use crate::{
     wire::message,
 };
 
+mod reconfigure;
 mod restart;
 mod states;
 
@@ -250,21 +251,6 @@ fn nothing_is_said_before_the_first_exports_and_everything_after() {
     pair.pass(SECOND);
     assert_eq!(pair.status(0).advertised.len(), 1);
     assert_eq!(pair.status(1).counters.prefixes_received, 2, "a withdrawal announces nothing");
-}
-
-#[test]
-fn peer_change_that_was_not_negotiated_leaves_the_session_alone() {
-    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
-    pair.pass(SECOND);
-    let mut changed = PeerConfig { connect_retry: 7 * SECOND, keepalive: Some(SECOND), ..config([10, 0, 0, 2], 64601) };
-    pair.ends[0].speaker.set_peers(pair.now, [(PeerId("p".into()), changed.clone())].into());
-    pair.pass(SECOND);
-    assert_eq!(pair.status(0).established_count, 1);
-    changed.hold_time = HoldTime::new(30).expect("valid");
-    pair.ends[0].speaker.set_peers(pair.now, [(PeerId("p".into()), changed)].into());
-    pair.pass(SECOND);
-    assert_eq!((pair.status(0).established_count, pair.status(0).state), (2, State::Established));
-    assert!(pair.status(1).last_error.is_some_and(|e| e.contains("Other Configuration Change")));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Encoding {
     pub(crate) local_as: Asn,
+    /// The AS that `local_as` stands in for, shown behind it.
+    pub(crate) own_as: Option<Asn>,
     /// The peer is in our AS: no AS path of ours, local preference.
     pub(crate) internal: bool,
     pub(crate) four_octet: bool,
@@ -23,6 +25,8 @@ pub(crate) struct Encoding {
     pub(crate) add_path: Families,
     /// ONLY_TO_CUSTOMER with our AS is put on routes without it: our role is Provider, Peer or RS (RFC 9234 §5).
     pub(crate) only_to_customer: bool,
+    /// Routes with ONLY_TO_CUSTOMER are not sent: our role is Customer, Peer or RS-Client (RFC 9234 §5).
+    pub(crate) keeps_marked: bool,
     /// Our own addresses on the link to the peer, for "next hop self".
     pub(crate) next_hop4: Option<Ipv4Addr>,
     pub(crate) next_hop6: Option<Ipv6Addr>,
@@ -38,7 +42,7 @@ impl Encoding {
     /// The next hop that a route of the family has in this session; `None` if it cannot be sent.
     pub(super) fn next_hop(&self, family: Family, attributes: &Attributes) -> Option<NextHop> {
         let explicit = |global| NextHop { global, link_local: None };
-        if !self.families.contains(family) {
+        if !self.families.contains(family) || self.keeps(attributes) {
             return None;
         }
         match (family, attributes.next_hop) {
@@ -55,6 +59,11 @@ impl Encoding {
         }
     }
 
+    /// Whether the route stays here because of what it is, whatever its next hop.
+    pub(super) fn keeps(&self, attributes: &Attributes) -> bool {
+        self.keeps_marked && attributes.only_to_customer.is_some()
+    }
+
     /// Without a global address the link-local one takes its place too, as the routers of unnumbered links do.
     fn own_v6(&self) -> Option<NextHop> {
         let global = self.next_hop6.or(self.link_local)?;
@@ -66,7 +75,7 @@ impl Encoding {
     pub(super) fn attributes(&self, attributes: &Attributes, next_hop: Option<Ipv4Addr>, out: &mut Vec<u8>) {
         encode_origin(attributes.origin, out);
         let count = if self.internal { 0 } else { 1 + usize::from(attributes.prepend) };
-        encode_as_path(attribute::AS_PATH, self.local_as, count, self.four_octet, out);
+        self.path(attribute::AS_PATH, count, self.four_octet, out);
         if let Some(next_hop) = next_hop {
             encode(TRANSITIVE, attribute::NEXT_HOP, &next_hop.octets(), out);
         }
@@ -81,8 +90,9 @@ impl Encoding {
         encode_list(OPTIONAL | TRANSITIVE, attribute::COMMUNITIES, communities, out);
         self.extended_communities(attributes, out);
         // RFC 6793 §4.2.2: only where the two-octet path cannot say it.
-        if !self.four_octet && count > 0 && self.local_as.value() > u16::MAX.into() {
-            encode_as_path(attribute::AS4_PATH, self.local_as, count, true, out);
+        let wide = |asn: Asn| asn.value() > u16::MAX.into();
+        if !self.four_octet && count > 0 && (wide(self.local_as) || self.own_as.is_some_and(wide)) {
+            self.path(attribute::AS4_PATH, count, true, out);
         }
         let large = attributes.large_communities.iter().map(|c| c.octets());
         encode_list(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, large, out);
@@ -90,6 +100,27 @@ impl Encoding {
         if let Some(asn) = attributes.only_to_customer.or(ours) {
             encode(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, &asn.value().to_be_bytes(), out);
         }
+    }
+
+    /// `local_as` so many times, and behind it the AS that it stands in for: what a router shows with an AS
+    /// override that does not replace. Within an AS the path is empty.
+    fn path(&self, code: u8, count: usize, four_octet: bool, out: &mut Vec<u8>) {
+        let Some(own) = self.own_as.filter(|_| count > 0) else {
+            return encode_as_path(code, self.local_as, count, four_octet, out);
+        };
+        let numbers: Vec<Asn> = std::iter::repeat_n(self.local_as, count).chain([own]).collect();
+        let mut value = Vec::with_capacity(4 + 4 * numbers.len());
+        for segment in numbers.chunks(255) {
+            value.extend_from_slice(&[2, u8::try_from(segment.len()).expect("at most 255")]);
+            for asn in segment {
+                match four_octet {
+                    true => value.extend_from_slice(&asn.value().to_be_bytes()),
+                    false => value.extend_from_slice(&asn.two_octet().to_be_bytes()),
+                }
+            }
+        }
+        let flags = if code == attribute::AS_PATH { TRANSITIVE } else { OPTIONAL | TRANSITIVE };
+        encode(flags, code, &value, out);
     }
 
     /// What must not leave the AS is not sent to another one (RFC 4360 §6); link bandwidth is, because it is

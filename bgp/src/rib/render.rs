@@ -126,8 +126,9 @@ fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families) {
         IpNet::V6(_) => Family::Ipv6Unicast,
     };
     let sendable = |route: &Route| encoding.next_hop(family(route), &route.attributes).is_some();
-    let unsent: Families = table.source.iter().filter(|r| !sendable(r)).map(family).collect();
-    if !table.has_duplicates() && unsent.is_empty() {
+    let missing = || table.source.iter().filter(|r| !sendable(r));
+    let unsent: Families = missing().filter(|r| !encoding.keeps(&r.attributes)).map(family).collect();
+    if !table.has_duplicates() && missing().next().is_none() {
         return (table.source.clone(), unsent);
     }
     let mut routes = Vec::new();

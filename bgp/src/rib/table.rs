@@ -41,6 +41,12 @@ impl Table {
         table
     }
 
+    /// A table of the first `count` routes of the set, and the routes after them; `None` if there are none.
+    pub(crate) fn first(&self, count: usize) -> Option<(Self, Arc<[Route]>)> {
+        let (first, rest) = self.source.split_at_checked(count).filter(|(_, rest)| !rest.is_empty())?;
+        Some((Self::new(first.into()), rest.into()))
+    }
+
     /// Whether the table was made of this very set.
     pub(crate) fn is_of(&self, source: &Arc<[Route]>) -> bool {
         Arc::ptr_eq(&self.source, source)

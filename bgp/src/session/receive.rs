@@ -138,13 +138,21 @@ impl Session {
             self.counters.prefixes_leaked += announced as u64;
         }
         if self.local.wants_routes() {
-            self.deliver(&update, leaked || update.is_withdraw());
+            let mark = negotiated.role.filter(|role| role.marks_received()).map(|_| negotiated.remote_as);
+            let refused = leaked || update.is_withdraw() || self.is_loop(&update);
+            self.deliver(&update, refused, mark);
         }
     }
 
+    /// RFC 4271 §9.1.2: a route that went through our own AS is no way to anywhere.
+    fn is_loop(&self, update: &update::Update<'_>) -> bool {
+        let ours = [Some(self.local.asn()), self.own_as()].map(|asn| asn.map(Asn::value));
+        update.attributes.path().any(|asn| ours.contains(&Some(asn)))
+    }
+
     /// Hands the routes on; withdrawals first, as RFC 4271 §3.1 lets one message carry both. Announced routes that
-    /// are `refused` replace what the peer announced before with nothing.
-    fn deliver(&mut self, update: &update::Update<'_>, refused: bool) {
+    /// are `refused` replace what the peer announced before with nothing; the others get the `mark` if they have none.
+    fn deliver(&mut self, update: &update::Update<'_>, refused: bool, mark: Option<Asn>) {
         let withdraw = |(path, prefix)| Event::Withdraw(prefix, path);
         let unreach = update.attributes.unreach.into_iter().flat_map(|u| u.nlri.iter());
         self.events.extend(update.withdrawn.iter().chain(unreach).map(withdraw));
@@ -154,7 +162,7 @@ impl Session {
             match next_hop.filter(|_| !refused) {
                 Some(next_hop) if !nlri.is_empty() => {
                     let wanted = self.local.deliver;
-                    let shared = if wanted { Arc::new(attributes(update, next_hop)) } else { Arc::default() };
+                    let shared = if wanted { Arc::new(attributes(update, next_hop, mark)) } else { Arc::default() };
                     let route = |prefix| Route { prefix, attributes: shared.clone() };
                     self.events.extend(nlri.iter().map(|(path, prefix)| Event::Announce(route(prefix), path)));
                 }
@@ -165,7 +173,7 @@ impl Session {
     }
 }
 
-fn attributes(update: &update::Update<'_>, next_hop: std::net::IpAddr) -> Attributes {
+fn attributes(update: &update::Update<'_>, next_hop: IpAddr, mark: Option<Asn>) -> Attributes {
     let received = &update.attributes;
     let bandwidths = received.extended_communities().filter_map(LinkBandwidth::of);
     let weighs = |c: &ExtendedCommunity| LinkBandwidth::of(*c).is_none();
@@ -180,7 +188,7 @@ fn attributes(update: &update::Update<'_>, next_hop: std::net::IpAddr) -> Attrib
         // RFC 10005: of several the lowest counts.
         link_bandwidth: bandwidths.min_by(|a, b| a.octets_per_second().total_cmp(&b.octets_per_second())),
         large_communities: sorted(received.large_communities()),
-        only_to_customer: received.only_to_customer.and_then(|asn| Asn::new(asn).ok()),
+        only_to_customer: received.only_to_customer.and_then(|asn| Asn::new(asn).ok()).or(mark),
     }
 }
 

@@ -41,6 +41,16 @@ impl Role {
         }
     }
 
+    /// Whether a received route without the mark gets the peer's (RFC 9234 §5, ingress 3): it is for our customers.
+    pub(super) const fn marks_received(self) -> bool {
+        matches!(self, Self::Customer | Self::Peer | Self::RouteServerClient)
+    }
+
+    /// Whether a route with the mark stays here (RFC 9234 §5, egress 2): the other end is no customer.
+    pub(crate) const fn keeps_marked(self) -> bool {
+        matches!(self, Self::Customer | Self::Peer | Self::RouteServerClient)
+    }
+
     /// Whether a route that we send is marked (RFC 9234 §5, egress 1): it goes to a customer, a peer or a client.
     pub(crate) const fn marks(self) -> bool {
         matches!(self, Self::Provider | Self::Peer | Self::RouteServer)

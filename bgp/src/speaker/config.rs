@@ -103,6 +103,11 @@ pub struct PeerConfig {
     pub source: Option<IpAddr>,
     /// Our AS towards this peer.
     pub local_as: Asn,
+    /// The AS that `local_as` stands in for towards this external peer ("local-as" of routers). AS_PATH shows
+    /// `local_as`, as often as it is prepended, and this one behind it; with `None` it shows `local_as` alone
+    /// ("replace-as"). Of what the peer sends nothing is passed on, so there is nothing else to prepend
+    /// ("no-prepend" is always so).
+    pub own_as: Option<Asn>,
     /// Its AS.
     pub peer_as: PeerAs,
     /// Our identifier towards this peer; the speaker's where `None`.
@@ -136,6 +141,8 @@ pub struct PeerConfig {
     pub long_lived: Option<Duration>,
     /// What the peer may announce.
     pub maximum_prefixes: Option<MaximumPrefixes>,
+    /// Never more routes than this are sent, of all families together: the first of the list that the peer is told.
+    pub prefix_budget: Option<u32>,
 }
 
 impl PeerConfig {
@@ -150,6 +157,7 @@ impl PeerConfig {
             interface: None,
             source: None,
             local_as,
+            own_as: None,
             peer_as,
             router_id: None,
             hold_time: HoldTime::DEFAULT,
@@ -166,6 +174,7 @@ impl PeerConfig {
             graceful_restart: None,
             long_lived: None,
             maximum_prefixes: None,
+            prefix_budget: None,
         }
     }
 }

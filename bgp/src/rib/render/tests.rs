@@ -17,6 +17,8 @@ fn encoding() -> Encoding {
         families: Families::from_iter(Families::EVERY),
         add_path: Families::NONE,
         only_to_customer: false,
+        keeps_marked: false,
+        own_as: None,
         next_hop4: Some([10, 0, 0, 1].into()),
         next_hop6: Some("2001:db8::1".parse().expect("valid")),
         link_local: Some("fe80::1".parse().expect("valid")),
