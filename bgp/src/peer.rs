@@ -156,6 +156,11 @@ impl Peer {
         &self.status
     }
 
+    /// Says why the peer cannot connect.
+    pub(crate) fn blame(&mut self, why: String) {
+        self.status.last_error = Some(why);
+    }
+
     /// Whether nothing is left of the peer but its status.
     pub(crate) fn is_quiet(&self) -> bool {
         self.connections.is_empty() && self.adj_in.is_empty()

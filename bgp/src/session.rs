@@ -30,7 +30,7 @@ pub(crate) use end::{Cause, End};
 pub(crate) use negotiate::{Local, Negotiated};
 
 use crate::{
-    Family,
+    Family, HoldTime,
     rib::{Rendered, Route},
     speaker::{Counters, Endpoint, PeerConfig, State},
     wire::{
@@ -43,6 +43,11 @@ use crate::{
 const OPEN_SENT_HOLD: Duration = Duration::from_secs(240);
 /// RFC 9687 §3.2: the larger of 8 minutes and twice the hold time.
 const SEND_HOLD: Duration = Duration::from_secs(480);
+
+/// How long a peer may read nothing (RFC 9687 §3.2).
+pub(crate) fn send_hold(hold: HoldTime) -> Duration {
+    SEND_HOLD.max(Duration::from_secs(hold.seconds().into()) * 2)
+}
 
 /// What a session tells its peer.
 #[derive(Debug)]
@@ -189,9 +194,10 @@ impl Session {
         octets
     }
 
+    /// Where the hold time is 0 nobody is given up for being slow.
     fn send_hold_time(&self) -> Option<Duration> {
-        let hold = self.negotiated.as_ref()?.hold_time.duration()?;
-        Some(SEND_HOLD.max(hold * 2))
+        let hold = self.negotiated.as_ref()?.hold_time;
+        (hold.seconds() > 0).then(|| send_hold(hold))
     }
 
     /// Queues a change for an Established session that has none queued; [`Event::Drained`] follows.

@@ -16,7 +16,9 @@ use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
 mod config;
 mod machine;
 
-pub use config::{AddPath, DynamicPeers, MaximumPrefixes, Md5Key, PeerAs, PeerConfig, Role, SpeakerConfig, Ttl};
+pub use config::{
+    AddPath, AoAlgorithm, AoKey, DynamicPeers, MaximumPrefixes, Md5Key, PeerAs, PeerConfig, Role, SpeakerConfig, Ttl,
+};
 pub use machine::Speaker;
 
 /// The caller's name for a peer, stable over changes of its configuration.

@@ -3,17 +3,17 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    time::Duration,
+    os::fd::AsFd,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::sockopt;
-use crate::speaker::{Endpoint, PeerConfig, Ttl, Unreached};
-
-/// Written data that nobody acknowledges for so long ends the connection, where the hold time is 0.
-const USER_TIMEOUT: Duration = Duration::from_secs(90);
+use crate::{
+    session::send_hold,
+    speaker::{Endpoint, PeerConfig, Ttl, Unreached},
+};
 
 /// Dials a peer. Cancelling closes the socket.
 pub(super) async fn dial(config: &PeerConfig) -> Result<TcpStream, Unreached> {
@@ -32,10 +32,8 @@ fn prepare(config: &PeerConfig, remote: SocketAddr) -> io::Result<Socket> {
         let to = named(format!("bind to interface {interface}"));
         socket.bind_device(Some(interface.as_bytes())).map_err(to)?;
     }
-    if let Some(key) = &config.password {
-        let (address, length) = (config.address, host_length(config.address));
-        sockopt::md5(&socket, address, length, &key.0).map_err(named("password".into()))?;
-    }
+    let own = (config.address, host_length(config.address));
+    sign(&socket, own, config, true)?;
     apply(SockRef::from(&socket), config)?;
     if let Some(source) = config.source {
         let address = sockopt::scoped(source, 0, config.interface.as_deref())?;
@@ -49,10 +47,27 @@ pub(super) fn host_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
+/// Signs the segments to and from a prefix as the configuration says; a socket that cannot is not to be used.
+pub(super) fn sign(socket: &impl AsFd, of: (IpAddr, u8), config: &PeerConfig, dials: bool) -> io::Result<()> {
+    let named = |what: &'static str| move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
+    if config.password.is_some() && !config.ao_keys.is_empty() {
+        let both = "a password (TCP MD5) and TCP-AO keys exclude each other (RFC 5925 §1); take one of them away";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, both));
+    }
+    if let Some(key) = &config.password {
+        sockopt::md5(socket, of.0, of.1, &key.0).map_err(named("password"))?;
+    }
+    for (place, key) in config.ao_keys.iter().enumerate() {
+        sockopt::ao(socket, of.0, of.1, key, dials && place == 0).map_err(named("TCP-AO"))?;
+    }
+    Ok(())
+}
+
 /// What a connection to the peer needs, whoever made it.
 pub(super) fn apply(socket: SockRef<'_>, config: &PeerConfig) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_user_timeout(Some(config.hold_time.duration().unwrap_or(USER_TIMEOUT)))?;
+    // A router that is busy and reads nothing has as long as RFC 9687 gives it; one that is dead is the hold timer's.
+    socket.set_tcp_user_timeout(Some(send_hold(config.hold_time)))?;
     distance(&socket, config.address, config.ttl)
 }
 

@@ -199,6 +199,9 @@ impl Driver {
             Command::Peers(peers) => {
                 self.update_listeners(&peers);
                 self.speaker.set_peers(now, peers);
+                for (prefix, why) in self.listeners.iter().flat_map(Listener::refused) {
+                    self.speaker.blame(prefix, why);
+                }
             }
             Command::Exports(exports) => self.speaker.set_exports(now, &exports),
             Command::Stations(identity, wanted) => self.stations.set(&identity, &wanted),
@@ -319,8 +322,11 @@ fn poll_sockets(
     cx: &mut Context<'_>,
 ) -> Poll<Ready> {
     for listener in listeners {
-        if let Poll::Ready(Ok((stream, _))) = listener.socket.poll_accept(cx) {
-            return Poll::Ready(Ready::Accepted(stream));
+        while let Poll::Ready(Ok((stream, remote))) = listener.socket.poll_accept(cx) {
+            if listener.admits(remote.ip().to_canonical()) {
+                return Poll::Ready(Ready::Accepted(stream));
+            }
+            tracing::debug!(%remote, "connection refused: the keys of its peer are not set");
         }
     }
     let after = connections.range(turn..).chain(connections.range(..turn));

@@ -30,6 +30,7 @@ fn resets(old: &PeerConfig, new: &PeerConfig) -> Vec<&'static str> {
         passive: _,       // the next attempt takes it
         ttl: _,           // set on the socket
         password,
+        ao_keys,
         families,
         extended_next_hop,
         add_path,
@@ -50,6 +51,7 @@ fn resets(old: &PeerConfig, new: &PeerConfig) -> Vec<&'static str> {
         ("router id", *router_id != old.router_id),
         ("hold time", *hold_time != old.hold_time),
         ("password", *password != old.password),
+        ("TCP-AO keys", *ao_keys != old.ao_keys),
         ("address families", *families != old.families),
         ("extended next hop", *extended_next_hop != old.extended_next_hop),
         ("ADD-PATH", *add_path != old.add_path),

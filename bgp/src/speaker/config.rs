@@ -45,6 +45,34 @@ impl fmt::Debug for Md5Key {
     }
 }
 
+/// One key of a TCP-AO key chain, a master key tuple (RFC 5925 §3.1). Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AoKey {
+    /// The KeyID of what we send; the peer's `receive_id`.
+    pub send_id: u8,
+    /// The KeyID of what we receive; the peer's `send_id`.
+    pub receive_id: u8,
+    /// How segments are signed.
+    pub algorithm: AoAlgorithm,
+    /// 1 to 80 octets.
+    pub key: Arc<[u8]>,
+}
+
+/// The two algorithms of RFC 5926 §3.1, both with 96 bits of signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AoAlgorithm {
+    /// HMAC-SHA-1-96.
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    AesCmac,
+}
+
+impl fmt::Debug for AoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AoKey({} / {}, {:?}, …)", self.send_id, self.receive_id, self.algorithm)
+    }
+}
+
 /// Our role towards an external peer (RFC 9234 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -124,6 +152,9 @@ pub struct PeerConfig {
     pub ttl: Ttl,
     /// TCP MD5 signature key.
     pub password: Option<Md5Key>,
+    /// TCP-AO keys (RFC 5925), where the kernel has it. All are accepted, the first is sent with; a rollover adds
+    /// the new key behind the old one on both ends and then takes the old one away. Not beside a password.
+    pub ao_keys: Vec<AoKey>,
     /// Offered with the multiprotocol capability (RFC 4760).
     pub families: BTreeSet<Family>,
     /// IPv4 prefixes with IPv6 next hops are offered (RFC 8950): what a session over IPv6 needs where the link has
@@ -166,6 +197,7 @@ impl PeerConfig {
             passive: false,
             ttl: Ttl::Direct,
             password: None,
+            ao_keys: Vec::new(),
             families: [family].into(),
             extended_next_hop: address.is_ipv6(),
             add_path: AddPath::default(),

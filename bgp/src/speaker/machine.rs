@@ -241,6 +241,14 @@ impl Speaker {
         }
     }
 
+    /// Tells of every peer with an address in the prefix why nobody is admitted from there.
+    pub fn blame(&mut self, prefix: &ipnet::IpNet, why: &str) {
+        for peer in self.peers.values_mut().filter(|p| prefix.contains(&p.config().address)) {
+            peer.blame(format!("this node takes no connection from {}: {why}", peer.config().address));
+            self.shared.changed = true;
+        }
+    }
+
     /// Whether any status changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.shared.changed)

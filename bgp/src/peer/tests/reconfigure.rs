@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     rib::Attributes,
-    speaker::{AddPath, MaximumPrefixes, Md5Key, Ttl},
+    speaker::{AddPath, AoAlgorithm, AoKey, MaximumPrefixes, Md5Key, Ttl},
 };
 
 fn up(change: impl Fn(usize, &mut PeerConfig)) -> Pair {
@@ -35,8 +35,12 @@ fn asn(number: u32) -> Asn {
     Asn::new(number).expect("valid")
 }
 
+fn key() -> AoKey {
+    AoKey { send_id: 1, receive_id: 2, algorithm: AoAlgorithm::HmacSha1, key: b"secret".as_slice().into() }
+}
+
 /// Each field of the configuration, a change of it, and what the session was ended for; `None` leaves it alone.
-fn fields() -> [Field; 23] {
+fn fields() -> [Field; 24] {
     // A field that is not in the table does not compile here.
     let PeerConfig {
         address: _,
@@ -53,6 +57,7 @@ fn fields() -> [Field; 23] {
         passive: _,
         ttl: _,
         password: _,
+        ao_keys: _,
         families: _,
         extended_next_hop: _,
         add_path: _,
@@ -78,6 +83,7 @@ fn fields() -> [Field; 23] {
         ("passive", |c| c.passive = true, None),
         ("ttl", |c| c.ttl = Ttl::MultiHop(3), None),
         ("password", |c| c.password = Some(Md5Key(b"new".as_slice().into())), Some("password")),
+        ("ao_keys", |c| c.ao_keys.push(key()), Some("TCP-AO keys")),
         ("families", |c| _ = c.families.insert(Family::Ipv6Unicast), Some("address families")),
         ("extended_next_hop", |c| c.extended_next_hop = true, Some("extended next hop")),
         ("add_path", |c| c.add_path = AddPath { send: true, receive: false }, Some("ADD-PATH")),
@@ -107,6 +113,13 @@ fn only_what_was_negotiated_or_the_connection_is_made_of_resets_the_session() {
             None => assert_eq!(pair.status(0).established_count, 1, "{name}: {words}"),
         }
     }
+}
+
+#[test]
+fn keys_are_never_printed() {
+    let peer = PeerConfig { password: Some(Md5Key(b"secret".as_slice().into())), ao_keys: vec![key()], ..plain() };
+    let text = format!("{peer:?}");
+    assert!(text.contains("AoKey(1 / 2, HmacSha1") && !text.contains("secret") && !text.contains("115, 101"), "{text}");
 }
 
 #[test]
