@@ -213,9 +213,12 @@ impl Peer {
             session.drop_silently();
             self.settle(now, shared);
         }
-        if self.connections.iter().any(|c| c.direction == Direction::Incoming) {
-            return None;
+        // A connection on which nothing was said yet may be half of one that broke; the newer one counts.
+        for silent in self.connections.iter_mut().filter(|c| c.direction == Direction::Incoming) {
+            let silent = silent.session().filter(|s| s.state() == State::OpenSent)?;
+            silent.stop(Notification::cease(cease::COLLISION), false);
         }
+        self.settle(now, shared);
         let id = shared.connection();
         let stage = Stage::Open(self.session(now, endpoint, shared));
         self.connections.push(Connection { id, direction: Direction::Incoming, stage });
@@ -400,10 +403,7 @@ impl Peer {
         let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
         let rival = self.connections.iter().position(|c| c.id != id && c.state() >= State::OpenConfirm);
         let Some(rival) = rival else { return };
-        let Some(theirs) = self.connections[at].session().and_then(|s| s.negotiated().cloned()) else { return };
-        let ours = (self.config.router_id.unwrap_or(router_id), self.config.local_as);
-        let ours_wins = ours > (theirs.remote_id, theirs.remote_as);
-        let winner = if ours_wins { Direction::Outgoing } else { Direction::Incoming };
+        let Some(winner) = self.winner(at, router_id) else { return };
         let loser = match self.connections[rival].state() {
             State::Established => at,
             _ if self.connections[at].direction == winner => rival,
@@ -412,6 +412,31 @@ impl Peer {
         if let Some(session) = self.connections[loser].session() {
             session.stop(Notification::cease(cease::COLLISION), false);
         }
+    }
+
+    /// The direction that stays, by what the peer's OPEN on a connection says.
+    fn winner(&mut self, at: usize, router_id: RouterId) -> Option<Direction> {
+        let ours = (self.config.router_id.unwrap_or(router_id), self.config.local_as);
+        let theirs = self.connections[at].session()?.negotiated()?;
+        let ours_wins = ours > (theirs.remote_id, theirs.remote_as);
+        Some(if ours_wins { Direction::Outgoing } else { Direction::Incoming })
+    }
+
+    /// One connection is Established. An attempt is given up, and so is a connection that would lose a collision.
+    /// One that would win is the peer's to end: if it has heard our OPEN there already, it has ended this one, and
+    /// if both ends ended one each, none would be left.
+    fn end_rivals(&mut self, id: ConnectionId, shared: &mut Shared) {
+        let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
+        let winner = self.winner(at, shared.router_id);
+        for rival in self.connections.iter_mut().filter(|c| c.id != id) {
+            let wins = winner == Some(rival.direction);
+            match &mut rival.stage {
+                Stage::Dialling { .. } => shared.outputs.push_back(Output::Close { id: rival.id, farewell: None }),
+                Stage::Open(session) if !wins => session.stop(Notification::cease(cease::COLLISION), false),
+                Stage::Open(_) => {}
+            }
+        }
+        self.connections.retain(|c| matches!(c.stage, Stage::Open(_)));
     }
 
     fn on_ended(&mut self, now: Instant, id: ConnectionId, end: &End, shared: &mut Shared) {

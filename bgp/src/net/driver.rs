@@ -38,6 +38,8 @@ const READ: usize = 64 * 1024;
 const SCRATCH: usize = 2 * READ;
 /// How long a last message may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Last messages that are under way at once; a peer that connects and errs without end gets no more of them.
+const MAX_FAREWELLS: usize = 1024;
 /// Statuses are published at most this often.
 const PUBLISH: Duration = Duration::from_millis(2);
 
@@ -174,7 +176,9 @@ impl Driver {
                 if let Some(attempt) = self.attempts.remove(&id) {
                     attempt.abort();
                 }
-                if let (Some(connection), Some(farewell)) = (self.connections.remove(&id), farewell) {
+                if let (Some(connection), Some(farewell)) = (self.connections.remove(&id), farewell)
+                    && self.farewells.len() < MAX_FAREWELLS
+                {
                     self.farewells.spawn(say_farewell(connection, farewell));
                 }
             }
@@ -224,7 +228,10 @@ impl Driver {
     }
 
     fn on_dialled(&mut self, id: ConnectionId, result: Result<TcpStream, Unreached>) {
-        self.attempts.remove(&id);
+        // Given up meanwhile: nobody would ever close the connection.
+        if self.attempts.remove(&id).is_none() {
+            return;
+        }
         let now = Instant::now();
         let made = result.and_then(|stream| match dial::endpoint(&stream) {
             Ok(endpoint) => Ok((stream, endpoint)),

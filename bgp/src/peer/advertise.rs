@@ -7,10 +7,7 @@ use crate::{
     rib::{Change, Encoding, Rendered, Table},
     session::Session,
     speaker::{Role, State},
-    wire::{
-        Families,
-        notification::{Notification, cease},
-    },
+    wire::Families,
 };
 
 /// The Adj-RIB-Out of a peer.
@@ -129,11 +126,7 @@ impl Peer {
     }
 
     pub(super) fn on_established(&mut self, now: Instant, id: ConnectionId, shared: &mut Shared) {
-        for rival in self.connections.iter_mut().filter(|c| c.id != id) {
-            if let Some(session) = rival.session() {
-                session.stop(Notification::cease(cease::COLLISION), false);
-            }
-        }
+        self.end_rivals(id, shared);
         self.retry.at = None;
         self.status.established_count += 1;
         self.adj.forget();

@@ -10,6 +10,7 @@ use crate::{
     wire::message,
 };
 
+mod collision;
 mod reconfigure;
 mod restart;
 mod states;
@@ -100,6 +101,7 @@ impl Pair {
             match output {
                 Output::Connect { id, .. } => self.ends[n].dialled.push(id),
                 Output::Close { id, farewell } => {
+                    self.ends[n].dialled.retain(|dialled| *dialled != id);
                     let Some((other, mut octets)) = self.ends[n].wires.remove(&id) else { continue };
                     octets.extend(farewell.into_iter().flatten());
                     let there = &mut self.ends[1 - n];
@@ -192,25 +194,6 @@ fn one_end_dials_and_both_are_established_at_once() {
     let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
     pair.pass(Duration::ZERO);
     assert_eq!([pair.status(0).state, pair.status(1).state], [State::Established; 2]);
-}
-
-#[test]
-fn collision_leaves_the_connection_of_the_higher_identifier() {
-    let mut pair = Pair::new(|_, _| {});
-    for n in [0, 1] {
-        pair.outputs(n);
-    }
-    for n in [0, 1] {
-        assert!(pair.connect(n), "both dial before either hears of the other");
-    }
-    assert_eq!(pair.ends[0].wires.len(), 2);
-    pair.settle();
-    assert_eq!([pair.status(0).state, pair.status(1).state], [State::Established; 2]);
-    assert_eq!([pair.status(0).established_count, pair.status(1).established_count], [1; 2]);
-    assert_eq!([pair.ends[0].wires.len(), pair.ends[1].wires.len()], [1; 2]);
-    let survivor = *pair.ends[1].wires.keys().next().expect("one");
-    let outgoing = pair.ends[1].speaker.peers_for_test().connections[0].direction;
-    assert_eq!(outgoing, Direction::Outgoing, "10.0.0.2 is higher, so what it dialled stays: {survivor:?}");
 }
 
 #[test]

@@ -69,6 +69,7 @@ enum Given {
     Open,
     UnacceptableOpen,
     OpenOfOurAs,
+    MalformedOpen,
     Keepalive,
     Update,
     DamagedUpdate,
@@ -76,18 +77,23 @@ enum Given {
     Refresh,
     ShortRefresh,
     BrokenMarker,
+    OverlongKeepalive,
+    UnknownType,
     HoldTimer,
     KeepaliveTimer,
     Closed,
     Stop,
+    Refuse,
+    Drop,
     Early,
 }
 
 impl Given {
-    const EVERY: [Given; 15] = [
+    const EVERY: [Given; 20] = [
         Self::Open,
         Self::UnacceptableOpen,
         Self::OpenOfOurAs,
+        Self::MalformedOpen,
         Self::Keepalive,
         Self::Update,
         Self::DamagedUpdate,
@@ -95,10 +101,14 @@ impl Given {
         Self::Refresh,
         Self::ShortRefresh,
         Self::BrokenMarker,
+        Self::OverlongKeepalive,
+        Self::UnknownType,
         Self::HoldTimer,
         Self::KeepaliveTimer,
         Self::Closed,
         Self::Stop,
+        Self::Refuse,
+        Self::Drop,
         Self::Early,
     ];
 
@@ -123,7 +133,20 @@ impl Given {
                 out.push(0);
                 message::finish(out, start);
             }
+            Self::MalformedOpen => {
+                their_open().encode(out);
+                out[28] = 1;
+            }
             Self::BrokenMarker => out.extend_from_slice(&[0; 19]),
+            Self::OverlongKeepalive => {
+                message::encode_keepalive(out);
+                out[17] = 20;
+                out.push(0);
+            }
+            Self::UnknownType => {
+                message::encode_keepalive(out);
+                out[18] = 9;
+            }
             _ => {}
         })
     }
@@ -136,6 +159,8 @@ impl Given {
             Self::Early => session.handle_timeout(now + SECOND),
             Self::Closed => session.closed("reset by peer"),
             Self::Stop => session.stop(Notification::cease(2), true),
+            Self::Refuse => session.refuse(Notification::maximum_prefixes(Family::Ipv4Unicast, 9), "too many".into()),
+            Self::Drop => session.drop_silently(),
             _ => {
                 session.receive(now, &self.octets());
             }
@@ -150,12 +175,16 @@ fn expected(state: State, given: Given) -> (State, Option<(u8, u8)>) {
     let ends = |code, subcode| (Idle, Some((code, subcode)));
     match (state, given) {
         (_, Given::BrokenMarker) => ends(1, 1),
+        (_, Given::OverlongKeepalive) => ends(1, 2),
+        (_, Given::UnknownType) => ends(1, 3),
         (_, Given::HoldTimer) => ends(4, 0),
         (_, Given::Stop) => ends(6, 2),
-        (_, Given::Notification | Given::Closed) => (Idle, None),
+        (_, Given::Refuse) => ends(6, 1),
+        (_, Given::Notification | Given::Closed | Given::Drop) => (Idle, None),
         (_, Given::KeepaliveTimer | Given::Early) => (state, None),
 
         (OpenSent, Given::Open) => (OpenConfirm, None),
+        (OpenSent, Given::MalformedOpen) => ends(2, 0),
         (OpenSent, Given::UnacceptableOpen) => ends(2, 6),
         (OpenSent, Given::OpenOfOurAs) => ends(2, 2),
         (OpenSent, _) => ends(5, 1),
