@@ -263,8 +263,9 @@ impl Session {
         self.end(cause, Some(notification));
     }
 
-    fn fail_decode(&mut self, error: DecodeError) {
-        self.fail(error.notification(), Cause::Malformed(error));
+    /// Ends the session for a message that broke a rule.
+    fn fail_decode(&mut self, error: DecodeError, message: &[u8]) {
+        self.fail(error.notification(message), Cause::Malformed(error));
     }
 
     fn end(&mut self, cause: Cause, sent: Option<Notification>) {

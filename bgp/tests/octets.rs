@@ -126,7 +126,7 @@ proptest! {
         let octets = message_of(Kind::Open, &body);
         if let Err(error) = open::decode(&octets) {
             prop_assert!(error.offset <= octets.len());
-            let _ = error.notification().to_string();
+            let _ = error.notification(&octets).to_string();
         }
     }
 

@@ -29,7 +29,7 @@ impl Session {
             }
             Ok(None) => None,
             Err(error) => {
-                self.fail_decode(error);
+                self.fail_decode(error, &[]);
                 None
             }
         }
@@ -67,7 +67,7 @@ impl Session {
         }
         let open = match open::decode(frame.octets) {
             Ok(open) => open,
-            Err(error) => return self.fail_decode(error),
+            Err(error) => return self.fail_decode(error, frame.octets),
         };
         match self.local.negotiate(&open) {
             Ok(negotiated) => self.negotiated = Some(Arc::new(negotiated)),
@@ -101,7 +101,7 @@ impl Session {
                 Ok(Refresh::Begin(family)) => self.events.push_back(Event::RefreshBegins(family)),
                 Ok(Refresh::End(family)) => self.events.push_back(Event::RefreshEnds(family)),
                 Ok(Refresh::Unknown) => {}
-                Err(error) => self.fail_decode(error),
+                Err(error) => self.fail_decode(error, frame.octets),
             },
             Kind::Open | Kind::Notification => self.unexpected(frame.kind, 3),
         }
@@ -123,7 +123,7 @@ impl Session {
         let Some(negotiated) = &self.negotiated else { return };
         let update = match update::decode(octets, &negotiated.context(self.endpoint.local.ip())) {
             Ok(update) => update,
-            Err(error) => return self.fail_decode(error),
+            Err(error) => return self.fail_decode(error, octets),
         };
         if let Some(fault) = update.fault {
             tracing::warn!(remote = %self.endpoint.remote, attribute = fault.attribute, offset = fault.offset,

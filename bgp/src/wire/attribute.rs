@@ -154,6 +154,19 @@ fn split(list: &[u8]) -> Option<Split<'_>> {
     Some(Split { flags, code, value, rest })
 }
 
+/// The first attribute of the code, header included, as far as the list goes; empty if there is none.
+pub(super) fn find(list: &[u8], code: u8) -> &[u8] {
+    let mut rest = list;
+    loop {
+        let after = split(rest).map_or(&[][..], |next| next.rest);
+        match rest.get(1) {
+            Some(found) if *found == code => return &rest[..rest.len() - after.len()],
+            Some(_) => rest = after,
+            None => return &[],
+        }
+    }
+}
+
 /// An attribute list, read.
 pub(super) struct List<'a> {
     pub(super) attributes: PathAttributes<'a>,

@@ -50,8 +50,9 @@ pub enum ErrorKind {
 }
 
 impl DecodeError {
-    /// The NOTIFICATION that the rule's RFC asks for.
-    pub fn notification(&self) -> Notification {
+    /// The NOTIFICATION that the rule's RFC asks for. `message` is what broke it, header included, and empty where
+    /// its end is not known.
+    pub fn notification(&self, message: &[u8]) -> Notification {
         let of = |code, subcode, data: &[u8]| Notification::new(code, subcode, data);
         match self.kind {
             ErrorKind::Marker => of(code::HEADER, 1, &[]),
@@ -66,9 +67,13 @@ impl DecodeError {
             ErrorKind::AttributeListLength | ErrorKind::Duplicate(_) | ErrorKind::NothingReachable(_) => {
                 of(code::UPDATE, update::ATTRIBUTE_LIST, &[])
             }
-            ErrorKind::Multiprotocol(_) => of(code::UPDATE, update::OPTIONAL_ATTRIBUTE, &[]),
+            // RFC 4271 §6.3: the attribute, whole.
+            ErrorKind::Multiprotocol(attribute) => {
+                of(code::UPDATE, update::OPTIONAL_ATTRIBUTE, super::update::attribute(message, attribute))
+            }
             ErrorKind::Prefix => of(code::UPDATE, update::NETWORK, &[]),
-            ErrorKind::RefreshLength => of(code::ROUTE_REFRESH, 1, &[]),
+            // RFC 7313 §5: the message, whole.
+            ErrorKind::RefreshLength => of(code::ROUTE_REFRESH, 1, message),
         }
     }
 }

@@ -116,6 +116,12 @@ fn section(octets: &[u8], at: usize) -> Result<(&[u8], &[u8]), DecodeError> {
     rest.split_at_checked(u16::from_be_bytes(*length).into()).ok_or(cut)
 }
 
+/// An attribute of a message, from its flags to its end or to that of the list; empty if it is not there.
+pub(super) fn attribute(octets: &[u8], code: u8) -> &[u8] {
+    let list = section(octets, HEADER).and_then(|(withdrawn, _)| section(octets, HEADER + 2 + withdrawn.len()));
+    list.map_or(&[], |(list, _)| attribute::find(list, code))
+}
+
 fn offset_of(octets: &[u8], part: &[u8]) -> usize {
     nom::Offset::offset(octets, part)
 }
