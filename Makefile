@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test bench lint deny doc crds image clean
+.PHONY: help setup build lab test fuzz bench lint deny doc crds image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -31,12 +31,18 @@ test: ## every test, with real routers and a real API server
 	@tests/setup build lab test
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && cargo test --workspace --all-features
 
+SECONDS_EACH ?= 30
+fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)
+	@tests/setup build fuzz
+	@bgp/fuzz/run $(SECONDS_EACH)
+
 bench: ## figures as ratios against a floor or a peer
 	@tests/setup build
 	cargo bench --workspace
 
 lint: ## formatting, clippy, the core without I/O
 	cargo fmt --all --check
+	cargo fmt --manifest-path bgp/fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
 	cargo check -p ironcast-bgp --no-default-features
 
