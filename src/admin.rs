@@ -18,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use ironcast_bgp::speaker::Counters;
+use ironcast_bgp::{net::bmp::StationStatus, speaker::Counters};
 use tokio::net::TcpListener;
 
 use crate::types::{Family, NodeState};
@@ -42,6 +42,8 @@ pub trait Facts: Send + Sync + 'static {
 pub struct Figures {
     /// Messages by peer name.
     pub counters: Vec<(String, Counters)>,
+    /// BMP stations.
+    pub stations: Vec<(SocketAddr, StationStatus)>,
     /// Use of each pool.
     pub pools: Vec<PoolUse>,
     /// Wanted addresses that this host answers for.

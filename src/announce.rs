@@ -162,7 +162,7 @@ async fn follow(
     inputs: &mut Inputs,
     state: &watch::Sender<Arc<AnnounceState>>,
 ) -> Result<Shutdown, AnnounceError> {
-    let mut status = speaker.status();
+    let (mut status, mut stations) = (speaker.status(), speaker.stations());
     let mut now = AnnounceState::default();
     loop {
         let desired = inputs.desired.borrow_and_update().clone();
@@ -172,6 +172,7 @@ async fn follow(
         }
         loop {
             now.status = status.borrow_and_update().clone();
+            now.stations = stations.borrow_and_update().clone();
             state.send_replace(Arc::new(now.clone()));
             tokio::select! {
                 how = &mut inputs.shutdown => return Ok(how.unwrap_or(Shutdown::Restart)),
@@ -180,6 +181,7 @@ async fn follow(
                     break;
                 }
                 Ok(()) = inputs.ready.changed() => break,
+                changed = stations.changed() => changed.map_err(|_| AnnounceError::Ended)?,
                 changed = status.changed() => changed.map_err(|_| AnnounceError::Ended)?,
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use ironcast_bgp::speaker::Counters;
+use ironcast_bgp::{net::bmp::StationStatus, speaker::Counters};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text::encode},
@@ -103,6 +103,7 @@ fn families(state: &NodeState, figures: &Figures) -> Vec<Samples> {
         family("leader", "This daemon gives out addresses", vec![(vec![], bit(state.leader))]),
     ];
     all.extend(bgp(state, figures));
+    all.extend(bmp(figures));
     all.extend(plan(state, figures));
     all
 }
@@ -121,6 +122,22 @@ fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 5] {
         Samples {
             counts: true,
             ..family("bgp_updates_treated_as_withdraw", "Malformed UPDATEs (RFC 7606)", treated.collect())
+        },
+    ]
+}
+
+fn bmp(figures: &Figures) -> [Samples; 3] {
+    let per_station = |value: fn(&StationStatus) -> f64| -> Vec<(Labels, f64)> {
+        figures.stations.iter().map(|(station, s)| (label("station", station), value(s))).collect()
+    };
+    let connections = per_station(|s| s.connections as f64);
+    let overflows = per_station(|s| s.overflows as f64);
+    [
+        family("bmp_station_up", "1 where there is a connection to the station", per_station(|s| bit(s.connected))),
+        Samples { counts: true, ..family("bmp_connections", "Connections made to the station", connections) },
+        Samples {
+            counts: true,
+            ..family("bmp_overflows", "Connections given up because the station read too slowly", overflows)
         },
     ]
 }

@@ -56,7 +56,14 @@ impl Facts for Fixed {
     fn figures(&self) -> Figures {
         let counters = Counters { updates_sent: 7, ..Counters::default() };
         let pool = PoolUse { pool: "edge".into(), family: Family::Ipv6, assigned: 2, available: 1 << 70 };
-        Figures { counters: vec![("tor".into(), counters)], pools: vec![pool], ready_addresses: 1, wanted_addresses: 2 }
+        let station = StationStatus { connected: true, connections: 3, overflows: 2, last_error: None };
+        Figures {
+            counters: vec![("tor".into(), counters)],
+            stations: vec![("192.0.2.9:11019".parse().expect("valid"), station)],
+            pools: vec![pool],
+            ready_addresses: 1,
+            wanted_addresses: 2,
+        }
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -104,6 +111,9 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
     for line in [
         "ironcast_bgp_session_up{peer=\"tor\"} 1",
         "ironcast_bgp_messages_total{peer=\"tor\",direction=\"sent\",kind=\"update\"} 7",
+        "ironcast_bmp_station_up{station=\"192.0.2.9:11019\"} 1",
+        "ironcast_bmp_connections_total{station=\"192.0.2.9:11019\"} 3",
+        "ironcast_bmp_overflows_total{station=\"192.0.2.9:11019\"} 2",
         "ironcast_bgp_routes_advertised{peer=\"tor\"} 3",
         "ironcast_plan_withheld{reason=\"noEndpoints\"} 2",
         "ironcast_pool_addresses{pool=\"edge\",family=\"IPv6\",state=\"assigned\"} 2",

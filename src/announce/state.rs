@@ -1,8 +1,11 @@
 //! What is so: sessions and routes as the speaker has them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
-use ironcast_bgp::speaker::{Exports, PeerConfig, PeerId, PeerStatus, State};
+use ironcast_bgp::{
+    net::bmp::StationStatus,
+    speaker::{Exports, PeerConfig, PeerId, PeerStatus, State},
+};
 
 use super::{Ready, policy};
 use crate::{
@@ -21,6 +24,8 @@ pub struct AnnounceState {
     pub exports: Exports,
     /// What the speaker says of each peer.
     pub status: Arc<BTreeMap<PeerId, PeerStatus>>,
+    /// What it says of each BMP station.
+    pub stations: Arc<BTreeMap<SocketAddr, StationStatus>>,
     /// Withheld beyond what plan withholds: not served yet.
     pub withheld: Vec<Withheld>,
 }
@@ -43,7 +48,7 @@ impl AnnounceState {
             exports: exports_changed.then(|| exports.clone()),
         };
         let withheld = policy::not_ready(&desired, ready);
-        *self = Self { desired, peers, exports, withheld, status: Arc::clone(&self.status) };
+        (self.desired, self.peers, self.exports, self.withheld) = (desired, peers, exports, withheld);
         orders
     }
 

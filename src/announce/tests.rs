@@ -248,3 +248,26 @@ async fn planner_that_is_gone_is_an_error() {
     let result = run(Config::default(), Inputs { desired, ready, shutdown }, state).await;
     assert!(matches!(result, Err(AnnounceError::NoPlanner)));
 }
+
+#[tokio::test]
+async fn stations_are_told_who_we_are_and_shown_as_connected() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let station = listener.local_addr().expect("bound");
+    let (_for_desired, desired) = watch::channel(Some(Arc::new(Desired::default())));
+    let (_for_ready, ready) = watch::channel(Ready::All);
+    let (end, shutdown) = oneshot::channel();
+    let (state, mut seen) = watch::channel(Arc::<AnnounceState>::default());
+    let config = Config { node: "n7".into(), bmp: vec![station], ..Config::default() };
+    let task = tokio::spawn(run(config, Inputs { desired, ready, shutdown }, state));
+    let (mut stream, _) = listener.accept().await.expect("accepts");
+    let connected = seen.wait_for(|state| state.stations.get(&station).is_some_and(|s| s.connected)).await;
+    connected.expect("announcing goes on");
+    drop(end);
+    let mut all = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut all).await.expect("reads");
+    // An Initiation with its sysName last, then a Termination (RFC 7854 §4.3, §4.5).
+    let initiation = usize::from(all[4]);
+    assert!(all[5] == 4 && all[..initiation].ends_with(&[0, 2, 0, 2, b'n', b'7']), "{all:?}");
+    assert_eq!(all[initiation..], [3, 0, 0, 0, 12, 5, 0, 1, 0, 2, 0, 0]);
+    assert!(task.await.expect("no panic").is_ok());
+}

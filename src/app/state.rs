@@ -51,6 +51,7 @@ pub fn figures(inputs: &Inputs<'_>, ready: &BTreeSet<IpAddr>) -> Figures {
     Figures {
         counters: inputs.announce.status.iter().map(|(id, status)| (id.to_string(), status.counters)).collect(),
         pools: inputs.snapshot.map(pools).unwrap_or_default(),
+        stations: inputs.announce.stations.iter().map(|(station, s)| (*station, s.clone())).collect(),
         ready_addresses: ready.len(),
         wanted_addresses: inputs.desired.addresses.len(),
     }
