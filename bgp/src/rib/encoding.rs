@@ -7,7 +7,7 @@ use crate::{
     Asn, ExtendedCommunity, Family,
     wire::{
         Families, NextHop,
-        attribute::{self, OPTIONAL, TRANSITIVE, encode, encode_as_path, encode_list, encode_origin},
+        attribute::{self, OPTIONAL, TRANSITIVE, encode, encode_as_path, encode_four, encode_list, encode_origin},
     },
 };
 
@@ -77,14 +77,14 @@ impl Encoding {
         let count = if self.internal { 0 } else { 1 + usize::from(attributes.prepend) };
         self.path(attribute::AS_PATH, count, self.four_octet, out);
         if let Some(next_hop) = next_hop {
-            encode(TRANSITIVE, attribute::NEXT_HOP, &next_hop.octets(), out);
+            encode_four(TRANSITIVE, attribute::NEXT_HOP, next_hop.octets(), out);
         }
         if let Some(med) = attributes.med {
-            encode(OPTIONAL, attribute::MED, &med.to_be_bytes(), out);
+            encode_four(OPTIONAL, attribute::MED, med.to_be_bytes(), out);
         }
         if self.internal {
             let local_pref = attributes.local_pref.unwrap_or(100);
-            encode(TRANSITIVE, attribute::LOCAL_PREF, &local_pref.to_be_bytes(), out);
+            encode_four(TRANSITIVE, attribute::LOCAL_PREF, local_pref.to_be_bytes(), out);
         }
         let communities = attributes.communities.iter().map(|c| c.0.to_be_bytes());
         encode_list(OPTIONAL | TRANSITIVE, attribute::COMMUNITIES, communities, out);
@@ -98,7 +98,7 @@ impl Encoding {
         encode_list(OPTIONAL | TRANSITIVE, attribute::LARGE_COMMUNITIES, large, out);
         let ours = self.only_to_customer.then_some(self.local_as);
         if let Some(asn) = attributes.only_to_customer.or(ours) {
-            encode(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, &asn.value().to_be_bytes(), out);
+            encode_four(OPTIONAL | TRANSITIVE, attribute::ONLY_TO_CUSTOMER, asn.value().to_be_bytes(), out);
         }
     }
 

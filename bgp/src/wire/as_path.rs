@@ -28,12 +28,16 @@ pub struct Segment<'a> {
 impl<'a> AsPath<'a> {
     /// Checks a path: known segments that are not empty and fit, and no AS 0 (RFC 7607). AS_SET is refused
     /// (RFC 9774), and so are the segments of a confederation (RFC 5065 §5): this speaker is in none.
+    #[inline]
     pub fn check(octets: &'a [u8], four_octet: bool) -> Option<Self> {
-        let width = if four_octet { 4 } else { 2 };
         let mut rest = octets;
         while let [kind, count, tail @ ..] = rest {
-            let (numbers, tail) = tail.split_at_checked(usize::from(*count) * width)?;
-            let zero = numbers.chunks_exact(width).any(|asn| asn.iter().all(|o| *o == 0));
+            let length = usize::from(*count) * if four_octet { 4 } else { 2 };
+            let (numbers, tail) = tail.split_at_checked(length)?;
+            let zero = match four_octet {
+                true => numbers.as_chunks::<4>().0.contains(&[0; 4]),
+                false => numbers.as_chunks::<2>().0.contains(&[0; 2]),
+            };
             if *kind != 2 || *count == 0 || zero {
                 return None;
             }

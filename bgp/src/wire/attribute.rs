@@ -7,7 +7,7 @@ mod value;
 
 use std::net::Ipv4Addr;
 
-pub use encode::{encode, encode_as_path, encode_list, encode_origin};
+pub use encode::{encode, encode_as_path, encode_four, encode_list, encode_origin};
 
 use super::{AsPath, DecodeError, ErrorKind, MpReach, MpUnreach, as_path::MergedPath, multiprotocol, update::Context};
 use crate::{Community, ExtendedCommunity, LargeCommunity, Origin};
@@ -167,11 +167,8 @@ pub(super) fn find(list: &[u8], code: u8) -> &[u8] {
     }
 }
 
-/// An attribute list, read.
-pub(super) struct List<'a> {
-    pub(super) attributes: PathAttributes<'a>,
-    /// The first fault of the severest kind.
-    pub(super) fault: Option<Fault>,
+/// What is so with an attribute list as a whole.
+pub(super) struct List {
     /// Whether there is an MP_REACH_NLRI, of any family.
     pub(super) reach: bool,
     /// Whether there is anything but MP_UNREACH_NLRI.
@@ -179,9 +176,14 @@ pub(super) struct List<'a> {
 }
 
 /// Reads the attribute list that starts `offset` octets into the message.
-pub(super) fn decode<'a>(list: &'a [u8], offset: usize, context: &Context) -> Result<List<'a>, DecodeError> {
-    let mut reader =
-        Reader { attributes: PathAttributes::default(), as4_aggregator: None, fault: None, seen: [0; 4], context };
+pub(super) fn decode<'a>(
+    list: &'a [u8],
+    offset: usize,
+    context: &Context,
+    attributes: &mut PathAttributes<'a>,
+    fault: &mut Option<Fault>,
+) -> Result<List, DecodeError> {
+    let mut reader = Reader { attributes, as4_aggregator: None, fault, seen: [0; 4], context };
     let (mut rest, mut overrun) = (list, false);
     while !rest.is_empty() {
         let at = offset + list.len() - rest.len();
@@ -196,16 +198,16 @@ pub(super) fn decode<'a>(list: &'a [u8], offset: usize, context: &Context) -> Re
     if !context.four_octet {
         reader.widen();
     }
-    let Reader { attributes, fault, seen, .. } = reader;
+    let seen = reader.seen;
     let reach = seen[0] & 1 << MP_REACH != 0;
     let more = overrun || seen[0] & !(1 << MP_UNREACH) != 0 || seen[1..] != [0; 3];
-    Ok(List { attributes, fault, reach, more })
+    Ok(List { reach, more })
 }
 
 struct Reader<'a, 'c> {
-    attributes: PathAttributes<'a>,
+    attributes: &'c mut PathAttributes<'a>,
     as4_aggregator: Option<Aggregator>,
-    fault: Option<Fault>,
+    fault: &'c mut Option<Fault>,
     seen: [u64; 4],
     context: &'c Context,
 }
@@ -213,7 +215,7 @@ struct Reader<'a, 'c> {
 impl<'a> Reader<'a, '_> {
     fn fault(&mut self, offset: usize, attribute: u8, reaction: Reaction) {
         if self.fault.is_none_or(|f| f.reaction < reaction) {
-            self.fault = Some(Fault { offset, attribute, reaction });
+            *self.fault = Some(Fault { offset, attribute, reaction });
         }
     }
 
@@ -286,7 +288,7 @@ impl<'a> Reader<'a, '_> {
 
     /// Reads a value into its place; `None` is "malformed".
     fn value(&mut self, code: u8, value: &'a [u8], at: usize) -> Result<Option<()>, DecodeError> {
-        let attributes = &mut self.attributes;
+        let attributes = &mut *self.attributes;
         Ok(match code {
             ORIGIN => origin(value).map(|origin| attributes.origin = Some(origin)),
             AS_PATH => AsPath::check(value, self.context.four_octet).map(|path| attributes.as_path = Some(path)),
@@ -339,7 +341,7 @@ impl<'a> Reader<'a, '_> {
     /// RFC 6793 §4.2.3: of two aggregators the wide one counts where the other is AS_TRANS; where it is not,
     /// somebody aggregated anew, and the wide path is out of date too.
     fn widen(&mut self) {
-        let attributes = &mut self.attributes;
+        let attributes = &mut *self.attributes;
         match (attributes.aggregator, self.as4_aggregator) {
             (Some(Aggregator { asn: AS_TRANS, .. }), Some(wide)) => attributes.aggregator = Some(wide),
             (Some(_), Some(_)) => attributes.as4_path = None,

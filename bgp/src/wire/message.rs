@@ -42,10 +42,11 @@ impl<'a> Frame<'a> {
 
 /// Takes the first message off the receive buffer; `None` while it is not complete. `extended` is whether
 /// RFC 8654 was negotiated, which lifts the limit for everything but OPEN and KEEPALIVE.
+#[inline]
 pub fn frame(buffer: &[u8], extended: bool) -> Result<Option<Frame<'_>>, DecodeError> {
-    let marker = &buffer[..buffer.len().min(16)];
-    if marker != &MARKER[..marker.len()] {
-        let offset = marker.iter().position(|o| *o != 0xFF).unwrap_or(0);
+    if buffer.first_chunk() != Some(&MARKER)
+        && let Some(offset) = buffer.iter().take(16).position(|o| *o != 0xFF)
+    {
         return Err(DecodeError { offset, kind: ErrorKind::Marker });
     }
     let Some([high, low, kind]) = buffer.get(16..HEADER) else { return Ok(None) };
@@ -72,9 +73,25 @@ pub fn frame(buffer: &[u8], extended: bool) -> Result<Option<Frame<'_>>, DecodeE
 
 /// Starts a message in `out`; [`finish`] writes its length. Returns where the message starts.
 pub fn start(out: &mut Vec<u8>, kind: Kind) -> usize {
+    start_with(out, &with_kind([0xFF; HEADER], kind))
+}
+
+/// Starts an UPDATE without withdrawn routes and with so many octets of attributes, like [`start`].
+#[inline]
+pub(super) fn start_update(out: &mut Vec<u8>, attributes: [u8; 2]) -> usize {
+    let mut head = with_kind([0xFF; HEADER + 4], Kind::Update);
+    head[HEADER..].copy_from_slice(&[0, 0, attributes[0], attributes[1]]);
+    start_with(out, &head)
+}
+
+fn with_kind<const N: usize>(mut head: [u8; N], kind: Kind) -> [u8; N] {
+    head[16..HEADER].copy_from_slice(&[0, 0, kind as u8]);
+    head
+}
+
+fn start_with(out: &mut Vec<u8>, head: &[u8]) -> usize {
     let start = out.len();
-    out.extend_from_slice(&MARKER);
-    out.extend_from_slice(&[0, 0, kind as u8]);
+    out.extend_from_slice(head);
     start
 }
 

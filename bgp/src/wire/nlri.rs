@@ -1,6 +1,8 @@
 //! Prefixes on the wire: a length in bits and as many octets as it needs (RFC 4271 §4.3), with a path
 //! identifier before each where ADD-PATH was negotiated (RFC 7911 §3).
 
+use std::marker::PhantomData;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::Family;
@@ -11,7 +13,8 @@ pub trait Prefix: Copy + Ord + std::hash::Hash + std::fmt::Debug + Into<IpNet> +
     const FAMILY: Family;
     /// The longest prefix in bits.
     const BITS: u8;
-    /// The prefix of `length` bits whose address starts with `octets`; bits beyond the length are ignored.
+    /// The prefix of `length` bits whose address starts with `octets`; bits beyond the length are ignored, wherever
+    /// they come from, and octets that are not there are 0.
     fn read(length: u8, octets: &[u8]) -> Self;
 
     /// Writes length and octets to the start of `out` (as long as the longest of the family) and returns how many
@@ -24,10 +27,8 @@ impl Prefix for Ipv4Net {
     const BITS: u8 = 32;
 
     fn read(length: u8, octets: &[u8]) -> Self {
-        let mut address = [0; 4];
-        address[..octets.len()].copy_from_slice(octets);
         let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-        let address = u32::from_be_bytes(address) & mask;
+        let address = u32::from_be_bytes(padded(octets)) & mask;
         Ipv4Net::new(address.into(), length).expect("the length was checked")
     }
 
@@ -43,10 +44,8 @@ impl Prefix for Ipv6Net {
     const BITS: u8 = 128;
 
     fn read(length: u8, octets: &[u8]) -> Self {
-        let mut address = [0; 16];
-        address[..octets.len()].copy_from_slice(octets);
         let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-        let address = u128::from_be_bytes(address) & mask;
+        let address = u128::from_be_bytes(padded(octets)) & mask;
         Ipv6Net::new(address.into(), length).expect("the length was checked")
     }
 
@@ -54,6 +53,20 @@ impl Prefix for Ipv6Net {
         out[0] = self.prefix_len();
         out[1..17].copy_from_slice(&self.addr().octets());
         1 + usize::from(self.prefix_len()).div_ceil(8)
+    }
+}
+
+/// The first octets of a slice, 0 where it is shorter. Nearly always it is not: what follows a prefix is read with
+/// it and masked away.
+#[inline]
+fn padded<const N: usize>(octets: &[u8]) -> [u8; N] {
+    match octets.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut padded = [0; N];
+            padded[..octets.len()].copy_from_slice(octets);
+            padded
+        }
     }
 }
 
@@ -136,15 +149,20 @@ impl<'a> Nlri<'a> {
         let path_id = if add_path { 4 } else { 0 };
         let (mut at, mut count) = (0, 0);
         while at < octets.len() {
-            match octets.get(at + path_id) {
-                Some(length) if *length <= longest => {
-                    let next = at + path_id + 1 + usize::from(length.div_ceil(8));
-                    if next > octets.len() {
-                        return Err(at);
-                    }
-                    (at, count) = (next, count + 1);
+            let length = *octets.get(at + path_id).ok_or(at)?;
+            if length > longest {
+                return Err(at);
+            }
+            let step = path_id + 1 + octets_of(length);
+            // Neighbours mostly have the same length; as long as they do, no step waits for a length to be loaded.
+            loop {
+                if octets.len() - at < step {
+                    return Err(at);
                 }
-                _ => return Err(at),
+                (at, count) = (at + step, count + 1);
+                if octets.get(at + path_id) != Some(&length) {
+                    break;
+                }
             }
         }
         Ok(Self { family, add_path, octets, count })
@@ -167,26 +185,49 @@ impl<'a> Nlri<'a> {
 
     /// Prefixes with their path identifiers (0 without ADD-PATH), in the order of the message.
     pub fn iter(&self) -> impl Iterator<Item = (u32, IpNet)> + use<'a> {
-        let family = self.family;
-        let mut raw = Raw { octets: self.octets, add_path: self.add_path };
-        std::iter::from_fn(move || raw.next()).map(move |(path, length, octets)| {
-            let prefix = match family {
-                Family::Ipv4Unicast => Ipv4Net::read(length, octets).into(),
-                Family::Ipv6Unicast => Ipv6Net::read(length, octets).into(),
-            };
-            (path, prefix)
-        })
+        let v4 = self.v4().map(|(path, prefix)| (path, IpNet::V4(prefix)));
+        v4.chain(self.v6().map(|(path, prefix)| (path, IpNet::V6(prefix))))
+    }
+
+    /// The IPv4 prefixes, like [`Nlri::iter`]; none where the family is another.
+    pub fn v4(&self) -> Prefixes<'a, Ipv4Net> {
+        Prefixes::new(self)
+    }
+
+    /// The IPv6 prefixes, like [`Nlri::iter`]; none where the family is another.
+    pub fn v6(&self) -> Prefixes<'a, Ipv6Net> {
+        Prefixes::new(self)
     }
 }
 
 /// Walks checked octets.
-struct Raw<'a> {
+#[derive(Debug, Clone)]
+pub struct Prefixes<'a, P> {
     octets: &'a [u8],
     add_path: bool,
+    /// The length of the last prefix and its octets, which are mostly those of the next one too.
+    length: u8,
+    step: usize,
+    prefix: PhantomData<P>,
 }
 
-impl<'a> Raw<'a> {
-    fn next(&mut self) -> Option<(u32, u8, &'a [u8])> {
+impl<'a, P: Prefix> Prefixes<'a, P> {
+    fn new(nlri: &Nlri<'a>) -> Self {
+        let octets = if nlri.family == P::FAMILY { nlri.octets } else { &[] };
+        Self { octets, add_path: nlri.add_path, length: 0, step: 0, prefix: PhantomData }
+    }
+
+    #[cold]
+    fn change(&mut self, length: u8) {
+        (self.length, self.step) = (length, octets_of(length));
+    }
+}
+
+impl<P: Prefix> Iterator for Prefixes<'_, P> {
+    type Item = (u32, P);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, P)> {
         let mut path = 0;
         if self.add_path {
             let (id, rest) = self.octets.split_first_chunk()?;
@@ -194,10 +235,18 @@ impl<'a> Raw<'a> {
             self.octets = rest;
         }
         let (length, rest) = self.octets.split_first()?;
-        let (octets, rest) = rest.split_at_checked(length.div_ceil(8).into())?;
-        self.octets = rest;
-        Some((path, *length, octets))
+        if *length != self.length {
+            self.change(*length);
+        }
+        let prefix = P::read(self.length, rest);
+        self.octets = rest.get(self.step..)?;
+        Some((path, prefix))
     }
+}
+
+/// How many octets an address of so many bits has.
+const fn octets_of(length: u8) -> usize {
+    (length as usize).div_ceil(8)
 }
 
 #[cfg(test)]

@@ -43,6 +43,14 @@ pub struct Update<'a> {
     blank: bool,
 }
 
+impl Default for Update<'_> {
+    /// The End-of-RIB marker of IPv4.
+    fn default() -> Self {
+        let none = Nlri::empty(Family::Ipv4Unicast);
+        Self { withdrawn: none, announced: none, attributes: PathAttributes::default(), fault: None, blank: true }
+    }
+}
+
 impl<'a> Update<'a> {
     /// Whether the announced prefixes count as withdrawn (RFC 7606 §2).
     pub fn is_withdraw(&self) -> bool {
@@ -85,28 +93,36 @@ impl<'a> Update<'a> {
 /// Reads the UPDATE in `octets`, header included. An error ends the session; damage that RFC 7606 repairs is
 /// the update's `fault`.
 pub fn decode<'a>(octets: &'a [u8], context: &Context) -> Result<Update<'a>, DecodeError> {
+    let mut update = Update::default();
+    decode_into(octets, context, &mut update)?;
+    Ok(update)
+}
+
+/// Does what [`decode`] does in a place that the caller has: for one prefix, moving the result costs as much as
+/// reading it. What stood there before does not count, and after an error what stands there is arbitrary.
+pub fn decode_into<'a>(octets: &'a [u8], context: &Context, update: &mut Update<'a>) -> Result<(), DecodeError> {
     let (withdrawn, _) = section(octets, HEADER)?;
-    let (attributes, announced) = section(octets, HEADER + 2 + withdrawn.len())?;
-    let offset = offset_of(octets, attributes);
-    let List { attributes, fault, reach, more } = attribute::decode(attributes, offset, context)?;
+    let (list, announced) = section(octets, HEADER + 2 + withdrawn.len())?;
+    let offset = offset_of(octets, list);
+    (update.attributes, update.fault) = (PathAttributes::default(), None);
+    let List { reach, more } = attribute::decode(list, offset, context, &mut update.attributes, &mut update.fault)?;
     // RFC 7606 §5.2: without prefixes to withdraw nobody can be sure that they were all found.
-    if let Some(fault) = fault.filter(|f| f.reaction > Reaction::Discard)
+    if let Some(fault) = update.fault.filter(|f| f.reaction > Reaction::Discard)
         && announced.is_empty()
         && more
         && !reach
     {
         return Err(DecodeError { offset: fault.offset, kind: ErrorKind::NothingReachable(fault.attribute) });
     }
-    let withdrawn = own_prefixes(octets, withdrawn, context)?;
-    let announced = own_prefixes(octets, announced, context)?;
-    let blank = octets.len() == HEADER + 4;
-    let mut update = Update { withdrawn, announced, attributes, fault, blank };
-    if let Some(missing) = missing(&update, context)
+    update.blank = octets.len() == HEADER + 4;
+    update.withdrawn = own_prefixes(octets, withdrawn, context)?;
+    update.announced = own_prefixes(octets, announced, context)?;
+    if let Some(missing) = missing(update, context)
         && !update.is_withdraw()
     {
         update.fault = Some(Fault { offset, attribute: missing, reaction: Reaction::TreatAsWithdraw });
     }
-    Ok(update)
+    Ok(())
 }
 
 /// Two octets of length at `at`, as many octets, and what follows them.
@@ -155,9 +171,7 @@ fn missing(update: &Update<'_>, context: &Context) -> Option<u8> {
 /// that holds NEXT_HOP. As many prefixes as fit into `limit` octets go in; returns how many. 0 means that the
 /// attributes leave no room, and nothing is appended.
 pub fn encode_announce<D: Destination>(list: &[u8], prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
-    let start = message::start(out, Kind::Update);
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&length(list.len()));
+    let start = message::start_update(out, length(list.len()));
     out.extend_from_slice(list);
     let taken = fill(prefixes, start + limit, out);
     close(start, taken, out)
@@ -184,7 +198,7 @@ pub fn encode_reach<D: Destination>(
     limit: usize,
     out: &mut Vec<u8>,
 ) -> usize {
-    let start = message::start(out, Kind::Update);
+    let start = message::start_update(out, [0; 2]);
     let attribute = multiprotocol_start(attribute::MP_REACH, D::Prefix::FAMILY, out);
     next_hop.encode(out);
     out.push(0);
@@ -195,7 +209,7 @@ pub fn encode_reach<D: Destination>(
 
 /// Appends an UPDATE that withdraws prefixes in MP_UNREACH_NLRI, like [`encode_announce`].
 pub fn encode_unreach<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
-    let start = message::start(out, Kind::Update);
+    let start = message::start_update(out, [0; 2]);
     let attribute = multiprotocol_start(attribute::MP_UNREACH, D::Prefix::FAMILY, out);
     let taken = fill(prefixes, start + limit, out);
     multiprotocol_finish(attribute, &[], out);
@@ -204,10 +218,8 @@ pub fn encode_unreach<D: Destination>(prefixes: &[D], limit: usize, out: &mut Ve
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
 pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
-    let start = message::start(out, Kind::Update);
-    if family == Family::Ipv4Unicast {
-        out.extend_from_slice(&[0; 4]);
-    } else {
+    let start = message::start_update(out, [0; 2]);
+    if family != Family::Ipv4Unicast {
         let attribute = multiprotocol_start(attribute::MP_UNREACH, family, out);
         multiprotocol_finish(attribute, &[], out);
     }
@@ -218,12 +230,11 @@ fn length(octets: usize) -> [u8; 2] {
     u16::try_from(octets).expect("messages are built within 65,535 octets").to_be_bytes()
 }
 
-/// No withdrawn routes, and a multiprotocol attribute whose length comes later; returns where the list starts.
+/// A multiprotocol attribute whose length comes later; returns where the list starts.
 fn multiprotocol_start(code: u8, family: Family, out: &mut Vec<u8>) -> usize {
     let [high, low] = afi(family).to_be_bytes();
-    out.extend_from_slice(&[0, 0]);
-    let list = out.len() + 2;
-    out.extend_from_slice(&[0, 0, attribute::OPTIONAL | attribute::EXTENDED, code, 0, 0, high, low, SAFI_UNICAST]);
+    let list = out.len();
+    out.extend_from_slice(&[attribute::OPTIONAL | attribute::EXTENDED, code, 0, 0, high, low, SAFI_UNICAST]);
     list
 }
 
@@ -238,24 +249,36 @@ fn multiprotocol_finish(start: usize, list: &[u8], out: &mut Vec<u8>) {
 /// Appends prefixes while they fit before `end`.
 fn fill<D: Destination>(prefixes: &[D], end: usize, out: &mut Vec<u8>) -> usize {
     let start = out.len();
-    let room = end.saturating_sub(start).min(prefixes.len() * D::ROOM);
-    out.resize(start + room, 0);
-    let area = &mut out[start..];
-    let (mut at, mut taken) = (0, 0);
-    for prefix in prefixes {
-        if let Some(slot) = area.get_mut(at..at + D::ROOM) {
-            at += prefix.put(slot);
-        } else {
-            let mut slot = [0; 21];
-            let size = prefix.put(&mut slot);
-            let Some(rest) = area.get_mut(at..at + size) else { break };
-            rest.copy_from_slice(&slot[..size]);
-            at += size;
+    // Each is written with room to spare while there is some: a store of a known size.
+    let roomy = (end.saturating_sub(start) / D::ROOM).min(prefixes.len());
+    let (mut at, mut taken) = (start, roomy);
+    if let ([only], 1) = (prefixes, roomy) {
+        at += put(*only, out);
+    } else {
+        out.resize(start + roomy * D::ROOM, 0);
+        for prefix in &prefixes[..roomy] {
+            at += prefix.put(&mut out[at..at + D::ROOM]);
+        }
+    }
+    out.truncate(at);
+    for prefix in &prefixes[roomy..] {
+        let before = out.len();
+        let after = before + put(*prefix, out);
+        out.truncate(if after > end { before } else { after });
+        if after > end {
+            break;
         }
         taken += 1;
     }
-    out.truncate(start + at);
     taken
+}
+
+/// Appends as much as a prefix may need, and returns how much of it counts.
+fn put<D: Destination>(prefix: D, out: &mut Vec<u8>) -> usize {
+    let mut slot = [0; 21];
+    let size = prefix.put(&mut slot);
+    out.extend_from_slice(&slot[..D::ROOM]);
+    size
 }
 
 fn close(start: usize, taken: usize, out: &mut Vec<u8>) -> usize {

@@ -13,9 +13,16 @@ fn header(flags: u8, code: u8, length: usize, out: &mut Vec<u8>) {
 }
 
 /// Appends one attribute.
+#[inline]
 pub fn encode(flags: u8, code: u8, value: &[u8], out: &mut Vec<u8>) {
     header(flags, code, value.len(), out);
     out.extend_from_slice(value);
+}
+
+/// Appends one attribute of four octets: NEXT_HOP, MED, LOCAL_PREF, ONLY_TO_CUSTOMER.
+#[inline]
+pub fn encode_four(flags: u8, code: u8, [a, b, c, d]: [u8; 4], out: &mut Vec<u8>) {
+    out.extend_from_slice(&[flags, code, 4, a, b, c, d]);
 }
 
 /// Appends one attribute whose value is a list of elements of one size; nothing where there are none, as an empty
@@ -34,6 +41,7 @@ pub fn encode_list<const N: usize>(
 }
 
 /// Appends ORIGIN.
+#[inline]
 pub fn encode_origin(origin: Origin, out: &mut Vec<u8>) {
     let value = match origin {
         Origin::Igp => 0,
@@ -44,7 +52,13 @@ pub fn encode_origin(origin: Origin, out: &mut Vec<u8>) {
 }
 
 /// Appends an AS_PATH (or AS4_PATH) of one AS, `count` times, in segments of at most 255 (RFC 4271 §4.3 b).
+#[inline]
 pub fn encode_as_path(code: u8, asn: Asn, count: usize, four_octet: bool, out: &mut Vec<u8>) {
+    if count == 1 && four_octet && code == AS_PATH {
+        // What nearly every path of ours is.
+        let [a, b, c, d] = asn.value().to_be_bytes();
+        return out.extend_from_slice(&[TRANSITIVE, AS_PATH, 6, 2, 1, a, b, c, d]);
+    }
     let flags = if code == AS_PATH { TRANSITIVE } else { OPTIONAL | TRANSITIVE };
     let width = if four_octet { 4 } else { 2 };
     header(flags, code, 2 * count.div_ceil(255) + width * count, out);

@@ -102,18 +102,22 @@ pub(super) static RULES: [Rule; 22] = [
     Rule::new(ATTR_SET,                  BOTH,       Any,          WITHDRAW),
 ];
 
-/// Where each code stands in [`RULES`], plus one; 0 is nowhere.
-static INDEX: [u8; 256] = {
-    let mut index = [0; 256];
+/// The line of each code, at its place; elsewhere lines of a code that is not the place's.
+static BY_CODE: [Rule; 256] = {
+    let nobody = Rule::new(0, OPTIONAL, Any, DISCARD);
+    let mut lines = [nobody; 256];
+    lines[0].code = 1;
     let mut at = 0;
     while at < RULES.len() {
-        index[RULES[at].code as usize] = at as u8 + 1;
+        lines[RULES[at].code as usize] = RULES[at];
         at += 1;
     }
-    index
+    lines
 };
 
 /// The line of a code.
+#[inline]
 pub(super) fn rule(code: u8) -> Option<&'static Rule> {
-    RULES.get(usize::from(INDEX[usize::from(code)]).wrapping_sub(1))
+    let rule = &BY_CODE[usize::from(code)];
+    (rule.code == code).then_some(rule)
 }

@@ -31,11 +31,17 @@ fn valid(code: u8) -> Vec<u8> {
     }
 }
 
+/// Reads a list of attributes.
+fn read<'a>(list: &'a [u8], context: &Context) -> Result<(PathAttributes<'a>, Option<Fault>), ErrorKind> {
+    let (mut attributes, mut fault) = Default::default();
+    decode(list, 23, context, &mut attributes, &mut fault).map(|_| (attributes, fault)).map_err(|e| e.kind)
+}
+
 /// What is done about one attribute that stands alone; `Err` is the end of the session.
 fn reaction(flags: u8, code: u8, value: &[u8]) -> Result<Option<Reaction>, ErrorKind> {
     let mut list = Vec::new();
     encode(flags, code, value, &mut list);
-    decode(&list, 23, &context(code)).map(|list| list.fault.map(|f| f.reaction)).map_err(|e| e.kind)
+    read(&list, &context(code)).map(|(_, fault)| fault.map(|f| f.reaction))
 }
 
 /// The reactions of RFC 7606 §7 and of the attributes' own RFCs, once more and by hand: the table must say the same.
@@ -134,7 +140,7 @@ fn attributes_from_somebody_who_may_not_send_them_are_discarded_even_when_damage
         for value in [valid(code), vec![1]] {
             let mut list = Vec::new();
             encode(0x40, code, &value, &mut list);
-            let List { attributes: read, fault, .. } = decode(&list, 23, &foreign).expect("the session stays");
+            let (read, fault) = read(&list, &foreign).expect("the session stays");
             assert_eq!(fault.map(|f| f.reaction), Some(Reaction::Discard), "attribute {code}");
             assert_eq!((read.local_pref, read.as4_path, read.aggregator), (None, None, None));
         }
@@ -145,8 +151,7 @@ fn attributes_from_somebody_who_may_not_send_them_are_discarded_even_when_damage
 fn narrow(attributes: &[(u8, u8, &[u8])]) -> (Vec<u32>, Option<Aggregator>) {
     let mut list = Vec::new();
     attributes.iter().for_each(|(flags, code, value)| encode(*flags, *code, value, &mut list));
-    let List { attributes: read, fault, .. } =
-        decode(&list, 23, &Context { four_octet: false, ..context(ORIGIN) }).expect("valid");
+    let (read, fault) = read(&list, &Context { four_octet: false, ..context(ORIGIN) }).expect("valid");
     assert_eq!(fault, None);
     (read.path().collect(), read.aggregator)
 }
@@ -172,8 +177,7 @@ fn long_path_is_split_into_segments_and_reads_back() {
     for (count, four_octet) in [(0, true), (1, true), (255, true), (256, true), (256, false)] {
         let mut list = Vec::new();
         encode_as_path(AS_PATH, asn, count, four_octet, &mut list);
-        let List { attributes: read, fault, .. } =
-            decode(&list, 23, &Context { four_octet, ..context(ORIGIN) }).expect("valid");
+        let (read, fault) = read(&list, &Context { four_octet, ..context(ORIGIN) }).expect("valid");
         assert_eq!(fault, None);
         let expected = if four_octet { asn.value() } else { AS_TRANS };
         assert_eq!(read.path().collect::<Vec<_>>(), vec![expected; count]);
