@@ -113,7 +113,8 @@ fn spec() -> Spec {
             for (port, place) in [(80, "here"), (81, "there")] {
                 let front = Frontend { address: vip(v6, n), protocol: Protocol::Tcp, port };
                 let service = ServiceKey::new("bench", format!("s{n}"));
-                spec.ports.insert(front, Target { service, table: format!("{place} {v6}"), affinity: false });
+                spec.ports
+                    .insert(front, Target { service, table: format!("{place} {v6}"), affinity: false, pass: false });
             }
         }
     }

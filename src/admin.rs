@@ -21,7 +21,10 @@ use axum::{
 use ironcast_bgp::{net::bmp::StationStatus, speaker::Counters};
 use tokio::net::TcpListener;
 
-use crate::types::{Family, NodeState};
+use crate::{
+    datapath::report::Counted,
+    types::{Family, NodeState},
+};
 
 pub use metrics::Metrics;
 
@@ -50,6 +53,8 @@ pub struct Figures {
     pub ready_addresses: usize,
     /// Wanted addresses.
     pub wanted_addresses: usize,
+    /// Packets by what became of them; empty without a packet path.
+    pub packets: Arc<Counted>,
 }
 
 /// How full a pool is in one family.

@@ -1,20 +1,23 @@
 //! Joins the modules with channels; start-up and shutdown order.
 //!
 //! ```text
-//!  source ──snapshots──▶ decide ──desired──▶ netlink ──ready──▶ announce ──▶ speaker
+//!  source ──snapshots──▶ decide ──desired──▶ netlink, datapath ──ready──▶ announce ──▶ speaker
 //!    ▲                     │ planned                               │ state
 //!    └──── record ◀────────┴──────────────▶ view ◀─────────────────┘
 //! ```
 //!
 //! Start: the admin port (a taken address is an error of the configuration), the source, then everything that
-//! follows the plan; nothing is touched or dialled before the first one. Every task is in one set, and the end of
+//! follows the plan; nothing is touched or dialled before the first one, and nothing is dialled before the packet
+//! path's programs are attached. Every task is in one set, and the end of
 //! one ends the process with a message and exit code 1.
 //!
-//! End by SIGTERM or SIGINT: sessions first, then addresses, then the leadership. A second signal ends at once.
+//! End by SIGTERM or SIGINT: sessions first, then the leadership, then addresses and programs. A second signal ends at once.
 
+mod datapath;
 mod decide;
 mod drain;
 mod restart;
+mod secret;
 mod signals;
 mod source;
 pub mod state;
@@ -32,7 +35,7 @@ use tracing::info;
 use self::{decide::Decide, drain::Drain, restart::Mark, signals::Signals, tasks::Tasks, view::View};
 use crate::{
     admin::{self, Metrics},
-    announce::{self, Ready},
+    announce,
     config::{Config, OnShutdown},
     netlink::{self, Finish},
 };
@@ -108,6 +111,7 @@ struct Ends {
     announce: oneshot::Sender<Shutdown>,
     netlink: oneshot::Sender<Finish>,
     source: CancellationToken,
+    datapath: Option<oneshot::Sender<crate::datapath::report::Finish>>,
     view: Arc<View>,
 }
 
@@ -120,6 +124,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let (for_announce, announce_state) = watch::channel(Arc::default());
     let (for_ready, ready) = watch::channel(Arc::default());
     let (for_leader, leader) = watch::channel(false);
+    let path = datapath::start(config, planned.clone(), tasks)?;
     let view = Arc::new(View {
         node: config.node.clone(),
         source: config.source.kind(),
@@ -128,11 +133,15 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         ready: ready.clone(),
         leader: leader.clone(),
         drain: drain.clone(),
+        datapath: path.as_ref().map(|path| path.report.clone()),
+        counted: path.as_ref().map(|path| path.counted.clone()),
         stopping: false.into(),
     });
     tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));
     let stop = CancellationToken::new();
-    let channels = source::Channels { snapshots, planned, leader: for_leader, view: view.clone(), stop: stop.clone() };
+    let secret = path.as_ref().map(|path| path.secret.clone());
+    let channels =
+        source::Channels { snapshots, planned, leader: for_leader, view: view.clone(), stop: stop.clone(), secret };
     source::start(config, channels, tasks).await?;
     let settings = config.settings.clone();
     let draining = drain.subscribe();
@@ -142,7 +151,8 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let netlink = start_netlink(config, desired.clone(), for_ready, tasks);
     let (announce, shutdown) = oneshot::channel();
     let serves = if config.vips_on_lo { Some(ready) } else { None };
-    let inputs = announce::Inputs { desired, ready: bridge(serves, tasks), shutdown };
+    let report = path.as_ref().map(|path| path.report.clone());
+    let inputs = announce::Inputs { desired, ready: datapath::ready(serves, report.clone(), tasks), shutdown };
     let identity = announce::Config {
         node: config.node.clone(),
         router_id: config.router_id,
@@ -150,8 +160,11 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         bmp: config.bmp.clone(),
         restarted,
     };
-    tasks.spawn("announce", announce::run(identity, inputs, for_announce));
-    Ok(Ends { announce, netlink, source: stop, view })
+    tasks.spawn("announce", async move {
+        datapath::settled(report).await;
+        announce::run(identity, inputs, for_announce).await
+    });
+    Ok(Ends { announce, netlink, source: stop, datapath: path.map(|path| path.finish), view })
 }
 
 fn start_netlink(
@@ -167,19 +180,6 @@ fn start_netlink(
     let options = netlink::Options { vips_on_lo: config.vips_on_lo, state_dir: config.state_dir.clone() };
     tasks.spawn("netlink", netlink::run(options, netlink::Channels { desired, routes, ready, host, finish }));
     end
-}
-
-/// Says in the words of `announce` what `netlink` has ready; without VIPs of ours everything is.
-fn bridge(ready: Option<watch::Receiver<Arc<BTreeSet<IpAddr>>>>, tasks: &mut Tasks) -> watch::Receiver<Ready> {
-    let Some(mut ready) = ready else { return watch::Sender::new(Ready::All).subscribe() };
-    let (to, from) = watch::channel(Ready::Only(ready.borrow_and_update().clone()));
-    tasks.spawn("ready", async move {
-        while ready.changed().await.is_ok() {
-            to.send_replace(Ready::Only(ready.borrow_and_update().clone()));
-        }
-        Err::<(), _>(anyhow::anyhow!("netlink is gone"))
-    });
-    from
 }
 
 async fn shut_down(how: OnShutdown, ends: Ends, tasks: &mut Tasks) {
@@ -198,4 +198,12 @@ async fn shut_down(how: OnShutdown, ends: Ends, tasks: &mut Tasks) {
     }
     let _ = ends.netlink.send(kernel);
     tasks.finish("netlink").await;
+    if let Some(datapath) = ends.datapath {
+        let how = match kernel {
+            Finish::Keep => crate::datapath::report::Finish::Keep,
+            Finish::Remove => crate::datapath::report::Finish::Remove,
+        };
+        let _ = datapath.send(how);
+        tasks.finish(datapath::TASK).await;
+    }
 }

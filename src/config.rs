@@ -20,6 +20,9 @@ pub const ADMIN_ADDRESS: &str = "127.0.0.1:7472";
 /// Where a daemon keeps what must outlive it.
 pub const STATE_DIR: &str = "/var/lib/ironcast";
 
+/// Where programs of the packet path outlive the daemon when not told otherwise.
+pub const PINS: &str = "/sys/fs/bpf/ironcast";
+
 /// Flags of `ironcast run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Run {
@@ -45,6 +48,30 @@ pub struct Run {
     /// `none` where kube-proxy's rules do. `auto` is `lo` with --manifests and `none` on a cluster
     #[arg(long, value_enum, default_value_t = VipInterface::Auto, value_name = "WHICH")]
     pub vip_interface: VipInterface,
+
+    /// What carries packets of Services to their pods: `xdp` is our programs, native or generic, whatever the
+    /// kernel allows; `none` leaves them to kube-proxy. `auto` is `xdp` on a cluster and `none` with --manifests,
+    /// or where addresses stand on `lo`
+    #[arg(long, value_enum, default_value_t = Datapath::Auto, value_name = "WHICH")]
+    pub datapath: Datapath,
+
+    /// Interface that packets of Services come in on; may be given more than once [default: those of the default
+    /// routes and towards BGP peers]
+    #[arg(long, value_name = "INTERFACE")]
+    pub uplink: Vec<String>,
+
+    /// Folder in a bpffs where programs and connections outlive a restart of the daemon
+    #[arg(long, value_name = "DIR", default_value = PINS)]
+    pub pins: PathBuf,
+
+    /// Connections of this node's pods that are remembered at most
+    #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
+    pub max_flows: u32,
+
+    /// File with a secret of the cluster, the same on every node: who knows it can aim at a pod [default: made by
+    /// the leader with --manifests, derived from the UID of the namespace kube-system on a cluster]
+    #[arg(long, value_name = "FILE")]
+    pub cluster_secret: Option<PathBuf>,
 
     /// Address of the admin port (/live, /ready, /metrics, /state.json), or `none`
     #[arg(long, value_name = "ADDR", default_value = ADMIN_ADDRESS, value_parser = parse_admin)]
@@ -136,6 +163,28 @@ pub enum VipInterface {
     None,
 }
 
+/// `--datapath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Datapath {
+    /// `xdp` on a cluster, `none` with manifests or addresses on `lo`.
+    Auto,
+    /// Our programs.
+    Xdp,
+    /// kube-proxy, or servers on this host.
+    None,
+}
+
+/// The packet path, where it is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// Interfaces; empty is found out.
+    pub uplinks: Vec<String>,
+    /// Connections remembered at most.
+    pub max_flows: u32,
+    /// `--cluster-secret`.
+    pub secret: Option<PathBuf>,
+}
+
 /// `--on-shutdown`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnShutdown {
@@ -191,6 +240,10 @@ pub struct Config {
     pub namespace: String,
     /// Addresses of Services are put on `lo`.
     pub vips_on_lo: bool,
+    /// The packet path; `None` where something else carries packets.
+    pub datapath: Option<DatapathConfig>,
+    /// Folder in a bpffs where programs stand, of ours or of a predecessor.
+    pub pins: PathBuf,
     /// TCP address of the admin port.
     pub admin: Option<SocketAddr>,
     /// Unix socket of the admin port.
@@ -220,6 +273,12 @@ pub enum ConfigError {
     /// `--unclassed false` alone.
     #[error("--unclassed false without --load-balancer-class leaves no Service to take: add the class")]
     NothingToTake,
+    /// `--datapath xdp` beside addresses on `lo`.
+    #[error("--datapath xdp hands packets to pods and --vip-interface lo to servers on this host: choose one")]
+    TwoPaths,
+    /// `--datapath xdp` in a build without it.
+    #[error("--datapath xdp: this program was built without the feature `xdp`; use another build or --datapath none")]
+    WithoutXdp,
     /// No `--node`, and the host has no readable name.
     #[error("this host has no readable name: give --node NAME")]
     NoNodeName,
@@ -248,17 +307,29 @@ impl Run {
             Some(dir) => SourceConfig::Manifests(checked_folder(&dir)?),
             None => SourceConfig::Kubernetes { kubeconfig: self.kubeconfig },
         };
+        let manifests = matches!(source, SourceConfig::Manifests(_));
         let vips_on_lo = match self.vip_interface {
-            VipInterface::Auto => matches!(source, SourceConfig::Manifests(_)),
+            VipInterface::Auto => manifests && self.datapath != Datapath::Xdp,
             VipInterface::Lo => true,
             VipInterface::None => false,
         };
+        let has_xdp = match self.datapath {
+            Datapath::Xdp if vips_on_lo => return Err(ConfigError::TwoPaths),
+            Datapath::Xdp if !cfg!(feature = "xdp") => return Err(ConfigError::WithoutXdp),
+            Datapath::Xdp => true,
+            Datapath::Auto => cfg!(feature = "xdp") && !manifests && !vips_on_lo,
+            Datapath::None => false,
+        };
+        let (uplinks, max_flows, secret) = (self.uplink, self.max_flows, self.cluster_secret);
+        let datapath = DatapathConfig { uplinks, max_flows, secret };
         Ok(Config {
             node,
             settings,
             source,
             namespace: self.namespace,
             vips_on_lo,
+            datapath: has_xdp.then_some(datapath),
+            pins: self.pins,
             admin: self.admin.0,
             admin_socket: self.admin_socket,
             state_dir: self.state_dir,
@@ -344,6 +415,19 @@ mod tests {
         assert!(!resolve(&[]).expect("valid").vips_on_lo);
         assert!(resolve(&["--manifests", "/"]).expect("valid").vips_on_lo);
         assert!(!resolve(&["--manifests", "/", "--vip-interface", "none"]).expect("valid").vips_on_lo);
+    }
+
+    #[cfg(feature = "xdp")]
+    #[test]
+    fn packet_path_is_ours_on_a_cluster_and_never_beside_servers_on_the_host() {
+        assert!(resolve(&[]).expect("valid").datapath.is_some());
+        assert!(resolve(&["--datapath", "none"]).expect("valid").datapath.is_none());
+        assert!(resolve(&["--vip-interface", "lo"]).expect("valid").datapath.is_none());
+        assert!(resolve(&["--manifests", "/"]).expect("valid").datapath.is_none());
+        let both = resolve(&["--manifests", "/", "--datapath", "xdp"]).expect("valid");
+        assert!(both.datapath.is_some() && !both.vips_on_lo);
+        let refused = resolve(&["--datapath", "xdp", "--vip-interface", "lo"]);
+        assert!(matches!(refused, Err(ConfigError::TwoPaths)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! [`spec::Spec`] says what should be; [`kernel::Datapath`] makes it so. What lies between is pure: [`maglev`],
 //! [`slots`] (a table's history to its slots), [`image`] (a bank of the tables).
 
+#[cfg(feature = "xdp")]
+pub mod driver;
 pub mod hash;
 pub mod image;
 #[cfg(feature = "xdp")]
@@ -12,6 +14,9 @@ pub mod maglev;
 mod mapped;
 pub mod ranges;
 pub mod reference;
+pub mod report;
 pub mod slots;
 pub mod spec;
+pub mod tables;
 pub mod types;
+pub mod underlay;

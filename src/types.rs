@@ -12,7 +12,10 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
-pub use state::{NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState, WithheldState};
+pub use state::{
+    DatapathState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState, UplinkState,
+    WithheldState,
+};
 
 /// Labels as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;

@@ -35,7 +35,7 @@ struct Shape {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    let whole = (any::<bool>(), 0_u8..8, 0_u8..4, 0_u16..6, prop_oneof![9 => 79_u16..89, 1 => any::<u16>()]);
+    let whole = (any::<bool>(), 0_u8..8, 0_u8..4, 0_u16..6, prop_oneof![9 => 79_u16..91, 1 => any::<u16>()]);
     let flags = prop_oneof![Just(0x02), Just(0x10), Just(0x12), Just(0x11), Just(0x04), any::<u8>()];
     let data = prop_oneof![8 => 0_usize..64, 1 => 1380_usize..1480];
     let fragment = prop_oneof![8 => Just(0x4000_u16), 2 => Just(0), 1 => any::<u16>()];

@@ -121,6 +121,21 @@ fn every_port_of_a_vip_is_answered_or_dropped() {
 }
 
 #[test]
+fn what_only_kube_proxy_can_deliver_is_left_to_it_and_never_taken_from_a_tunnel() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        for (port, reason) in [(88, Reason::PassForeign), (89, Reason::PassUnreachable)] {
+            let packet = Packet::tcp((client, PORT), (vip, port), SYN, b"");
+            let answer = expect(&dp, &packet.frame(), XDP_PASS, reason);
+            assert_eq!(answer.frame, packet.frame(), "untouched");
+            let tunnelled = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, 7));
+            expect(&dp, &tunnelled.frame(), XDP_DROP, Reason::DropUnreachable);
+        }
+    }
+}
+
+#[test]
 fn echo_to_a_vip_is_answered() {
     let Some(dp) = loaded(&spec()) else { return };
     for (v6, request, reply) in [(false, 8, 0), (true, 128, 129)] {

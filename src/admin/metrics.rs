@@ -11,7 +11,10 @@ use prometheus_client::{
 };
 
 use super::Figures;
-use crate::types::{NodeState, Severity};
+use crate::{
+    datapath::report::Counted,
+    types::{DatapathState, NodeState, Severity},
+};
 
 /// What [`Metrics::encode`] writes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -105,7 +108,42 @@ fn families(state: &NodeState, figures: &Figures) -> Vec<Samples> {
     all.extend(bgp(state, figures));
     all.extend(bmp(figures));
     all.extend(plan(state, figures));
+    all.extend(state.datapath.iter().flat_map(|path| datapath(path, &figures.packets)));
     all
+}
+
+/// The packet path. The kernel's counters outlive the daemon and never go down.
+fn datapath(state: &DatapathState, packets: &Counted) -> [Samples; 5] {
+    let uplink =
+        |u: &crate::types::UplinkState| (vec![("interface", u.interface.clone()), ("mode", u.mode.clone())], 1.0);
+    let reasons = packets.reasons.iter().map(|(reason, n)| (label("reason", reason.word()), *n as f64));
+    let service =
+        |name: &crate::types::ServiceKey| vec![("namespace", name.namespace.clone()), ("service", name.name.clone())];
+    let per_service = packets.services.iter().flat_map(|(name, n)| {
+        [("delivered", n.delivered), ("encapsulated", n.encapsulated), ("chained", n.chained), ("refused", n.refused)]
+            .map(|(what, n)| ([service(name), label("outcome", what)].concat(), n as f64))
+    });
+    let bytes = packets.services.iter().map(|(name, n)| (service(name), n.bytes as f64));
+    [
+        family("datapath_uplink", "How an uplink is served", state.uplinks.iter().map(uplink).collect()),
+        family(
+            "datapath_nodes_unreachable",
+            "Nodes to which no way is known",
+            vec![(vec![], state.unreachable.len() as f64)],
+        ),
+        Samples {
+            counts: true,
+            ..family("datapath_packets", "Packets by what became of them beyond delivery", reasons.collect())
+        },
+        Samples {
+            counts: true,
+            ..family("datapath_service_packets", "Packets of a Service on this node", per_service.collect())
+        },
+        Samples {
+            counts: true,
+            ..family("datapath_service_bytes", "Bytes of a Service on this node", bytes.collect())
+        },
+    ]
 }
 
 fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 5] {

@@ -13,7 +13,10 @@ use tokio::{
 };
 
 use super::{client::ask, *};
-use crate::types::{SessionState, SourceState, WithheldState};
+use crate::{
+    datapath::types::{Reason, ServiceCounters},
+    types::{DatapathState, ServiceKey, SessionState, SourceState, UplinkState, WithheldState},
+};
 
 #[derive(Default)]
 struct Fixed {
@@ -43,12 +46,14 @@ impl Facts for Fixed {
             reason: "noEndpoints".into(),
             detail: String::new(),
         };
+        let uplink = UplinkState { interface: "eth0".into(), mode: "native".into(), failed: vec![] };
         NodeState {
             node: "n1".into(),
             version: "1.2.3".into(),
             source: SourceState { kind: "manifests".into(), complete: self.complete.load(SeqCst) },
             sessions: vec![session],
             withheld: vec![withheld("a/b"), withheld("a/c")],
+            datapath: Some(DatapathState { uplinks: vec![uplink], ..DatapathState::default() }),
             ..NodeState::default()
         }
     }
@@ -57,12 +62,18 @@ impl Facts for Fixed {
         let counters = Counters { updates_sent: 7, ..Counters::default() };
         let pool = PoolUse { pool: "edge".into(), family: Family::Ipv6, assigned: 2, available: 1 << 70 };
         let station = StationStatus { connected: true, connections: 3, overflows: 2, last_error: None };
+        let served = ServiceCounters { delivered: 5, bytes: 600, ..ServiceCounters::default() };
+        let packets = Counted {
+            reasons: [(Reason::Chained, 3)].into(),
+            services: [(ServiceKey::new("shop", "web"), served)].into(),
+        };
         Figures {
             counters: vec![("tor".into(), counters)],
             stations: vec![("192.0.2.9:11019".parse().expect("valid"), station)],
             pools: vec![pool],
             ready_addresses: 1,
             wanted_addresses: 2,
+            packets: Arc::new(packets),
         }
     }
 
@@ -117,6 +128,10 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
         "ironcast_bgp_routes_advertised{peer=\"tor\"} 3",
         "ironcast_plan_withheld{reason=\"noEndpoints\"} 2",
         "ironcast_pool_addresses{pool=\"edge\",family=\"IPv6\",state=\"assigned\"} 2",
+        "ironcast_datapath_uplink{interface=\"eth0\",mode=\"native\"} 1",
+        "ironcast_datapath_packets_total{reason=\"chained\"} 3",
+        "ironcast_datapath_service_packets_total{namespace=\"shop\",service=\"web\",outcome=\"delivered\"} 5",
+        "ironcast_datapath_service_bytes_total{namespace=\"shop\",service=\"web\"} 600",
         "ironcast_plan_duration_seconds_count 1",
         "ironcast_build_info{version=\"1.2.3\"} 1",
         "# EOF",

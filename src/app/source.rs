@@ -8,7 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{tasks::Tasks, view::View};
+use super::{secret, tasks::Tasks, view::View};
 use crate::{
     config::{Config, SourceConfig},
     plan::Planned,
@@ -27,6 +27,8 @@ pub(super) struct Channels {
     pub(super) leader: watch::Sender<bool>,
     pub(super) view: Arc<View>,
     pub(super) stop: CancellationToken,
+    /// Where the packet path waits for the secret of the cluster, if it does.
+    pub(super) secret: Option<watch::Sender<Option<[u8; 32]>>>,
 }
 
 /// Starts its tasks.
@@ -45,7 +47,10 @@ pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks
 }
 
 fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
-    let Channels { snapshots, planned, leader, stop, .. } = channels;
+    let Channels { snapshots, planned, leader, stop, secret, .. } = channels;
+    if let Some(secret) = secret.filter(|secret| secret.borrow().is_none()) {
+        tasks.spawn("secret", secret::from_folder(dir.into(), leader.subscribe(), secret));
+    }
     tasks.spawn(LEADER, state_file::lead(dir.into(), config.node.clone(), planned, leader, stop));
     tasks.spawn("source", manifests::run(dir.into(), snapshots).map(|result| result.map(|never| match never {})));
 }
@@ -72,6 +77,9 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
         identity: format!("{}_{}_{:08x}", config.node, std::process::id(), start_time()),
         timing: lease::Timing::default(),
     };
+    if let Some(secret) = channels.secret.filter(|secret| secret.borrow().is_none()) {
+        tasks.spawn("secret", secret::from_cluster(client.clone(), secret));
+    }
     let leads = channels.leader.subscribe();
     let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
     tasks.spawn(LEADER, elect.map(Ok::<(), Infallible>));

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 use crate::{
     admin::{Figures, PoolUse},
     announce::AnnounceState,
+    datapath::report::Report,
     plan::{Allocated, Desired},
     types::{
         AddressRange, Family, NodeState, Pool, Service, ServiceKey, ServiceState, Snapshot, SourceState, family_of,
@@ -28,6 +29,8 @@ pub struct Inputs<'a> {
     pub desired: &'a Desired,
     /// What is announced.
     pub announce: &'a AnnounceState,
+    /// The packet path, where there is one.
+    pub datapath: Option<&'a Report>,
 }
 
 /// The node as it is at `now`.
@@ -43,6 +46,7 @@ pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
         routes: inputs.announce.routes(),
         withheld: inputs.announce.withheld(),
         problems: inputs.desired.problems.clone(),
+        datapath: inputs.datapath.map(|report| report.state.clone()),
     }
 }
 
@@ -54,6 +58,7 @@ pub fn figures(inputs: &Inputs<'_>, ready: &BTreeSet<IpAddr>) -> Figures {
         stations: inputs.announce.stations.iter().map(|(station, s)| (*station, s.clone())).collect(),
         ready_addresses: ready.len(),
         wanted_addresses: inputs.desired.addresses.len(),
+        ..Figures::default()
     }
 }
 
@@ -178,6 +183,7 @@ mod tests {
             snapshot,
             desired,
             announce: &AnnounceState::default(),
+            datapath: None,
         };
         node_state(&inputs, Instant::now())
     }

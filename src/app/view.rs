@@ -17,6 +17,7 @@ use super::{
 use crate::{
     admin::{Facts, Figures},
     announce::AnnounceState,
+    datapath::report::{Counted, Report},
     plan::Planned,
     types::NodeState,
 };
@@ -34,6 +35,9 @@ pub(super) struct View {
     pub(super) ready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     pub(super) leader: watch::Receiver<bool>,
     pub(super) drain: Arc<Drain>,
+    /// Where there is a packet path.
+    pub(super) datapath: Option<watch::Receiver<Arc<Report>>>,
+    pub(super) counted: Option<watch::Receiver<Arc<Counted>>>,
     pub(super) stopping: AtomicBool,
 }
 
@@ -42,6 +46,7 @@ impl View {
         let planned = self.planned.borrow().clone();
         let announce = self.announce.borrow().clone();
         let desired = planned.as_ref().map(|p| p.desired.clone()).unwrap_or_default();
+        let datapath = self.datapath.as_ref().map(|report| report.borrow().clone());
         make(&Inputs {
             node: &self.node,
             source: self.source,
@@ -50,6 +55,7 @@ impl View {
             snapshot: planned.as_ref().map(|p| &*p.snapshot),
             desired: &desired,
             announce: &announce,
+            datapath: datapath.as_deref(),
         })
     }
 
@@ -57,12 +63,14 @@ impl View {
     pub(super) async fn publish(self: Arc<Self>, states: watch::Sender<Option<Arc<NodeState>>>) -> Infallible {
         let (mut planned, mut announce) = (self.planned.clone(), self.announce.clone());
         let (mut leader, mut draining) = (self.leader.clone(), self.drain.subscribe());
+        let mut datapath = self.datapath.clone();
         loop {
             tokio::select! {
                 Ok(()) = planned.changed() => {}
                 Ok(()) = announce.changed() => {}
                 Ok(()) = leader.changed() => {}
                 Ok(()) = draining.changed() => {}
+                Ok(()) = changed(&mut datapath) => {}
                 else => std::future::pending().await,
             }
             tokio::time::sleep(SETTLE).await;
@@ -75,6 +83,14 @@ impl View {
     }
 }
 
+/// Pending for ever without a packet path.
+async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) -> Result<(), watch::error::RecvError> {
+    match watched {
+        Some(watched) => watched.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Facts for View {
     fn state(&self) -> NodeState {
         self.show(|inputs| node_state(inputs, Instant::now()))
@@ -82,7 +98,10 @@ impl Facts for View {
 
     fn figures(&self) -> Figures {
         let ready = self.ready.borrow().clone();
-        self.show(|inputs| figures(inputs, &ready))
+        let counted = self.counted.as_ref().map(|counted| counted.borrow().clone()).unwrap_or_default();
+        let mut figures = self.show(|inputs| figures(inputs, &ready));
+        figures.packets = counted;
+        figures
     }
 
     fn ready(&self) -> Result<(), String> {

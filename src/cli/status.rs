@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admin::client,
-    types::{NodeState, ServiceState, SessionState},
+    types::{DatapathState, NodeState, ServiceState, SessionState},
 };
 
 /// Flags of `ironcast status`.
@@ -65,6 +65,9 @@ fn table(state: &NodeState) -> String {
     } else {
         let _ = write!(text, "\n{}", sessions(state));
     }
+    if let Some(path) = &state.datapath {
+        let _ = write!(text, "\n{}", datapath(path));
+    }
     if state.services.is_empty() {
         text += "\nNo Service of type LoadBalancer.\n";
     } else {
@@ -111,6 +114,24 @@ fn sessions(state: &NodeState) -> String {
     table.render()
 }
 
+fn datapath(path: &DatapathState) -> String {
+    let mut text = String::new();
+    if !path.uplinks.is_empty() {
+        let mut table = Columns::new(["UPLINK", "PACKET PATH", "WHY NOT BETTER"]);
+        for uplink in &path.uplinks {
+            table.push([uplink.interface.clone(), uplink.mode.clone(), uplink.failed.join("; ")]);
+        }
+        text += &table.render();
+    }
+    if !path.unreachable.is_empty() {
+        let _ = writeln!(text, "No way is known to {}.", list(&path.unreachable));
+    }
+    if let Some(problem) = &path.problem {
+        let _ = writeln!(text, "Packet path: {problem}");
+    }
+    text
+}
+
 fn services(state: &NodeState) -> String {
     let mut table = Columns::new(["SERVICE", "ADDRESSES", "POOL", "ENDPOINTS", "ON THIS NODE"]);
     for s in &state.services {
@@ -151,7 +172,7 @@ pub(super) fn verdict(state: &NodeState, service: &ServiceState) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::types::{Family, ObjectRef, Problem, RouteState, Severity, SourceState, WithheldState};
+    use crate::types::{Family, ObjectRef, Problem, RouteState, Severity, SourceState, UplinkState, WithheldState};
 
     pub(in crate::cli) fn example() -> NodeState {
         let session = |peer: &str, state: &str, error: Option<&str>| SessionState {
@@ -213,6 +234,7 @@ pub(super) mod tests {
                 severity: Severity::Error,
                 file: Some("pools.yaml".into()),
             }],
+            datapath: None,
         }
     }
 
@@ -243,6 +265,28 @@ pub(super) mod tests {
         assert!(healthy(&state));
         state.source.complete = false;
         assert!(!healthy(&state));
+    }
+
+    #[test]
+    fn packet_path_says_how_it_serves_and_why_not_better() {
+        let uplink = UplinkState {
+            interface: "eth0".into(),
+            mode: "generic".into(),
+            failed: vec!["native: attach native XDP to eth0: Operation not supported".into()],
+        };
+        let path = DatapathState {
+            uplinks: vec![uplink],
+            generation: Some(7),
+            addresses: 2,
+            unreachable: vec!["n2".into(), "n3".into()],
+            problem: Some("slots: 3 are more than the 2 that the packet path has room for".into()),
+        };
+        insta::assert_snapshot!(datapath(&path), @r"
+        UPLINK  PACKET PATH  WHY NOT BETTER
+        eth0    generic      native: attach native XDP to eth0: Operation not supported
+        No way is known to n2, n3.
+        Packet path: slots: 3 are more than the 2 that the packet path has room for
+        ");
     }
 
     #[test]

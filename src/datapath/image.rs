@@ -189,7 +189,7 @@ fn service_entries(
         let missing = || ImageError::NoTable { service: target.service.clone(), table: target.table.clone() };
         let place = places.get(&target.table).ok_or_else(missing)?;
         let affinity = if target.affinity { types::SERVICE_AFFINITY } else { 0 };
-        let pass = if front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
+        let pass = if target.pass || front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
         entries.push(types::Service {
             key: service_key(vip, protocol_number(front.protocol), front.port),
             slots: place.slots,

@@ -1,11 +1,7 @@
 //! The programs in the kernel: loaded, filled, attached, asked. One owner, no locks: whoever holds the
 //! [`Datapath`] decides. Dropping it detaches nothing that is pinned.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -26,7 +22,7 @@ use crate::types::ServiceKey;
 
 mod attach;
 
-pub use attach::{Mode, Step};
+pub use attach::{Mode, Step, is_bpffs, remove};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
@@ -433,19 +429,4 @@ fn mapped<T: super::mapped::Plain>(
 ) -> Result<Mapped<T>, DatapathError> {
     let Some(Map::Array(data)) = ebpf.map(name) else { unreachable!("{name} is an array of the object") };
     Mapped::new(std::os::fd::AsFd::as_fd(data.fd()), entries).map_err(|cause| DatapathError::Map { map: name, cause })
-}
-
-/// Removes everything that is pinned there: links first, so that packets take their ordinary way at once.
-pub fn remove(pins: &Path) -> Result<(), DatapathError> {
-    let failed = |path: &Path, e: io::Error| DatapathError::Pin { path: path.to_path_buf(), cause: Box::new(e) };
-    let entries = match std::fs::read_dir(pins) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|e| failed(pins, e))?,
-    };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.sort_by_key(|p| PINNED_MAPS.iter().any(|m| p.ends_with(m)));
-    for path in paths {
-        std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
-    }
-    std::fs::remove_dir(pins).map_err(|e| failed(pins, e))
 }

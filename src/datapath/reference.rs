@@ -145,6 +145,10 @@ impl<'a> Reference<'a> {
         };
         let front = Frontend { address: parsed.tuple.vip, protocol, port: parsed.tuple.vip_port };
         let Some(target) = self.spec.ports.get(&front) else { return Outcome::Drop(Reason::DropUnknownPort) };
+        if target.pass {
+            let first = parsed.arrival.first;
+            return if first { Outcome::Pass(Reason::PassForeign) } else { Outcome::Drop(Reason::DropUnreachable) };
+        }
         let (candidates, check, hash) = self.slot(target, &parsed.tuple);
         let question = Question { parsed, candidates, check, hash };
         match self.choose(&question, memory) {
@@ -213,7 +217,12 @@ impl<'a> Reference<'a> {
 
     /// Whether the packet fits the way, and what happens when it does not.
     fn fits(&self, parsed: &Parsed, node: String, hops: u8, last: bool, hash: u32) -> Outcome {
-        let Some(route) = self.route(&node) else { return Outcome::Drop(Reason::DropUnreachable) };
+        let Some(route) = self.route(&node) else {
+            return match parsed.arrival.first {
+                true => Outcome::Pass(Reason::PassUnreachable),
+                false => Outcome::Drop(Reason::DropUnreachable),
+            };
+        };
         let over = if route.destination.is_ipv4() { OVER_V4 } else { OVER_V6 };
         if parsed.length + u32::from(over) <= u32::from(route.mtu) {
             return Outcome::Forward { node, hops, last, hash };

@@ -78,6 +78,8 @@ pub struct Target {
     pub table: TableId,
     /// `sessionAffinity: ClientIP`.
     pub affinity: bool,
+    /// Left to kube-proxy.
+    pub pass: bool,
 }
 
 /// A pod's port.

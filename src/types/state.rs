@@ -77,6 +77,38 @@ pub struct NodeState {
     pub withheld: Vec<WithheldState>,
     /// Objects that were refused.
     pub problems: Vec<Problem>,
+    /// The packet path; absent where it is switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datapath: Option<DatapathState>,
+}
+
+/// The packet path of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DatapathState {
+    /// How each uplink is served.
+    pub uplinks: Vec<UplinkState>,
+    /// Counts changes of the tables; absent before the first.
+    pub generation: Option<u32>,
+    /// Addresses that the tables in the kernel have.
+    pub addresses: usize,
+    /// Nodes that no way is known to; packets to their pods are left to kube-proxy.
+    #[serde(default)]
+    pub unreachable: Vec<String>,
+    /// Why packets are left to kube-proxy altogether, or tables are not what they should be.
+    pub problem: Option<String>,
+}
+
+/// How an uplink is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UplinkState {
+    /// The interface.
+    pub interface: String,
+    /// `native`, `generic` or `announce-only`.
+    pub mode: String,
+    /// The better modes, each with the kernel's reason against it.
+    pub failed: Vec<String>,
 }
 
 /// State of the source.

@@ -181,7 +181,7 @@ impl Lab {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let front = Frontend { address: ip(vip), protocol, port: 80 };
                 let service = ServiceKey::new("lab", "web");
-                spec.ports.insert(front, Target { service, table: vip.into(), affinity: false });
+                spec.ports.insert(front, Target { service, table: vip.into(), affinity: false, pass: false });
             }
         }
         spec

@@ -218,7 +218,7 @@ pub const VIP6: &str = "2001:db8::10";
 
 /// A cluster of three nodes, seen from `n1`; n2 is reached over IPv4, n3 over IPv6. Ports: 80 here, 81 on n2, 82 on
 /// n3, 83 moved from n1 to n2, 84 moved from n2 to n1, 85 moved from n3 over n2 to n1, 86 nobody, 87 with affinity
-/// on all nodes.
+/// on all nodes, 88 left to kube-proxy, 89 on a node that no way is known to.
 pub fn spec() -> Spec {
     let node = |addresses: &[&str], route| Node { addresses: addresses.iter().map(|a| ip(a)).collect(), route };
     let nodes = BTreeMap::from([
@@ -243,18 +243,25 @@ pub fn spec() -> Spec {
             (85, table(&[&[&a], &[&b], &[&c]])),
             (86, table(&[&[]])),
             (87, table(&[&[&a, &b, &c]])),
+            (88, table(&[&[&a]])),
+            (89, table(&[&[&backend(&a.address.to_string(), 8080, "n4")]])),
         ];
         for (port, table) in tables {
             let id = format!("{family}-{port}");
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let front = Frontend { address: ip(vip), protocol, port };
                 let service = ServiceKey::new("test", format!("s{port}"));
-                spec.ports.insert(front, Target { service, table: id.clone(), affinity: port == 87 });
+                spec.ports.insert(front, Target { service, table: id.clone(), affinity: port == 87, pass: port == 88 });
             }
             spec.tables.insert(id, table);
         }
         let sctp = Frontend { address: ip(vip), protocol: Protocol::Sctp, port: 80 };
-        let target = Target { service: ServiceKey::new("test", "s80"), table: format!("{family}-80"), affinity: false };
+        let target = Target {
+            service: ServiceKey::new("test", "s80"),
+            table: format!("{family}-80"),
+            affinity: false,
+            pass: true,
+        };
         spec.ports.insert(sctp, target);
     }
     spec

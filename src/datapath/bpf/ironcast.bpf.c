@@ -17,8 +17,9 @@ INLINE int forward(struct xdp_md *ctx, const struct config *conf, const struct p
 {
 	struct node *n = find_node(conf, o->onward.node);
 
+	/* A node without our programs: kube-proxy's way is the one that works. */
 	if (unlikely(!n))
-		return drop(R_DROP_UNREACHABLE);
+		return p->outer ? drop(R_DROP_UNREACHABLE) : pass(R_PASS_UNREACHABLE);
 	u32 over = n->family == 4 ? OVER_V4 : OVER_V6;
 	if (unlikely(p->length + over > n->mtu))
 		return too_big(ctx, p, n->mtu - over);
@@ -123,6 +124,8 @@ INLINE int to_vip(struct xdp_md *ctx, const struct config *conf, struct packet *
 	struct service *s = find_service(conf, service_key(vip->index, p->t.protocol, p->t.vip_port));
 	if (unlikely(!s))
 		return drop(R_DROP_UNKNOWN_PORT);
+	if (unlikely(s->flags & SERVICE_PASS))
+		return a->first ? pass(R_PASS_FOREIGN) : drop(R_DROP_UNREACHABLE);
 	return serve(ctx, conf, p, s, a);
 }
 

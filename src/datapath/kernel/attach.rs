@@ -1,7 +1,10 @@
 //! The ladder: native XDP, generic XDP, nothing. Links are pinned, so that they outlive the daemon; one that is
 //! found gets the new program in one step, and packets never see none.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
@@ -10,7 +13,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
-use super::{Datapath, DatapathError, classifier, xdp};
+use super::{Datapath, DatapathError, PINNED_MAPS, classifier, xdp};
 
 /// How an uplink is served, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,4 +147,27 @@ fn because(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     words
+}
+
+/// Whether a folder is, or would be, in a bpffs.
+pub fn is_bpffs(folder: &Path) -> bool {
+    /// `BPF_FS_MAGIC`.
+    const MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+    let there = folder.ancestors().find(|f| f.exists());
+    there.is_some_and(|f| rustix::fs::statfs(f).is_ok_and(|s| s.f_type == MAGIC))
+}
+
+/// Removes everything that is pinned there: links first, so that packets take their ordinary way at once.
+pub fn remove(pins: &Path) -> Result<(), DatapathError> {
+    let failed = |path: &Path, e: io::Error| DatapathError::Pin { path: path.to_path_buf(), cause: Box::new(e) };
+    let entries = match std::fs::read_dir(pins) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| failed(pins, e))?,
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.sort_by_key(|p| PINNED_MAPS.iter().any(|m| p.ends_with(m)));
+    for path in paths {
+        std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
+    }
+    std::fs::remove_dir(pins).map_err(|e| failed(pins, e))
 }

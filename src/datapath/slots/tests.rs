@@ -57,7 +57,7 @@ fn spec(node: usize, nodes: usize, table: &Table) -> Spec {
     }
     let front = Frontend { address: VIP, protocol: Protocol::Tcp, port: 80 };
     let service = ServiceKey::new("test", "web");
-    spec.ports.insert(front, Target { service, table: "t".into(), affinity: false });
+    spec.ports.insert(front, Target { service, table: "t".into(), affinity: false, pass: false });
     spec.tables.insert("t".into(), table.clone());
     spec
 }

@@ -1,0 +1,335 @@
+//! The task that owns the packet path in the kernel: what is decided in, programs and tables out.
+//!
+//! ```text
+//!  Planned ──┐
+//!  secret ───┼─▶ Tables::spec ─▶ apply ─▶ attach ─▶ Report: mode of each uplink, addresses served
+//!  netlink ──┘
+//! ```
+//!
+//! Tables first, then programs, then [`Report::settled`], then sessions. Nothing here is fatal but the loss of
+//! netlink: what the kernel refuses is told, and kube-proxy takes the packets. Cancelling leaves everything that is
+//! pinned as it is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures::{FutureExt, Stream, StreamExt};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::{
+    sync::{oneshot, watch},
+    task::block_in_place,
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    kernel::{self, Step},
+    report::{Counted, Finish, Report},
+    tables::{Inputs, Tables},
+    underlay::{NoWay, Underlay},
+};
+use crate::plan::Planned;
+
+mod observe;
+mod owner;
+
+use owner::Owner;
+
+/// Notifications come in bursts; this long after the first one the whole is observed once.
+const COALESCE: Duration = Duration::from_millis(100);
+/// A lost notification costs at most this long; neighbours are confirmed as often.
+const REPAIR: Duration = Duration::from_secs(10);
+/// At the start, neighbours get this long to answer before the first tables are published without them.
+const FIRST_NEIGHBOURS: Duration = Duration::from_secs(2);
+/// While neighbours are awaited.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Without a secret for so long, sessions come up without us.
+const SECRET_PATIENCE: Duration = Duration::from_secs(15);
+/// Counters for metrics are at most so old.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
+
+const GROUPS: [MulticastGroup; 6] = [
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+];
+
+/// What does not change while we run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Name of this node.
+    pub node: String,
+    /// Interfaces to attach to; empty: those of default routes and towards BGP peers.
+    pub uplinks: Vec<String>,
+    /// Folder in a bpffs for what outlives the daemon.
+    pub pins: PathBuf,
+    /// Folder of the record of memberships.
+    pub state_dir: PathBuf,
+    /// Connections that are remembered at most.
+    pub flows: u32,
+    /// The step of the ladder to begin with.
+    pub best: Step,
+}
+
+/// How this module is joined to the others.
+#[derive(Debug)]
+pub struct Channels {
+    /// The newest decision; `None` until the first.
+    pub planned: watch::Receiver<Option<Planned>>,
+    /// Secret of the cluster; `None` until it is known.
+    pub secret: watch::Receiver<Option<[u8; 32]>>,
+    /// What is so.
+    pub report: watch::Sender<Arc<Report>>,
+    /// Packets counted.
+    pub counted: watch::Sender<Arc<Counted>>,
+    /// Ends [`run`]; dropped, it counts as [`Finish::Keep`].
+    pub finish: oneshot::Receiver<Finish>,
+}
+
+/// The conversation with the kernel broke down.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// No socket.
+    #[error("open a netlink socket")]
+    Open(#[source] std::io::Error),
+    /// A dump failed.
+    #[error("ask the kernel for links, routes and neighbours")]
+    Observe(#[from] rtnetlink::Error),
+    /// The socket closed.
+    #[error("the netlink socket closed")]
+    Closed,
+    /// The planner is gone.
+    #[error("the planner ended, so nothing tells what the tables should be")]
+    NoPlanner,
+}
+
+/// Keeps programs and tables as wanted until told to finish.
+///
+/// # Errors
+/// Netlink cannot be used any more, or the planner is gone.
+pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError> {
+    let (connection, handle, events) = new_multicast_connection(&GROUPS).map_err(DriverError::Open)?;
+    let Channels { planned, secret, report, counted, mut finish } = channels;
+    let pins = options.pins.clone();
+    let mut driver = Driver::new(options, handle, planned, secret);
+    let conversation = async {
+        let how = tokio::select! {
+            how = &mut finish => how.unwrap_or(Finish::Keep),
+            error = driver.work(events, &report, &counted) => return Err(error),
+        };
+        driver.owner.end(how);
+        if how == Finish::Remove
+            && let Err(error) = kernel::remove(&pins)
+        {
+            warn!(error = %anyhow::Error::new(error), "programs of the packet path may be left");
+        }
+        Ok(())
+    };
+    tokio::select! {
+        () = connection => Err(DriverError::Closed),
+        result = conversation => result,
+    }
+}
+
+struct Driver {
+    options: Options,
+    handle: Handle,
+    planned: watch::Receiver<Option<Planned>>,
+    secret: watch::Receiver<Option<[u8; 32]>>,
+    owner: Owner,
+    tables: Tables,
+    /// What is on disk.
+    saved: Vec<u8>,
+    /// Neighbours are confirmed then.
+    confirm: Instant,
+}
+
+impl Driver {
+    fn new(
+        options: Options,
+        handle: Handle,
+        planned: watch::Receiver<Option<Planned>>,
+        secret: watch::Receiver<Option<[u8; 32]>>,
+    ) -> Self {
+        let tables = remembered(&options);
+        let owner = Owner::new(&options);
+        Self { options, handle, planned, secret, owner, tables, saved: vec![], confirm: Instant::now() }
+    }
+
+    /// Works until something breaks.
+    async fn work(
+        &mut self,
+        mut events: impl Stream + Unpin,
+        report: &watch::Sender<Arc<Report>>,
+        counted: &watch::Sender<Arc<Counted>>,
+    ) -> DriverError {
+        block_in_place(|| self.owner.prepare());
+        if let Err(error) = self.wait_for_inputs(report).await {
+            return error;
+        }
+        let started = Instant::now();
+        let mut count = tokio::time::interval(COUNT_EVERY);
+        loop {
+            let again = match self.round(started).await {
+                Ok(again) => again,
+                Err(error) => return error,
+            };
+            publish(report, self.owner.report());
+            tokio::select! {
+                changed = self.planned.changed() => if changed.is_err() { return DriverError::NoPlanner },
+                Ok(()) = self.secret.changed() => {}
+                event = events.next() => {
+                    if event.is_none() {
+                        return DriverError::Closed;
+                    }
+                    sleep(COALESCE).await;
+                    while let Some(Some(_)) = events.next().now_or_never() {}
+                }
+                _ = count.tick() => {
+                    if let Some(new) = self.owner.count() {
+                        counted.send_replace(Arc::new(new));
+                    }
+                }
+                () = tokio::time::sleep_until(again.into()) => {}
+            }
+        }
+    }
+
+    /// Nothing is touched before there is a plan and the secret.
+    async fn wait_for_inputs(&mut self, report: &watch::Sender<Arc<Report>>) -> Result<(), DriverError> {
+        self.planned.wait_for(Option::is_some).await.map_err(|_| DriverError::NoPlanner)?;
+        let secret = tokio::time::timeout(SECRET_PATIENCE, self.secret.wait_for(Option::is_some)).await.is_ok();
+        if !secret {
+            warn!("the secret of the cluster is not known yet; packets are left to kube-proxy until it is");
+            publish(report, Report::without("waiting for the secret of the cluster; see --cluster-secret"));
+            let known = self.secret.wait_for(Option::is_some).await.is_ok();
+            if !known {
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Observes, makes tables, applies, attaches. Says when the next round is due if nothing happens.
+    async fn round(&mut self, started: Instant) -> Result<Instant, DriverError> {
+        let Some(Planned { snapshot, desired }) = self.planned.borrow_and_update().clone() else {
+            return Ok(Instant::now() + REPAIR);
+        };
+        let Some(secret) = *self.secret.borrow_and_update() else { return Ok(Instant::now() + REPAIR) };
+        let others = snapshot.nodes.values().filter(|n| n.name != self.options.node);
+        let peers: BTreeSet<IpAddr> = desired.peers.values().filter_map(|peer| peer.address).collect();
+        let towards = others.clone().flat_map(|n| n.addresses.iter().copied()).chain(peers.iter().copied()).collect();
+        let underlay = observe::underlay(&self.handle, &towards).await?;
+        let own = snapshot.nodes.get(&self.options.node).map(|n| n.addresses.clone()).unwrap_or_default();
+        let (mut routes, mut unresolved) = (BTreeMap::new(), BTreeMap::new());
+        for node in others {
+            match underlay.route(&node.addresses, &own) {
+                Ok(route) => drop(routes.insert(node.name.clone(), route)),
+                Err(no) => drop(unresolved.insert(node.name.clone(), no)),
+            }
+        }
+        let now = Instant::now();
+        let asked = self.resolve(&underlay, &routes, &unresolved, now).await;
+        if asked && !self.owner.has_attached() && now < started + FIRST_NEIGHBOURS {
+            return Ok(now + LOOK_AGAIN);
+        }
+        let inputs = Inputs { snapshot: &snapshot, desired: &desired, secret, routes: &routes };
+        let spec = self.tables.spec(&inputs, now);
+        let uplinks = match &self.options.uplinks[..] {
+            [] => underlay.uplinks(peers.iter()),
+            names => underlay.named(names),
+        };
+        block_in_place(|| self.owner.make(&spec, &uplinks));
+        self.owner.unreachable(unresolved.into_keys().collect());
+        self.save();
+        Ok(self.tables.deadline().map_or(now + REPAIR, |at| at.min(now + REPAIR)).max(now + LOOK_AGAIN))
+    }
+
+    /// Asks for neighbours that are not known, and now and then for those in use. Whether any was not known.
+    async fn resolve(
+        &mut self,
+        underlay: &Underlay,
+        routes: &BTreeMap<String, super::spec::Route>,
+        unresolved: &BTreeMap<String, NoWay>,
+        now: Instant,
+    ) -> bool {
+        let unknown = unresolved.values().filter_map(|no| match no {
+            NoWay::Neighbour(interface, address) => Some((*interface, *address)),
+            NoWay::Route => None,
+        });
+        let mut ask: BTreeSet<(u32, IpAddr)> = unknown.collect();
+        let any = !ask.is_empty();
+        if self.confirm <= now {
+            self.confirm = now + REPAIR;
+            let used = routes.values().filter_map(|route| {
+                let way = underlay.ways.get(&route.destination)?;
+                Some((way.interface, way.gateway.unwrap_or(route.destination)))
+            });
+            ask.extend(used);
+        }
+        for (interface, address) in ask {
+            if let Err(error) = observe::resolve(&self.handle, interface, address).await {
+                debug!(%address, %error, "neighbour cannot be resolved");
+            }
+        }
+        any
+    }
+
+    /// Writes the memberships down where they changed.
+    fn save(&mut self) {
+        let record = self.tables.encode(Instant::now(), SystemTime::now());
+        if self.saved == record {
+            return;
+        }
+        let path = record_path(&self.options);
+        let half = path.with_extension("half");
+        let write = || {
+            std::fs::create_dir_all(&self.options.state_dir)?;
+            std::fs::write(&half, &record)?;
+            std::fs::rename(&half, &path)
+        };
+        if let Err(error) = write() {
+            warn!(%error, path = %path.display(), "a restart will not know former owners of connections");
+        }
+        self.saved = record;
+    }
+}
+
+fn record_path(options: &Options) -> PathBuf {
+    options.state_dir.join("memberships.json")
+}
+
+fn remembered(options: &Options) -> Tables {
+    let path = record_path(options);
+    let Ok(bytes) = std::fs::read(&path) else { return Tables::new(&options.node) };
+    match Tables::restore(&options.node, &bytes, Instant::now(), SystemTime::now()) {
+        Ok(tables) => tables,
+        Err(error) => {
+            warn!(%error, path = %path.display(), "starting without memory of former owners");
+            Tables::new(&options.node)
+        }
+    }
+}
+
+fn publish(to: &watch::Sender<Arc<Report>>, new: Report) {
+    to.send_if_modified(|old| {
+        if **old == new {
+            return false;
+        }
+        if old.state.uplinks != new.state.uplinks {
+            for uplink in &new.state.uplinks {
+                info!(uplink.interface, uplink.mode, failed = ?uplink.failed, "uplink");
+            }
+        }
+        *old = Arc::new(new);
+        true
+    });
+}

@@ -1,0 +1,208 @@
+//! Owns [`Datapath`]: loads it when it is first needed, again with larger maps when tables do not fit, and keeps
+//! what the kernel refused for the report. Everything here blocks.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use tracing::{info, warn};
+
+use super::Options;
+use crate::{
+    datapath::{
+        kernel::{self, Datapath, DatapathError, Mode, Step},
+        report::{Counted, Finish, Report, Served},
+        slots,
+        spec::Spec,
+    },
+    types::{DatapathState, UplinkState},
+};
+
+/// Smallest arrays; 2 MB of slots are 256 small tables.
+const SLOTS: u32 = 1 << 18;
+const BACKENDS: u32 = 1 << 12;
+
+/// The packet path, or why there is none.
+#[derive(Debug)]
+pub(super) struct Owner {
+    options: Options,
+    datapath: Option<Datapath>,
+    room: Room,
+    /// The tables that hold.
+    applied: Spec,
+    /// By name: the index that it was attached at, and how.
+    attached: BTreeMap<String, (u32, Mode)>,
+    unreachable: Vec<String>,
+    problem: Option<String>,
+    /// Everything was tried once.
+    settled: bool,
+}
+
+/// Sizes of arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    slots: u32,
+    backends: u32,
+}
+
+impl Room {
+    /// Twice what the tables need, since changed ones are written beside the old; a power of two.
+    fn for_spec(spec: &Spec) -> Self {
+        let log2 = |t: &crate::datapath::spec::Table| t.history.iter().map(|m| m.slots_log2).max().unwrap_or(0);
+        let slots: u32 = spec.tables.values().map(|t| 1 << log2(t).max(*slots::LOG2_RANGE.start())).sum();
+        let backends: usize = spec.tables.values().map(|t| t.living.len()).sum();
+        let twice = |n: u32| n.saturating_mul(2).max(1).next_power_of_two();
+        Self { slots: twice(slots).max(SLOTS), backends: twice(backends as u32).max(BACKENDS) }
+    }
+
+    fn holds(self, other: Self) -> bool {
+        self.slots >= other.slots && self.backends >= other.backends
+    }
+}
+
+impl Owner {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            options: options.clone(),
+            datapath: None,
+            room: Room { slots: 0, backends: 0 },
+            applied: Spec::default(),
+            attached: BTreeMap::new(),
+            unreachable: vec![],
+            problem: None,
+            settled: false,
+        }
+    }
+
+    pub(super) fn has_attached(&self) -> bool {
+        !self.attached.is_empty()
+    }
+
+    pub(super) fn unreachable(&mut self, nodes: Vec<String>) {
+        self.unreachable = nodes;
+    }
+
+    /// Makes tables and programs what they should be; what fails is in the report and tried again next time.
+    pub(super) fn make(&mut self, spec: &Spec, uplinks: &BTreeMap<String, u32>) {
+        let problem = match self.publish(spec) {
+            Ok(()) => {
+                self.attach(uplinks);
+                uplinks
+                    .is_empty()
+                    .then(|| "no uplink: this node has no default route and no peer; give --uplink".into())
+            }
+            Err(error) => Some(format!("{:#}", anyhow::Error::new(error))),
+        };
+        if self.problem != problem
+            && let Some(problem) = &problem
+        {
+            warn!(problem, "packet path");
+        }
+        self.problem = problem;
+        self.settled = true;
+    }
+
+    /// Loads the programs while others still read what the tables will be made of.
+    pub(super) fn prepare(&mut self) {
+        let room = Room { slots: SLOTS, backends: BACKENDS };
+        match self.load(room) {
+            Ok(datapath) => (self.datapath, self.room) = (Some(datapath), room),
+            // Told with the tables, when it is tried again.
+            Err(error) => tracing::debug!(%error, "packet path not loaded"),
+        }
+    }
+
+    fn publish(&mut self, spec: &Spec) -> Result<(), DatapathError> {
+        let needed = Room::for_spec(spec);
+        if !self.room.holds(needed) || self.datapath.is_none() {
+            return self.take_over(spec, needed);
+        }
+        if let Some(datapath) = self.datapath.as_mut().filter(|_| self.applied != *spec) {
+            datapath.apply(spec)?;
+            self.applied = spec.clone();
+        }
+        Ok(())
+    }
+
+    /// New programs with tables of their own, filled before they take over; the pinned links then swap them.
+    fn take_over(&mut self, spec: &Spec, room: Room) -> Result<(), DatapathError> {
+        let mut datapath = self.load(room)?;
+        datapath.apply(spec)?;
+        for (interface, (_, mode)) in &mut self.attached {
+            *mode = datapath.attach(interface, self.options.best);
+        }
+        self.datapath = Some(datapath);
+        (self.room, self.applied) = (room, spec.clone());
+        Ok(())
+    }
+
+    fn load(&self, room: Room) -> Result<Datapath, DatapathError> {
+        let start = std::time::Instant::now();
+        let options = kernel::Options {
+            pins: self.pins(),
+            slots: room.slots,
+            backends: room.backends,
+            flows: self.options.flows,
+            syns: (self.options.flows / 4).max(1024),
+            ..kernel::Options::default()
+        };
+        let datapath = Datapath::load(options)?;
+        info!(room.slots, room.backends, took = ?start.elapsed(), "packet path loaded");
+        Ok(datapath)
+    }
+
+    /// The folder for pins, where it is in a bpffs; without, programs end with the daemon.
+    fn pins(&self) -> Option<PathBuf> {
+        let pins = &self.options.pins;
+        let kept = kernel::is_bpffs(pins);
+        if !kept && self.datapath.is_none() {
+            let pins = pins.display();
+            warn!(%pins, "not in a bpffs: a restart of the daemon will interrupt packets; mount one, or give --pins");
+        }
+        kept.then(|| pins.clone())
+    }
+
+    /// Attaches to uplinks that are new, or are other devices than before by the same name.
+    fn attach(&mut self, uplinks: &BTreeMap<String, u32>) {
+        let Some(datapath) = &mut self.datapath else { return };
+        self.attached.retain(|name, _| uplinks.contains_key(name));
+        for (name, index) in uplinks {
+            if self.attached.get(name).is_none_or(|(at, _)| at != index) {
+                let mode = datapath.attach(name, self.options.best);
+                self.attached.insert(name.clone(), (*index, mode));
+            }
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let serves = self.attached.values().any(|(_, mode)| mode.step != Step::AnnounceOnly);
+        let uplink = |(interface, (_, mode)): (&String, &(u32, Mode))| UplinkState {
+            interface: interface.clone(),
+            mode: mode.step.word().into(),
+            failed: mode.failed.iter().map(|(step, why)| format!("{}: {why}", step.word())).collect(),
+        };
+        Report {
+            state: DatapathState {
+                uplinks: self.attached.iter().map(uplink).collect(),
+                generation: self.datapath.as_ref().map(|_| self.applied.generation),
+                addresses: self.applied.addresses.len(),
+                unreachable: self.unreachable.clone(),
+                problem: self.problem.clone(),
+            },
+            served: match serves {
+                true => Served::Only(Arc::new(self.applied.addresses.clone())),
+                false => Served::Everything,
+            },
+            settled: self.settled,
+        }
+    }
+
+    pub(super) fn count(&self) -> Option<Counted> {
+        let datapath = self.datapath.as_ref()?;
+        Some(Counted { reasons: datapath.reasons().ok()?, services: datapath.service_counters().ok()? })
+    }
+
+    /// Lets go. What is pinned stays unless it is removed.
+    pub(super) fn end(&mut self, how: Finish) {
+        info!(?how, "packet path ends");
+        self.datapath = None;
+    }
+}
