@@ -28,6 +28,7 @@ mod stage;
 mod tools;
 mod tor;
 mod view;
+mod xdp;
 
 use std::{
     io::{IsTerminal, Write},
@@ -45,7 +46,7 @@ pub use args::{Args, DatapathKind, PodArgs, ProviderKind, RouterArgs, RouterKind
 use claim::Claim;
 use report::{Line, Lines, Report, Verdict};
 use site::Site;
-use stage::{Lab, Stop};
+use stage::{Lab, Setup, Stop};
 use view::View;
 
 /// Between two requests of `--keep`.
@@ -60,11 +61,11 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
         let _ = std::io::stdout().write_all(scenario::list().as_bytes());
         return Ok(true);
     }
-    if args.datapath == DatapathKind::Xdp {
-        bail!("--datapath xdp is not built yet; use --datapath none, where rules like kube-proxy's take the packets");
+    if args.datapath == DatapathKind::Xdp && !cfg!(feature = "xdp") {
+        bail!("--datapath xdp: this program was built without the feature `xdp`; use --datapath none");
     }
     scenario::suits(args.scenario, args.router)?;
-    tools::check()?;
+    tools::check(args.datapath)?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
     let signals = tokio::spawn(wait_for_signal(interrupted.clone()));
@@ -134,8 +135,12 @@ async fn in_lab(
     scenario::check(args.scenario, &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
-    let graceful_restart = scenario::graceful_restart(args.scenario);
-    let mut lab = Lab::start(claim, site, args.router, graceful_restart, report).await.context("build the lab")?;
+    let setup = Setup {
+        router: args.router,
+        datapath: args.datapath,
+        graceful_restart: scenario::graceful_restart(args.scenario),
+    };
+    let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;
     if has_view {
         *view = Some(View::start(watched(args, &lab), interrupted.clone()));
     }
@@ -180,6 +185,7 @@ fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
         ok: lab.report.ok(),
         scenario: word(args.scenario),
         router: word(args.router),
+        datapath: word(args.datapath),
         nodes: lab.site.nodes.len(),
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
@@ -203,10 +209,11 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
     }
     let met = verdict.expectations.iter().filter(|e| e.ok).count();
     let (word, all) = (if verdict.ok { "ok" } else { "FAILED" }, verdict.expectations.len());
-    let Verdict { scenario, router, nodes, seconds, .. } = verdict;
+    let Verdict { scenario, router, datapath, nodes, seconds, .. } = verdict;
+    let path = if args.datapath == DatapathKind::Xdp { format!(" and {datapath}") } else { String::new() };
     writeln!(
         out,
-        "{word}: {scenario} with {router}, {nodes} nodes: {met} of {all} expectations met in {seconds:.1} s"
+        "{word}: {scenario} with {router}{path}, {nodes} nodes: {met} of {all} expectations met in {seconds:.1} s"
     )?;
     Ok(())
 }

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::netns::Namespace;
+use super::{netns::Namespace, xdp::BPFFS};
 
 const FOLDER: &str = "/run/ironcast/lab";
 /// More labs side by side than any machine bears.
@@ -105,7 +105,7 @@ fn sweep() -> anyhow::Result<Vec<u32>> {
     Ok(swept)
 }
 
-/// Kills what runs in the lab's namespaces, deletes them, then the folder. Doing it twice is harmless.
+/// Kills what runs in the lab's namespaces, deletes them, then its bpffs and the folder. Doing it twice is harmless.
 fn remove(number: u32) -> anyhow::Result<()> {
     let namespaces = Namespace::with_prefix(&prefix(number));
     let deadline = Instant::now() + GONE_WITHIN;
@@ -127,6 +127,11 @@ fn remove(number: u32) -> anyhow::Result<()> {
         if !status.success() {
             bail!("ip netns del {}: {status}", namespace.name());
         }
+    }
+    let bpffs = folder(number).join(BPFFS);
+    if bpffs.is_dir() {
+        // Not mounted, it fails, and there is nothing to unmount.
+        let _ = Command::new("umount").args(["--quiet", "--lazy"]).arg(bpffs).stderr(Stdio::null()).status();
     }
     match fs::remove_dir_all(folder(number)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove its folder"),

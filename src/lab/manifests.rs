@@ -70,9 +70,17 @@ impl Manifests {
         manifests.write("pool", &[pool()])?;
         manifests.write("advertisement", &[advertisement()])?;
         for node in &site.nodes {
-            manifests.write(&node.name, &node_objects(node, graceful_restart))?;
+            manifests.put_node(node, true, graceful_restart)?;
         }
         Ok(manifests)
+    }
+
+    /// Writes a node and its sessions.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn put_node(&self, node: &Node, ready: bool, graceful_restart: bool) -> anyhow::Result<()> {
+        self.write(&node.name, &node_objects(node, ready, graceful_restart))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -159,8 +167,9 @@ fn advertisement() -> Value {
 }
 
 /// The Node and its two sessions, one per family.
-fn node_objects(node: &Node, graceful_restart: bool) -> Vec<Value> {
+fn node_objects(node: &Node, ready: bool, graceful_restart: bool) -> Vec<Value> {
     let name = &node.name;
+    let ready = if ready { "True" } else { "False" };
     let labels = json!({"kubernetes.io/hostname": name});
     let object = json!({
         "apiVersion": "v1", "kind": "Node",
@@ -168,7 +177,7 @@ fn node_objects(node: &Node, graceful_restart: bool) -> Vec<Value> {
         "spec": {"podCIDRs": node.pod_cidr},
         "status": {
             "addresses": node.address.map(|ip| json!({"type": "InternalIP", "address": ip})),
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": ready}],
         },
     });
     let peer = |family: &str, address: IpAddr| {

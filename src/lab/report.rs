@@ -63,6 +63,7 @@ pub(crate) struct Verdict {
     pub(crate) ok: bool,
     pub(crate) scenario: String,
     pub(crate) router: String,
+    pub(crate) datapath: String,
     pub(crate) nodes: usize,
     pub(crate) seconds: f64,
     pub(crate) expectations: Vec<Expectation>,

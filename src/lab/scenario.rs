@@ -9,12 +9,13 @@ mod service_churn;
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    args::{RouterKind, ScenarioKind, word},
+    args::{DatapathKind, RouterKind, ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
     site::Site,
     stage::{Lab, Observation, Stop},
 };
+use crate::types::{NodeState, UplinkState};
 
 /// Sessions come up; routers of other makes wait a few seconds after a collision or a refusal.
 const SESSIONS_WITHIN: Duration = Duration::from_secs(20);
@@ -99,7 +100,26 @@ async fn sessions(lab: &mut Lab) -> Result<(), Stop> {
         })
         .await?;
     lab.report.timing("sessions up", took.as_secs_f64());
-    Ok(())
+    packet_path(lab).await
+}
+
+/// With XDP: the uplink of every node has the program in its driver. Programs stand before sessions come up.
+async fn packet_path(lab: &mut Lab) -> Result<(), Stop> {
+    if lab.datapath != DatapathKind::Xdp {
+        return Ok(());
+    }
+    let modes: BTreeSet<String> = lab.seen().alive().flat_map(modes).collect();
+    let seen = modes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    lab.verify("packet path", "native on the uplink of every node", &seen, modes == ["eth0 native".to_owned()].into())
+}
+
+fn modes(state: &NodeState) -> Vec<String> {
+    let Some(path) = &state.datapath else { return vec![format!("{} without", state.node)] };
+    let uplink = |u: &UplinkState| [vec![format!("{} {}", u.interface, u.mode)], u.failed.clone()].concat().join(": ");
+    match path.uplinks.is_empty() {
+        true => vec![format!("{} without uplink", state.node)],
+        false => path.uplinks.iter().map(uplink).collect(),
+    }
 }
 
 /// Writes a Service and waits until it has one address of each family.

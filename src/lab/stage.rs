@@ -12,7 +12,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use super::{
-    args::RouterKind,
+    args::{DatapathKind, RouterKind, word},
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
@@ -24,6 +24,7 @@ use super::{
     report::Report,
     routers::Router,
     site::{Node, POD_PORT, Site},
+    xdp,
 };
 
 /// A look that began in time may end so much later.
@@ -53,6 +54,14 @@ pub(crate) struct Observation {
     pub(crate) ok: bool,
 }
 
+/// What a lab is built with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) router: RouterKind,
+    pub(crate) datapath: DatapathKind,
+    pub(crate) graceful_restart: bool,
+}
+
 /// The lab.
 pub(crate) struct Lab {
     pub(crate) site: Site,
@@ -60,6 +69,7 @@ pub(crate) struct Lab {
     pub(crate) manifests: Manifests,
     pub(crate) router: Router,
     pub(crate) client: Client,
+    pub(crate) datapath: DatapathKind,
     folder: PathBuf,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
@@ -70,6 +80,7 @@ pub(crate) struct Lab {
     proxied: watch::Receiver<Result<BTreeSet<IpAddr>, String>>,
     /// Keeps the thread in the router's namespace alive.
     _eyes: Inside,
+    _aids: Option<xdp::Aids>,
 }
 
 impl Lab {
@@ -77,17 +88,13 @@ impl Lab {
     ///
     /// # Errors
     /// The kernel refused, or a process could not be started.
-    pub(crate) async fn start(
-        claim: &Claim,
-        site: Site,
-        router: RouterKind,
-        graceful_restart: bool,
-        report: Report,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn start(claim: &Claim, site: Site, setup: &Setup, report: Report) -> anyhow::Result<Self> {
         let (folder, logs) = (claim.folder(), claim.folder().join("logs"));
         std::fs::create_dir(&logs)?;
         build::build(&site).await?;
-        let manifests = Manifests::create(folder.join("manifests"), &site, graceful_restart)?;
+        let xdp = setup.datapath == DatapathKind::Xdp;
+        let aids = if xdp { Some(xdp::prepare(&site, &folder).await?) } else { None };
+        let manifests = Manifests::create(folder.join("manifests"), &site, setup.graceful_restart)?;
         let mut pods = Vec::new();
         for (_, pod) in site.pods() {
             let arguments =
@@ -95,14 +102,16 @@ impl Lab {
             let spec = Spec { name: &pod.name, namespace: &pod.namespace, program: &ourselves(), arguments };
             pods.push(Process::start(&spec, &logs)?);
         }
-        let router = Router::start(router, &site, &folder.join("router"), &logs).await?;
+        let router = Router::start(setup.router, &site, &folder.join("router"), &logs).await?;
         report.note(format!("router: {}", router.description));
         let sockets = site.nodes.iter().map(|n| (n.name.clone(), socket(&folder, &n.name))).collect();
         let eyes = site.router.runtime()?;
         let seen = observe::start(&site, &eyes, sockets);
         let services = watch::Sender::default();
         let (known, proxied) = watch::channel(Ok(BTreeSet::new()));
-        let proxy = tokio::spawn(keep_proxying(site.nodes.clone(), services.subscribe(), seen.clone(), known));
+        // With XDP nobody needs rules.
+        let proxied_nodes = if xdp { vec![] } else { site.nodes.clone() };
+        let proxy = tokio::spawn(keep_proxying(proxied_nodes, services.subscribe(), seen.clone(), known));
         let client = Client::new(&site.client)?;
         let daemons = BTreeMap::new();
         let mut lab = Self {
@@ -111,6 +120,7 @@ impl Lab {
             manifests,
             router,
             client,
+            datapath: setup.datapath,
             folder,
             daemons,
             pods,
@@ -119,6 +129,7 @@ impl Lab {
             proxy,
             proxied,
             _eyes: eyes,
+            _aids: aids,
         };
         for node in lab.site.nodes.clone() {
             lab.start_daemon(&node)?;
@@ -133,12 +144,17 @@ impl Lab {
     pub(crate) fn start_daemon(&mut self, node: &Node) -> anyhow::Result<()> {
         let state = self.folder.join(&node.name);
         std::fs::create_dir_all(&state)?;
-        let mut arguments: Vec<String> =
-            ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"].map(str::to_owned).to_vec();
+        let datapath = word(self.datapath);
+        let mut arguments: Vec<String> = ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"]
+            .into_iter()
+            .chain(["--datapath", &datapath, "--max-flows", "65536"])
+            .map(str::to_owned)
+            .collect();
         for (flag, path) in [
             ("--manifests", self.manifests.folder().to_owned()),
             ("--admin-socket", self.socket(&node.name)),
             ("--state-dir", state),
+            ("--pins", xdp::pins(&self.folder, &node.name)),
         ] {
             arguments.extend([flag.to_owned(), path.display().to_string()]);
         }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::args::DatapathKind;
+
 /// Folders beyond `PATH` where distributions put routing daemons and network tools.
 const MORE_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// FRR's own folders; OpenBGPD has a `bgpd` too, and stands in `PATH`.
@@ -12,6 +14,9 @@ const FRR_FOLDERS: [&str; 3] = ["/usr/lib/frr", "/usr/libexec/frr", "/usr/local/
 /// Programs that every lab needs, with the Debian package that has them.
 const ALWAYS: [(&str, &str); 4] =
     [("ip", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("nft", "nftables")];
+
+/// What the packet path needs beyond that.
+const FOR_XDP: [(&str, &str); 2] = [("ethtool", "ethtool"), ("mount", "mount")];
 
 /// Looks a program up in `PATH` and where routing daemons live.
 ///
@@ -43,12 +48,14 @@ fn missing(program: &str, package: &str) -> String {
 ///
 /// # Errors
 /// Not root, or programs are missing; all of them are named at once.
-pub(crate) fn check() -> anyhow::Result<()> {
+pub(crate) fn check(datapath: DatapathKind) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the lab makes network namespaces and must be root: run it with sudo");
     }
+    let xdp: &[_] = if datapath == DatapathKind::Xdp { &FOR_XDP } else { &[] };
     let missing: Vec<String> = ALWAYS
         .iter()
+        .chain(xdp)
         .filter(|(program, package)| find(program, package).is_err())
         .map(|(program, package)| format!("{program} (package {package})"))
         .collect();

@@ -26,13 +26,14 @@ pub(crate) fn is_installed(router: &str) -> bool {
     here
 }
 
-fn ends_well(router: &str, scenario: &str) {
+fn ends_well(router: &str, scenario: &str, more: &[&str]) {
     if !is_possible() || !is_installed(router) {
         return;
     }
     let _alone = alone();
     let started = Instant::now();
-    let output = lab(&["--router", router, "--scenario", scenario, "--json", "--timeout", "58"]);
+    let arguments = ["--router", router, "--scenario", scenario, "--json", "--timeout", "58"];
+    let output = lab(&[&arguments, more].concat());
     let (took, log) = (started.elapsed(), String::from_utf8_lossy(&output.stderr).into_owned());
     let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("no verdict: {e}\n{log}"));
     assert_eq!(verdict["ok"], true, "{verdict:#}\n{log}");
@@ -43,10 +44,11 @@ fn ends_well(router: &str, scenario: &str) {
 }
 
 macro_rules! scenarios {
-    ($($test:ident: $router:literal $scenario:literal,)*) => {
-        $(#[test]
+    ($($(#[$only:meta])? $test:ident: $router:literal $scenario:literal $($more:literal)*,)*) => {
+        $($(#[$only])?
+        #[test]
         fn $test() {
-            ends_well($router, $scenario);
+            ends_well($router, $scenario, &[$($more),*]);
         })*
     };
 }
@@ -59,4 +61,12 @@ scenarios! {
     lost_node_leaves_the_route_and_returns: "builtin" "node-loss",
     drained_node_fails_no_new_request: "builtin" "drain",
     churning_services_end_in_agreement: "builtin" "service-churn",
+    #[cfg(feature = "xdp")]
+    service_is_served_by_xdp_without_any_rule: "bird" "first-light" "--datapath" "xdp",
+    #[cfg(feature = "xdp")]
+    lost_node_leaves_the_route_and_returns_with_xdp: "builtin" "node-loss" "--datapath" "xdp",
+    #[cfg(feature = "xdp")]
+    drained_node_cuts_no_connection_with_xdp: "builtin" "drain" "--datapath" "xdp",
+    #[cfg(feature = "xdp")]
+    churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",
 }

@@ -14,6 +14,7 @@ fn scenarios_are_listed() {
     }
 }
 
+#[cfg(not(feature = "xdp"))]
 #[test]
 fn packet_path_that_is_not_built_is_refused() {
     let output = lab(&["--datapath", "xdp"]);

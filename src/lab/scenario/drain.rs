@@ -10,6 +10,7 @@ use anyhow::bail;
 
 use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
+    args::DatapathKind,
     build::ourselves,
     manifests::ServiceSpec,
     site::Node,
@@ -61,6 +62,9 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     )?;
     // A rehash hands established connections to nodes that do not know them. Only the XDP path mends that;
     // requests are short here, so it is rare, and it is said.
+    if lab.datapath == DatapathKind::Xdp {
+        lab.verify("established meanwhile", "no connection is cut", &format!("{} cut", tally.cut), tally.cut == 0)?;
+    }
     lab.report
         .timing("established connections cut by the rehash", u32::try_from(tally.cut).map_or(f64::NAN, f64::from));
     Ok(())

@@ -39,10 +39,12 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let sockets = to.map(|ip| SocketAddr::new(ip, 80)).to_vec();
     let traffic = lab.client.traffic(sockets.clone(), PAUSE);
 
-    lab.report.note(format!("{} dies: its daemon is killed, its cable pulled, its pods are not ready", lost.name));
+    lab.report
+        .note(format!("{} dies: its daemon is killed, its cable pulled, it and its pods are not ready", lost.name));
     let died = Instant::now();
     build::cut(&lost).await?;
     lab.kill_daemon(&lost.name).await?;
+    lab.manifests.put_node(&lost, false, false)?;
     lab.put_without(&web, Some(&lost.name))?;
     routes(lab, "route leaves the lost node", to, &left, SHRINKS_WITHIN).await?;
     lab.report.timing("node lost to route shrunk", died.elapsed().as_secs_f64());
@@ -72,6 +74,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let back = Instant::now();
     build::mend(&lost).await?;
     lab.start_daemon(&lost)?;
+    lab.manifests.put_node(&lost, true, false)?;
     lab.put(&web)?;
     lab.expect_seen("sessions return", "2 sessions Established", RETURNS_WITHIN, |seen| {
         let up = seen.established(&lost.name);
