@@ -13,6 +13,7 @@ mod args;
 mod build;
 mod claim;
 mod client;
+mod connections;
 mod fib;
 mod manifests;
 mod netns;
@@ -139,6 +140,7 @@ async fn in_lab(
         router: args.router,
         datapath: args.datapath,
         graceful_restart: scenario::graceful_restart(args.scenario),
+        later: scenario::later(args.scenario),
     };
     let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;
     if has_view {

@@ -93,6 +93,8 @@ pub enum ScenarioKind {
     NodeLoss,
     /// A node is drained; its route leaves and no new request fails.
     Drain,
+    /// Thousands of connections stay open while nodes join and drain, pods scale and the router spreads anew.
+    EcmpRehash,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
     /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.

@@ -26,6 +26,14 @@ const FORWARDING: [(&str, &str); 2] = [("net/ipv4/ip_forward", "1"), ("net/ipv6/
 /// The router spreads flows by address and port, as top-of-rack routers do.
 const SPREAD: [(&str, &str); 2] =
     [("net/ipv4/fib_multipath_hash_policy", "1"), ("net/ipv6/fib_multipath_hash_policy", "1")];
+/// The same from the packet alone. Policy 1 takes the hash that the client's own kernel left with the packet,
+/// which no seed changes.
+pub(crate) const SPREAD_BY_FIELDS: [(&str, &str); 4] = [
+    ("net/ipv4/fib_multipath_hash_fields", "0x37"),
+    ("net/ipv6/fib_multipath_hash_fields", "0x37"),
+    ("net/ipv4/fib_multipath_hash_policy", "3"),
+    ("net/ipv6/fib_multipath_hash_policy", "3"),
+];
 
 /// Makes everything of the site; what is half made is removed with the lab's claim.
 ///

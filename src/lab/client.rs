@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
+    connections::Connections,
     netns::{Inside, Namespace},
     pod::CLIENT_HEADER,
 };
@@ -132,6 +133,14 @@ impl Client {
             .await?;
         lock(&self.total).add(&tally);
         Ok(tally)
+    }
+
+    /// Opens so many connections to these addresses in turn, and keeps them open.
+    ///
+    /// # Errors
+    /// One could not be opened.
+    pub(crate) async fn connect(&self, to: Vec<SocketAddr>, count: usize) -> anyhow::Result<Connections> {
+        Connections::open(&self.inside, to, count).await
     }
 
     /// A request every `pause` to these addresses in turn, until [`Traffic::stop`].

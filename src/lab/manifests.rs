@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     proxy::ProxiedService,
-    site::{NODE_ASN, Node, POD_PORT, ROUTER_ASN, Site},
+    site::{NODE_ASN, Node, POD_PORT, ROUTER_ASN},
 };
 use crate::source::state_file;
 
@@ -30,6 +30,8 @@ pub(crate) const NAMESPACE: &str = "default";
 pub(crate) struct ServiceSpec {
     pub(crate) name: String,
     pub(crate) port: u16,
+    /// The pods' port.
+    pub(crate) target: u16,
     /// `externalTrafficPolicy: Local`.
     pub(crate) local: bool,
     /// `type: LoadBalancer`; otherwise ClusterIP.
@@ -44,7 +46,7 @@ impl ServiceSpec {
     /// Port 80, `Cluster`, every pod.
     pub(crate) fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { name, port: 80, local: false, load_balancer: true, nodes: Vec::new(), requested: None }
+        Self { name, port: 80, target: POD_PORT, local: false, load_balancer: true, nodes: Vec::new(), requested: None }
     }
 
     /// `namespace/name`, as the daemons say it.
@@ -60,16 +62,16 @@ pub(crate) struct Manifests {
 }
 
 impl Manifests {
-    /// Makes the folder with everything but Services: nodes, pools, peers, the advertisement.
+    /// Makes the folder with everything but Services: these nodes, pools, peers, the advertisement.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn create(folder: PathBuf, site: &Site, graceful_restart: bool) -> anyhow::Result<Self> {
+    pub(crate) fn create(folder: PathBuf, nodes: &[Node], graceful_restart: bool) -> anyhow::Result<Self> {
         std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
         let manifests = Self { folder };
         manifests.write("pool", &[pool()])?;
         manifests.write("advertisement", &[advertisement()])?;
-        for node in &site.nodes {
+        for node in nodes {
             manifests.put_node(node, true, graceful_restart)?;
         }
         Ok(manifests)
@@ -131,16 +133,28 @@ impl Manifests {
 pub(crate) struct Endpoint {
     pub(crate) node: String,
     pub(crate) address: [IpAddr; 2],
-    pub(crate) ready: bool,
+    pub(crate) condition: Condition,
+}
+
+/// What its slices say of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Ready,
+    NotReady,
+    /// Deleted, and still serving what it has.
+    Terminating,
+    /// In no slice.
+    Gone,
 }
 
 /// The same Service for the rules of the nodes.
 pub(crate) fn proxied(service: &ServiceSpec, endpoints: &[Endpoint], addresses: &[IpAddr]) -> ProxiedService {
-    let ready = endpoints.iter().filter(|e| e.ready);
+    let ready = endpoints.iter().filter(|e| e.condition == Condition::Ready);
     ProxiedService {
         name: service.name.clone(),
         addresses: addresses.to_vec(),
         port: service.port,
+        target: service.target,
         local: service.local,
         endpoints: ready.flat_map(|e| e.address.map(|ip| (ip, e.node.clone()))).collect(),
     }
@@ -199,7 +213,7 @@ fn service_object(service: &ServiceSpec) -> Value {
         "type": if service.load_balancer { "LoadBalancer" } else { "ClusterIP" },
         "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
         "selector": {"app": "web"},
-        "ports": [{"name": "http", "protocol": "TCP", "port": service.port, "targetPort": POD_PORT}],
+        "ports": [{"name": "http", "protocol": "TCP", "port": service.port, "targetPort": service.target}],
     });
     if service.load_balancer {
         spec["externalTrafficPolicy"] = if service.local { "Local" } else { "Cluster" }.into();
@@ -218,7 +232,12 @@ fn slices(service: &ServiceSpec, endpoints: &[Endpoint]) -> Vec<Value> {
     let slice = |i: usize, family: &str| {
         let endpoints: Vec<Value> = endpoints
             .iter()
-            .map(|e| json!({"addresses": [e.address[i]], "nodeName": e.node, "conditions": {"ready": e.ready}}))
+            .filter(|e| e.condition != Condition::Gone)
+            .map(|e| {
+                let (ready, terminating) = (e.condition == Condition::Ready, e.condition == Condition::Terminating);
+                let conditions = json!({"ready": ready, "serving": ready || terminating, "terminating": terminating});
+                json!({"addresses": [e.address[i]], "nodeName": e.node, "conditions": conditions})
+            })
             .collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -228,7 +247,7 @@ fn slices(service: &ServiceSpec, endpoints: &[Endpoint]) -> Vec<Value> {
             },
             "addressType": family,
             "endpoints": endpoints,
-            "ports": [{"name": "http", "protocol": "TCP", "port": POD_PORT}],
+            "ports": [{"name": "http", "protocol": "TCP", "port": service.target}],
         })
     };
     vec![slice(0, "IPv4"), slice(1, "IPv6")]

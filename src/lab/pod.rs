@@ -1,4 +1,5 @@
-//! The hidden `ironcast lab-pod`: answers every request with its name and with whom it saw.
+//! The hidden `ironcast lab-pod`: answers every request with its name and with whom it saw; on the echo ports
+//! it says its name and then everything that it hears.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -8,8 +9,9 @@ use std::{
 use anyhow::Context;
 use axum::{Router, extract::ConnectInfo};
 use socket2::{Domain, Socket, Type};
+use tokio::io::AsyncWriteExt;
 
-use super::args::PodArgs;
+use super::{args::PodArgs, site::ECHO_PORTS};
 
 /// The header that carries the address that the pod saw as its client's.
 pub(crate) const CLIENT_HEADER: &str = "x-lab-client";
@@ -28,7 +30,22 @@ pub(crate) async fn serve(args: PodArgs) -> anyhow::Result<()> {
     };
     let app = Router::new().fallback(answer).into_make_service_with_connect_info::<SocketAddr>();
     let listener = listen(args.port).with_context(|| format!("open port {}", args.port))?;
-    axum::serve(listener, app).await.context("serve")
+    let [one, other] = ECHO_PORTS.map(|port| listen(port).with_context(|| format!("open port {port}")));
+    let (one, other) = (echoing(one?, &args.name), echoing(other?, &args.name));
+    tokio::try_join!(axum::serve(listener, app).into_future(), one, other).context("serve")?;
+    Ok(())
+}
+
+async fn echoing(listener: tokio::net::TcpListener, name: &str) -> std::io::Result<()> {
+    loop {
+        let (mut stream, _) = listener.accept().await?;
+        let greeting = format!("{name}\n");
+        tokio::spawn(async move {
+            stream.write_all(greeting.as_bytes()).await?;
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await
+        });
+    }
 }
 
 /// Both families on one socket, whatever the host's default is.

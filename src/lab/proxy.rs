@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
 
-use super::site::{Node, POD_PORT};
+use super::site::Node;
 
 const TABLE: &str = "lab-proxy";
 /// kube-proxy's mark for "masquerade this".
@@ -19,6 +19,8 @@ pub(crate) struct ProxiedService {
     pub(crate) addresses: Vec<IpAddr>,
     /// TCP.
     pub(crate) port: u16,
+    /// The pods' port.
+    pub(crate) target: u16,
     /// `externalTrafficPolicy: Local`.
     pub(crate) local: bool,
     /// Ready pods of both families with their node.
@@ -124,12 +126,12 @@ fn elements(of: &[String]) -> String {
 }
 
 fn service_chains(family: &str, service: &ProxiedService, endpoints: &[IpAddr]) -> String {
-    let name = &service.name;
+    let (name, target) = (&service.name, service.target);
     let mark = if service.local { String::new() } else { format!("meta mark set meta mark or {MASQUERADE} ") };
     let choices: Vec<String> = (0..endpoints.len()).map(|i| format!("{i} : goto endpoint-{name}-{i}")).collect();
     let mut chains = String::new();
     for (i, endpoint) in endpoints.iter().enumerate() {
-        let to = if family == "ip" { format!("{endpoint}:{POD_PORT}") } else { format!("[{endpoint}]:{POD_PORT}") };
+        let to = if family == "ip" { format!("{endpoint}:{target}") } else { format!("[{endpoint}]:{target}") };
         let _ = writeln!(chains, "  chain endpoint-{name}-{i} {{\n    meta l4proto tcp dnat to {to}\n  }}");
     }
     let (n, choices) = (endpoints.len(), choices.join(", "));
@@ -147,6 +149,7 @@ mod tests {
             name: "web".into(),
             addresses: vec!["192.0.2.1".parse().expect("address")],
             port: 80,
+            target: 8080,
             local,
             endpoints: vec![
                 ("10.78.1.11".parse().expect("address"), "n1".into()),

@@ -1,6 +1,7 @@
 //! What happens in the lab. A scenario acts, and says what must come of it within which time.
 
 mod drain;
+mod ecmp_rehash;
 mod first_light;
 pub(crate) mod interop;
 mod node_loss;
@@ -37,6 +38,7 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::FirstLight => first_light::run(lab).await,
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
         ScenarioKind::Drain => drain::run(lab).await,
+        ScenarioKind::EcmpRehash => ecmp_rehash::run(lab).await,
         ScenarioKind::ServiceChurn => service_churn::run(lab).await,
         ScenarioKind::Interop => Err(anyhow::anyhow!("the interop scenario has a rack of its own").into()),
     }
@@ -47,6 +49,9 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
 /// # Errors
 /// It does not; the text says what to change.
 pub(crate) fn check(kind: ScenarioKind, site: &Site) -> anyhow::Result<()> {
+    if kind == ScenarioKind::EcmpRehash {
+        return ecmp_rehash::check(site);
+    }
     let pods = nodes_with_pods(site);
     anyhow::ensure!(
         kind != ScenarioKind::NodeLoss || pods > 1,
@@ -80,6 +85,11 @@ pub(crate) fn graceful_restart(kind: ScenarioKind) -> bool {
     kind != ScenarioKind::NodeLoss
 }
 
+/// How many nodes join only while a scenario runs.
+pub(crate) fn later(kind: ScenarioKind) -> usize {
+    usize::from(kind == ScenarioKind::EcmpRehash)
+}
+
 /// Every scenario with a line on it.
 pub(crate) fn list() -> String {
     use clap::ValueEnum;
@@ -100,11 +110,11 @@ async fn sessions(lab: &mut Lab) -> Result<(), Stop> {
         })
         .await?;
     lab.report.timing("sessions up", took.as_secs_f64());
-    packet_path(lab).await
+    packet_path(lab)
 }
 
 /// With XDP: the uplink of every node has the program in its driver. Programs stand before sessions come up.
-async fn packet_path(lab: &mut Lab) -> Result<(), Stop> {
+fn packet_path(lab: &Lab) -> Result<(), Stop> {
     if lab.datapath != DatapathKind::Xdp {
         return Ok(());
     }
@@ -126,6 +136,11 @@ fn modes(state: &NodeState) -> Vec<String> {
 async fn address(lab: &mut Lab, service: &ServiceSpec) -> Result<[IpAddr; 2], Stop> {
     lab.report.note(format!("Service {} is written", service.key()));
     lab.put(service)?;
+    addressed(lab, service).await
+}
+
+/// Waits until a Service has one address of each family.
+async fn addressed(lab: &mut Lab, service: &ServiceSpec) -> Result<[IpAddr; 2], Stop> {
     let key = service.key();
     let expected = "one IPv4 and one IPv6 address of the pool";
     let took = lab

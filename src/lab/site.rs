@@ -19,6 +19,9 @@ pub(crate) const NODE_ASN: u32 = 64_601;
 pub(crate) const UPLINKS: [&str; 2] = ["10.77.0.0/16", "fd00:77::/32"];
 /// The port that pods serve.
 pub(crate) const POD_PORT: u16 = 8080;
+/// The ports on which pods say their name and then everything that they hear. Two, for two Services: a client may
+/// use one port of its own towards two Services, and a pod cannot tell such connections apart on one port.
+pub(crate) const ECHO_PORTS: [u16; 2] = [8081, 8082];
 /// The client.
 pub(crate) const CLIENT: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 76, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x76, 0, 0, 0, 0, 0, 2))];

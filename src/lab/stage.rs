@@ -16,7 +16,7 @@ use super::{
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
-    manifests::{self, Endpoint, Manifests, ServiceSpec},
+    manifests::{self, Condition, Endpoint, Manifests, ServiceSpec},
     netns::Inside,
     observe::{self, EVERY, Seen},
     process::{Process, Spec},
@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) router: RouterKind,
     pub(crate) datapath: DatapathKind,
     pub(crate) graceful_restart: bool,
+    /// So many nodes, the last ones, are not there at first.
+    pub(crate) later: usize,
 }
 
 /// The lab.
@@ -92,9 +94,10 @@ impl Lab {
         let (folder, logs) = (claim.folder(), claim.folder().join("logs"));
         std::fs::create_dir(&logs)?;
         build::build(&site).await?;
+        let at_first = site.nodes.len().saturating_sub(setup.later);
         let xdp = setup.datapath == DatapathKind::Xdp;
         let aids = if xdp { Some(xdp::prepare(&site, &folder).await?) } else { None };
-        let manifests = Manifests::create(folder.join("manifests"), &site, setup.graceful_restart)?;
+        let manifests = Manifests::create(folder.join("manifests"), &site.nodes[..at_first], setup.graceful_restart)?;
         let mut pods = Vec::new();
         for (_, pod) in site.pods() {
             let arguments =
@@ -131,9 +134,8 @@ impl Lab {
             _eyes: eyes,
             _aids: aids,
         };
-        for node in lab.site.nodes.clone() {
-            lab.start_daemon(&node)?;
-        }
+        let nodes = lab.site.nodes.clone();
+        nodes[..at_first].iter().try_for_each(|node| lab.start_daemon(node))?;
         Ok(lab)
     }
 
@@ -201,6 +203,19 @@ impl Lab {
     /// # Errors
     /// The folder cannot be written.
     pub(crate) fn put_without(&self, service: &ServiceSpec, lost: Option<&str>) -> anyhow::Result<()> {
+        let lost = |node: &Node| lost == Some(node.name.as_str());
+        self.put_with(service, |node, _| if lost(node) { Condition::NotReady } else { Condition::Ready })
+    }
+
+    /// As [`Lab::put`], with each pod as it is said to be, by its node and its name.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(crate) fn put_with(
+        &self,
+        service: &ServiceSpec,
+        condition: impl Fn(&Node, &str) -> Condition,
+    ) -> anyhow::Result<()> {
         let behind = |node: &str| service.nodes.is_empty() || service.nodes.iter().any(|n| n == node);
         let endpoints: Vec<Endpoint> = self
             .site
@@ -209,7 +224,7 @@ impl Lab {
             .map(|(node, pod)| Endpoint {
                 node: node.name.clone(),
                 address: pod.address,
-                ready: lost != Some(node.name.as_str()),
+                condition: condition(node, &pod.name),
             })
             .collect();
         self.manifests.put(service, &endpoints)?;
@@ -304,6 +319,16 @@ impl Lab {
     /// The client's thread has ended.
     pub(crate) async fn ask(&self, address: IpAddr, port: u16, requests: usize) -> anyhow::Result<Tally> {
         self.client.batch(SocketAddr::new(address, port), requests).await
+    }
+
+    /// The router spreads flows over next hops in another way.
+    ///
+    /// # Errors
+    /// The kernel has no such switch (before 6.11).
+    pub(crate) fn respread(&self, seed: u32) -> anyhow::Result<()> {
+        self.site.router.set(&build::SPREAD_BY_FIELDS)?;
+        let write = move || std::fs::write("/proc/sys/net/ipv4/fib_multipath_hash_seed", format!("{seed}"));
+        self.site.router.inside(write)?.context("set fib_multipath_hash_seed (Linux 6.11 and later)")
     }
 
     /// Resident memory of the largest daemon in MiB.

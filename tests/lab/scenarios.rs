@@ -67,6 +67,9 @@ scenarios! {
     lost_node_leaves_the_route_and_returns_with_xdp: "builtin" "node-loss" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
     drained_node_cuts_no_connection_with_xdp: "builtin" "drain" "--datapath" "xdp",
+    rehash_breaks_connections_without_xdp: "builtin" "ecmp-rehash",
+    #[cfg(feature = "xdp")]
+    rehash_breaks_no_connection_with_xdp: "builtin" "ecmp-rehash" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
     churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",
 }

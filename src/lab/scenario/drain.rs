@@ -71,7 +71,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
 }
 
 /// Runs `ironcast drain` as an operator on the node would.
-async fn tell(lab: &Lab, node: &Node, flags: &[&str]) -> anyhow::Result<()> {
+pub(super) async fn tell(lab: &Lab, node: &Node, flags: &[&str]) -> anyhow::Result<()> {
     let mut command = node.namespace.command(&ourselves());
     command.arg("drain").arg("--socket").arg(lab.socket(&node.name)).args(flags);
     let output = tokio::time::timeout(TOLD_WITHIN, command.output()).await??;

@@ -8,8 +8,11 @@ use std::{
 
 use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
+    args::DatapathKind,
     build,
+    connections::Connections,
     manifests::ServiceSpec,
+    site::{ECHO_PORTS, Node},
     stage::{Lab, Observation, Stop},
 };
 
@@ -19,6 +22,10 @@ const SHRINKS_WITHIN: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 /// Routers of other makes wait before they take a peer back.
 const RETURNS_WITHIN: Duration = Duration::from_secs(30);
+/// Connections that stay open, with XDP.
+const HELD: usize = 600;
+/// A connection to nobody is given up within this.
+const DEAD_WITHIN: Duration = Duration::from_secs(10);
 /// Requests go on so long after the loss.
 const CALM: Duration = Duration::from_secs(2);
 
@@ -32,6 +39,8 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
         answered(lab, &format!("HTTP over {family}"), to, 80, on).await?;
     }
 
+    let echo = ServiceSpec { port: 7, target: ECHO_PORTS[0], ..ServiceSpec::new("echo") };
+    let held = held(lab, &echo, &nodes).await?;
     let seen = lab.seen();
     let lost =
         lab.site.nodes.iter().find(|n| Some(n.name.as_str()) == seen.leader()).unwrap_or(&lab.site.nodes[0]).clone();
@@ -46,6 +55,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     lab.kill_daemon(&lost.name).await?;
     lab.manifests.put_node(&lost, false, false)?;
     lab.put_without(&web, Some(&lost.name))?;
+    lab.put_without(&echo, Some(&lost.name))?;
     routes(lab, "route leaves the lost node", to, &left, SHRINKS_WITHIN).await?;
     lab.report.timing("node lost to route shrunk", died.elapsed().as_secs_f64());
     let on_left = if lost.pods.is_empty() { on } else { on - 1 };
@@ -54,17 +64,10 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     }
     // Those that were sent into the gap are counted; those that begin now must all be answered.
     lab.report.timing("requests failed between loss and recovery", precise(traffic.stop().await?.failed()));
-    let traffic = lab.client.traffic(sockets.clone(), PAUSE);
-    tokio::time::sleep(CALM).await;
-    let after = traffic.stop().await?;
-    let seen = format!("{} answered, {} failed", after.answered(), after.failed());
-    lab.verify(
-        "requests after the loss",
-        "every request answered",
-        &seen,
-        after.failed() == 0 && after.answered() > 0,
-    )?;
-
+    calm(lab, sockets.clone()).await?;
+    if let Some(held) = &held {
+        only_its_own_died(lab, held, &lost).await?;
+    }
     let later = ServiceSpec::new("later");
     let to_later = address(lab, &later).await?;
     routes(lab, "route to later, without the lost node", to_later, &left, ROUTE_WITHIN).await?;
@@ -76,6 +79,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     lab.start_daemon(&lost)?;
     lab.manifests.put_node(&lost, true, false)?;
     lab.put(&web)?;
+    lab.put(&echo)?;
     lab.expect_seen("sessions return", "2 sessions Established", RETURNS_WITHIN, |seen| {
         let up = seen.established(&lost.name);
         Observation { seen: format!("{up} of 2 Established"), ok: up == 2 }
@@ -89,8 +93,54 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let back = traffic.stop().await?;
     let seen = format!("{} answered, {} not connected", back.answered(), back.not_connected);
     lab.verify("new requests while it returns", "no new connection fails", &seen, back.not_connected == 0)?;
+    if let Some(held) = &held {
+        only_its_own_died(lab, held, &lost).await?;
+    }
     let kept = lab.seen().addresses(&web.key());
     lab.verify("addresses kept", &super::words(&to), &super::words(&kept), kept == to)
+}
+
+/// After the loss everything is as it was.
+async fn calm(lab: &Lab, to: Vec<SocketAddr>) -> Result<(), Stop> {
+    let traffic = lab.client.traffic(to, PAUSE);
+    tokio::time::sleep(CALM).await;
+    let after = traffic.stop().await?;
+    let seen = format!("{} answered, {} failed", after.answered(), after.failed());
+    let ok = after.failed() == 0 && after.answered() > 0;
+    lab.verify("requests after the loss", "every request answered", &seen, ok)
+}
+
+/// With XDP: connections that stay open all the while.
+async fn held(lab: &mut Lab, echo: &ServiceSpec, nodes: &[String]) -> Result<Option<Connections>, Stop> {
+    if lab.datapath != DatapathKind::Xdp {
+        return Ok(None);
+    }
+    let to = address(lab, echo).await?;
+    routes(lab, "route to echo", to, nodes, ROUTE_WITHIN).await?;
+    let sockets = to.map(|ip| SocketAddr::new(ip, echo.port)).to_vec();
+    Ok(Some(lab.client.connect(sockets, HELD).await?))
+}
+
+/// Connections to pods of the lost node hang or end; all others go on, wherever they enter now.
+async fn only_its_own_died(lab: &mut Lab, held: &Connections, lost: &Node) -> Result<(), Stop> {
+    let mark = held.mark();
+    let pods = |lab: &Lab| {
+        let own = |pod: &String| lab.site.node_of(pod).is_some_and(|n| n.name == lost.name);
+        let (mut its_own, mut others) = ([0, 0], [0, 0]);
+        for (pod, [alive, dead]) in held.by_pod() {
+            let sum = if own(&pod) { &mut its_own } else { &mut others };
+            *sum = [sum[0] + alive, sum[1] + dead];
+        }
+        (its_own, others)
+    };
+    let name = format!("{HELD} connections, with {} lost", lost.name);
+    lab.expect(&name, "only those to its pods are dead", DEAD_WITHIN, async |lab: &Lab| {
+        let ([its_alive, its_dead], [alive, dead]) = pods(lab);
+        let seen = format!("of its pods {its_dead} dead, {its_alive} not yet; of others {dead} dead, {alive} alive");
+        Ok(Observation { seen, ok: its_alive == 0 && its_dead > 0 && dead == 0 && held.behind(&mark, 2) == 0 })
+    })
+    .await?;
+    Ok(())
 }
 
 /// Counts are far below 2^52.
