@@ -1,4 +1,4 @@
-//! Routers that misbehave: one that never reads, one that resets, one that comes without its keys.
+//! Routers that misbehave: one that never reads, one that resets, one of another family.
 #![cfg(feature = "tokio")]
 
 mod support;
@@ -13,7 +13,7 @@ use std::{
 use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
     rib::{Attributes, Route},
-    speaker::{AoAlgorithm, AoKey, DynamicPeers, Exports, Md5Key, PeerAs, PeerConfig, PeerId, Received, State},
+    speaker::{Exports, PeerAs, PeerConfig, PeerId, Received, State},
     wire::{
         Families,
         capability::Capabilities,
@@ -21,8 +21,8 @@ use ironcast_bgp::{
         open::Open,
     },
 };
-use support::{Ours, PATIENCE, config, peer, start};
-use tokio::{sync::mpsc, time::timeout};
+use support::{PATIENCE, config, peer, router, start};
+use tokio::time::timeout;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -69,18 +69,6 @@ impl Raw {
         message::encode_keepalive(&mut out);
         stream.write_all(&out).expect("the node reads");
     }
-}
-
-/// Our speaker as a router on loopback that takes anybody from 127.0.0.0/8.
-async fn router(change: impl FnOnce(&mut PeerConfig)) -> (Ours, u16, mpsc::Receiver<Received>) {
-    let port = support::free_port();
-    let mut template = peer(LOOPBACK, 64500, PeerAs::External);
-    change(&mut template);
-    let mut router = config([10, 255, 0, 1]);
-    router.listen.push((LOOPBACK, port).into());
-    router.dynamic.push(DynamicPeers { prefix: "127.0.0.0/8".parse().expect("valid"), template });
-    let (sender, received) = mpsc::channel(64);
-    (start(router, Some(sender)), port, received)
 }
 
 fn routes(count: u32, med: u32) -> Arc<[Route]> {
@@ -164,45 +152,6 @@ async fn router_that_resets_the_session_is_dialled_again_at_once() {
     times.sort_unstable();
     println!("OPEN after a reset: median {:?}, slowest {:?}", times[10], times[19]);
     assert!(times[10] < Duration::from_millis(500), "{times:?}");
-}
-
-fn key() -> AoKey {
-    AoKey { send_id: 1, receive_id: 1, algorithm: AoAlgorithm::HmacSha1, key: b"secret".as_slice().into() }
-}
-
-/// With TCP-AO in the kernel the session comes up; without it both ends say what is missing, and no connection
-/// without keys takes its place.
-#[tokio::test]
-async fn keys_that_the_kernel_cannot_set_leave_no_unprotected_session() {
-    let (router, port, _received) = router(|template| template.ao_keys.push(key())).await;
-    let node = start(config([10, 0, 0, 1]), None);
-    let mut towards = peer(LOOPBACK, 64601, PeerAs::External);
-    (towards.port, towards.source) = (port, Some([127, 0, 0, 2].into()));
-    let plain = towards.clone();
-    towards.ao_keys.push(key());
-    node.peers([("tor", towards)]).await;
-    let status = node.until("tor", |p| p.last_error.is_some() || p.state == State::Established).await;
-    let Some(words) = status.last_error else { return };
-    assert!(words.contains("TCP-AO: this kernel has no TCP-AO") && words.contains("password"), "{words}");
-    node.peers([("tor", plain)]).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(node.status("tor").expect("known").established_count, 0);
-    assert!(router.status("dynamic/127.0.0.2").is_none(), "nobody was admitted");
-}
-
-#[tokio::test]
-async fn passive_peer_is_blamed_where_its_keys_cannot_be_set() {
-    let mut router = config([10, 255, 0, 1]);
-    router.listen.push((LOOPBACK, support::free_port()).into());
-    let router = start(router, None);
-    let mut both = peer([127, 0, 0, 2].into(), 64500, PeerAs::External);
-    both.passive = true;
-    both.password = Some(Md5Key(b"secret".as_slice().into()));
-    both.ao_keys.push(key());
-    router.peers([("node", both)]).await;
-    let status = router.until("node", |p| p.last_error.is_some()).await;
-    let words = status.last_error.expect("waited for");
-    assert!(words.contains("takes no connection from 127.0.0.2") && words.contains("exclude each other"), "{words}");
 }
 
 #[tokio::test]

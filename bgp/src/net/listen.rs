@@ -31,8 +31,13 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listen = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
+        // The answer to a SYN is the listener's: a peer with GTSM takes none below its bound (RFC 5082 §3). What is
+        // accepted gets its own distance.
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
+            socket.set_unicast_hops_v6(255)?;
+        } else {
+            socket.set_ttl_v4(255)?;
         }
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;

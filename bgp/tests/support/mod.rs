@@ -15,7 +15,7 @@ use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
     net::Speaker,
     rib::Route,
-    speaker::{Exports, PeerAs, PeerConfig, PeerId, PeerStatus, Received, SpeakerConfig},
+    speaker::{DynamicPeers, Exports, PeerAs, PeerConfig, PeerId, PeerStatus, Received, SpeakerConfig},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
@@ -94,6 +94,19 @@ pub fn route(prefix: &str) -> Route {
 /// What one peer is told.
 pub fn exports(name: &str, routes: Vec<Route>) -> Exports {
     [(PeerId(name.into()), routes.into())].into()
+}
+
+/// Our speaker as a router on loopback that takes anybody from 127.0.0.0/8.
+pub async fn router(change: impl FnOnce(&mut PeerConfig)) -> (Ours, u16, mpsc::Receiver<Received>) {
+    let loopback = IpAddr::from([127, 0, 0, 1]);
+    let port = free_port();
+    let mut template = peer(loopback, 64500, PeerAs::External);
+    change(&mut template);
+    let mut router = config([10, 255, 0, 1]);
+    router.listen.push((loopback, port).into());
+    router.dynamic.push(DynamicPeers { prefix: "127.0.0.0/8".parse().expect("valid"), template });
+    let (sender, received) = mpsc::channel(64);
+    (start(router, Some(sender)), port, received)
 }
 
 /// A port of loopback that was free a moment ago.
