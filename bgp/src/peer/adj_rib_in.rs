@@ -242,6 +242,18 @@ impl AdjRibIn {
     }
 }
 
+#[cfg(test)]
+impl AdjRibIn {
+    /// What is known, after a check that it is counted rightly.
+    pub(super) fn paths(&self) -> std::collections::BTreeSet<Path> {
+        for family in Families::EVERY {
+            let known = self.routes.keys().filter(|(prefix, _)| family_of(prefix) == family).count();
+            assert_eq!(self.count(family) as usize, known);
+        }
+        self.routes.keys().copied().collect()
+    }
+}
+
 impl Age {
     fn until(self) -> Option<Instant> {
         match self {

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use crate::{
     Asn, Family, HoldTime,
-    rib::Route,
-    speaker::{Exports, PeerAs, Role, Shutdown, Speaker, SpeakerConfig},
+    rib::{Attributes, Route},
+    speaker::{AddPath, Exports, PeerAs, Role, Shutdown, Speaker, SpeakerConfig},
     wire::message,
 };
 
+mod anything;
 mod collision;
 mod reconfigure;
 mod restart;
@@ -33,6 +34,8 @@ struct Side {
     /// Connections that the other end knows under another number, with octets on their way there.
     wires: BTreeMap<ConnectionId, (ConnectionId, Vec<u8>)>,
     dialled: Vec<ConnectionId>,
+    /// Its address on the link where that has no IPv4.
+    v6: Option<std::net::Ipv6Addr>,
     /// Every octet that it sent.
     sent: Vec<u8>,
     /// What it handed on.
@@ -75,6 +78,7 @@ impl Pair {
                 address: addresses[n],
                 wires: BTreeMap::new(),
                 dialled: Vec::new(),
+                v6: None,
                 sent: Vec::new(),
                 received: Vec::new(),
             }
@@ -127,7 +131,11 @@ impl Pair {
         let accepted = (!cut).then(|| self.ends[1 - n].speaker.accept(now, Endpoint::new(to, from))).flatten();
         match accepted {
             Some(other) => {
-                self.ends[n].speaker.connected(now, id, Endpoint::new(from, to));
+                let mut endpoint = Endpoint::new(from, to);
+                if let Some(v6) = self.ends[n].v6 {
+                    (endpoint.next_hop4, endpoint.link_local) = (None, Some(v6));
+                }
+                self.ends[n].speaker.connected(now, id, endpoint);
                 self.ends[n].wires.insert(id, (other, Vec::new()));
                 self.ends[1 - n].wires.insert(other, (id, Vec::new()));
             }
@@ -323,4 +331,102 @@ fn what_a_provider_announces_is_for_customers_only() {
     let marked = pair.ends[0].sent.windows(7).any(|w| w == [0xC0, 35, 4, 0, 0, 0xFC, 0x59]);
     assert!(marked, "ONLY_TO_CUSTOMER with AS 64601");
     assert!(!pair.ends[1].sent.windows(3).any(|w| w == [0xC0, 35, 4]));
+}
+
+#[test]
+fn several_paths_to_one_prefix_arrive_with_their_identifiers() {
+    let mut pair = Pair::between([false, true], |n, peer| {
+        peer.passive = n == 1;
+        peer.add_path = AddPath { send: n == 0, receive: n == 1 };
+    });
+    let route = |last: u8| Route {
+        prefix: "192.0.2.1/32".parse().expect("valid"),
+        attributes: Arc::new(Attributes { next_hop: Some([192, 0, 2, last].into()), ..Attributes::default() }),
+    };
+    let mut export = |routes: &[Route]| {
+        let exports = [(PeerId("p".into()), routes.into())].into();
+        let now = pair.now;
+        pair.ends[0].speaker.set_exports(now, &exports);
+        pair.pass(SECOND);
+        let received = std::mem::take(&mut pair.ends[1].received);
+        let word = |received| match received {
+            Received::Announce { route, path, .. } => Some((route.attributes.next_hop, path)),
+            Received::Withdraw { path, .. } => Some((None, path)),
+            _ => None,
+        };
+        received.into_iter().filter_map(word).collect::<Vec<_>>()
+    };
+    let both = export(&[route(8), route(9)]);
+    let hops: Vec<_> = both.iter().map(|(hop, _)| hop.expect("announced").to_string()).collect();
+    assert_eq!(hops, ["192.0.2.8", "192.0.2.9"]);
+    assert_ne!(both[0].1, both[1].1);
+    let one = export(&[route(8)]);
+    assert_eq!(one, [(None, both[1].1)], "the other path alone goes");
+}
+
+#[test]
+fn ipv4_routes_go_over_an_ipv6_link_without_ipv4_where_both_ends_can() {
+    for (can, expected) in [([true, true], 1), ([true, false], 0)] {
+        let mut pair = Pair::between([false, true], |n, peer| {
+            peer.passive = n == 1;
+            peer.extended_next_hop = can[n];
+        });
+        pair.ends[0].v6 = Some("fe80::1".parse().expect("valid"));
+        pair.export(0, &["192.0.2.1/32"]);
+        pair.pass(SECOND);
+        let received = std::mem::take(&mut pair.ends[1].received).into_iter();
+        let hops: Vec<_> = received
+            .filter_map(|r| match r {
+                Received::Announce { route, .. } => route.attributes.next_hop,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(hops.len(), expected, "{can:?}");
+        assert!(hops.iter().all(|hop| hop.to_string() == "fe80::1"), "{hops:?}");
+        let words = pair.status(0).last_error.unwrap_or_default();
+        assert_eq!(words.contains("no address of that family"), expected == 0, "{words}");
+    }
+}
+
+#[test]
+fn as_that_is_internal_or_external_is_learned_and_checked() {
+    let up = |ours: PeerAs, theirs: u32| {
+        let mut pair = Pair::new(|n, peer| {
+            peer.passive = n == 1;
+            (peer.local_as, peer.peer_as) = match n {
+                0 => (Asn::new(64601).expect("valid"), ours),
+                _ => (Asn::new(theirs).expect("valid"), PeerAs::Exactly(Asn::new(64601).expect("valid"))),
+            };
+        });
+        pair.pass(SECOND);
+        let status = pair.status(0);
+        (status.remote_as.map(Asn::value), status.last_error.unwrap_or_default())
+    };
+    assert_eq!(up(PeerAs::External, 65000), (Some(65000), String::new()));
+    assert_eq!(up(PeerAs::External, 4_200_000_000), (Some(4_200_000_000), String::new()));
+    assert_eq!(up(PeerAs::Internal, 64601), (Some(64601), String::new()));
+    let (learned, words) = up(PeerAs::External, 64601);
+    assert!(learned.is_none() && words.contains("which is ours, but the peer is external"), "{words}");
+    let (learned, words) = up(PeerAs::Internal, 65000);
+    assert!(learned.is_none() && words.contains("shows AS 65000, but the peer is internal"), "{words}");
+}
+
+#[test]
+fn router_that_resets_is_back_within_ten_milliseconds_and_one_that_refuses_soon_after_it_stops() {
+    let mut pair = Pair::new(|n, peer| peer.passive = n == 1);
+    pair.pass(SECOND);
+    for count in 2..5 {
+        let (now, id) = (pair.now, *pair.ends[0].wires.keys().next().expect("one"));
+        pair.ends[0].speaker.closed(now, id, "reset");
+        pair.pass(Duration::from_millis(10));
+        assert_eq!((pair.status(0).state, pair.status(0).established_count), (State::Established, count));
+    }
+    let (now, (id, (other, _))) = (pair.now, pair.ends[0].wires.pop_first().expect("one"));
+    pair.cut = true;
+    pair.ends[0].speaker.closed(now, id, "reset");
+    pair.ends[1].speaker.closed(now, other, "restarted");
+    pair.pass(Duration::from_millis(3200)); // FRR refuses for so long after a session
+    pair.cut = false;
+    pair.pass(Duration::from_millis(251));
+    assert_eq!(pair.status(0).state, State::Established);
 }
