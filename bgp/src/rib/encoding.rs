@@ -133,3 +133,53 @@ impl Encoding {
         encode_list(OPTIONAL | TRANSITIVE, attribute::EXTENDED_COMMUNITIES, all, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asn(number: u32) -> Asn {
+        Asn::new(number).expect("valid")
+    }
+
+    fn encoding(local_as: u32, own_as: u32, four_octet: bool) -> Encoding {
+        Encoding {
+            local_as: asn(local_as),
+            own_as: Some(asn(own_as)),
+            internal: false,
+            four_octet,
+            families: Families::NONE,
+            add_path: Families::NONE,
+            only_to_customer: false,
+            keeps_marked: false,
+            next_hop4: None,
+            next_hop6: None,
+            link_local: None,
+            extended_next_hop: false,
+            limit: 4096,
+        }
+    }
+
+    fn list(encoding: &Encoding, prepend: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        encoding.attributes(&Attributes { prepend, ..Attributes::default() }, None, &mut out);
+        out.split_off(4) // ORIGIN stands before
+    }
+
+    /// RFC 6793 §4.2.2: whichever of the two numbers does not fit takes AS_TRANS, and AS4_PATH says both.
+    #[test]
+    fn override_towards_a_router_of_two_octets_is_whole_in_as4_path() {
+        let wide = list(&encoding(64601, 4_200_000_000, false), 0);
+        assert_eq!(wide[..9], [0x40, 2, 6, 2, 2, 0xFC, 0x59, 0x5B, 0xA0]);
+        assert_eq!(wide[9..], [0xC0, 17, 10, 2, 2, 0, 0, 0xFC, 0x59, 0xFA, 0x56, 0xEA, 0]);
+        assert_eq!(list(&encoding(64601, 65001, false), 0), [0x40, 2, 6, 2, 2, 0xFC, 0x59, 0xFD, 0xE9]);
+    }
+
+    #[test]
+    fn override_with_all_prepends_takes_two_segments() {
+        let path = list(&encoding(64601, 65001, true), 255);
+        assert_eq!(path[..6], [0x50, 2, 0x04, 0x08, 2, 255], "256 times local_as and once the other, in 1032 octets");
+        assert_eq!(path[4 + 2 + 4 * 255..], [2, 2, 0, 0, 0xFC, 0x59, 0, 0, 0xFD, 0xE9]);
+        assert_eq!(list(&Encoding { internal: true, ..encoding(64601, 65001, true) }, 3)[..3], [0x40, 2, 0]);
+    }
+}

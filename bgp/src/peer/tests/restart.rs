@@ -130,6 +130,18 @@ fn planned_restart_keeps_the_routes_and_a_stop_does_not() {
     assert!(words.contains("Hard Reset (Cease / Administrative Shutdown (\"drained\"))"), "{words}");
 }
 
+/// RFC 8538 §4: with the N bit on both ends a NOTIFICATION of the hold timer is no reason to drop the routes.
+#[test]
+fn frozen_node_keeps_its_routes_for_its_restart_time_after_the_hold_time() {
+    let mut pair = node_and_router(|_, _| {});
+    pair.cut = true;
+    pair.pass(10 * SECOND);
+    assert!(pair.status(1).last_error.expect("told").contains("Hold Timer Expired"));
+    assert_eq!(heard(&mut pair), ["down 30"]);
+    pair.pass(31 * SECOND);
+    assert_eq!(heard(&mut pair), ["-192.0.2.1/32", "-192.0.2.2/32"]);
+}
+
 #[test]
 fn removed_peer_takes_its_stale_routes_with_it() {
     let mut pair = node_and_router(|_, _| {});
