@@ -81,6 +81,8 @@ enum Stage {
 struct Connection {
     id: ConnectionId,
     direction: Direction,
+    /// It came while another was Established with a peer that may restart gracefully.
+    returning: bool,
     stage: Stage,
 }
 
@@ -201,27 +203,29 @@ impl Peer {
         }
         let id = shared.connection();
         let stage = Stage::Dialling { until: now + CONNECT_TIMEOUT };
-        self.connections.push(Connection { id, direction: Direction::Outgoing, stage });
+        self.connections.push(Connection { id, direction: Direction::Outgoing, returning: false, stage });
         shared.outputs.push_back(Output::Connect { id, peer: self.id.clone(), config: self.config.clone() });
     }
 
     /// The peer has connected to us; `None` refuses the connection.
     pub(crate) fn accept(&mut self, now: Instant, endpoint: Endpoint, shared: &mut Shared) -> Option<ConnectionId> {
-        if let Some(session) = self.established() {
-            // RFC 4724 §4.2: a peer that restarts gracefully is back before we noticed that it was away.
-            session.negotiated().and_then(|n| n.graceful_restart)?;
-            session.drop_silently();
-            self.settle(now, shared);
-        }
+        // RFC 4724 §4.2: a peer that restarts gracefully may be back before we notice that it was away. Its OPEN will
+        // say that it is it; a mere connection ends nothing. Nor does one that was dialled before this session was up.
+        let settled = now.saturating_duration_since(self.status.since) >= CONNECT_TIMEOUT;
+        let returning = match self.established() {
+            Some(session) => session.negotiated()?.graceful_restart.filter(|_| settled).map(|_| true)?,
+            None => false,
+        };
         // A connection on which nothing was said yet may be half of one that broke; the newer one counts.
-        for silent in self.connections.iter_mut().filter(|c| c.direction == Direction::Incoming) {
+        let incoming = |c: &&mut Connection| c.direction == Direction::Incoming && c.state() != State::Established;
+        for silent in self.connections.iter_mut().filter(incoming) {
             let silent = silent.session().filter(|s| s.state() == State::OpenSent)?;
             silent.stop(Notification::cease(cease::COLLISION), false);
         }
         self.settle(now, shared);
         let id = shared.connection();
         let stage = Stage::Open(self.session(now, endpoint, shared));
-        self.connections.push(Connection { id, direction: Direction::Incoming, stage });
+        self.connections.push(Connection { id, direction: Direction::Incoming, returning, stage });
         self.settle(now, shared);
         Some(id)
     }
@@ -398,12 +402,18 @@ impl Peer {
     }
 
     /// RFC 4271 §6.8 with the rule of RFC 6286 §2.3 for equal identifiers: the connection that the higher end
-    /// initiated stays; an Established one always does.
+    /// initiated stays; an Established one always does, unless its peer has restarted.
     fn resolve_collision(&mut self, id: ConnectionId, router_id: RouterId) {
         let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
         let rival = self.connections.iter().position(|c| c.id != id && c.state() >= State::OpenConfirm);
         let Some(rival) = rival else { return };
         let Some(winner) = self.winner(at, router_id) else { return };
+        if self.connections[at].returning && self.connections[rival].state() == State::Established {
+            if let Some(session) = self.connections[rival].session() {
+                session.drop_silently();
+            }
+            return;
+        }
         let loser = match self.connections[rival].state() {
             State::Established => at,
             _ if self.connections[at].direction == winner => rival,

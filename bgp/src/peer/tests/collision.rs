@@ -83,10 +83,11 @@ proptest! {
     #[test]
     fn one_session_is_left_in_whatever_order_both_ends_act(
         steps in prop::collection::vec(0u8..6, 0..40),
-        equal in any::<bool>(),
+        [equal, graceful] in any::<[bool; 2]>(),
     ) {
         let mut pair = Pair::new(|_, peer| {
             peer.router_id = RouterId::new([9, 9, 9, 9].into()).ok().filter(|_| equal);
+            peer.graceful_restart = Some(SECOND).filter(|_| graceful);
         });
         for step in steps {
             let n = usize::from(step & 1);

@@ -130,6 +130,29 @@ fn planned_restart_keeps_the_routes_and_a_stop_does_not() {
     assert!(words.contains("Hard Reset (Cease / Administrative Shutdown (\"drained\"))"), "{words}");
 }
 
+/// RFC 4724 §4.2: the router has not noticed yet that the node was away.
+#[test]
+fn node_that_is_back_before_its_end_is_noticed_keeps_its_routes_and_a_mere_connection_ends_nothing() {
+    let mut pair = node_and_router(|_, _| {});
+    let endpoint = Endpoint::new(([10, 0, 0, 2], 179).into(), ([10, 0, 0, 1], 50009).into());
+    assert_eq!(pair.ends[1].speaker.accept(pair.now, endpoint), None, "so soon it is a collision");
+    pair.pass(5 * SECOND);
+    let now = pair.now;
+    let stranger = pair.ends[1].speaker.accept(now, endpoint).expect("it might be the node");
+    pair.pass(SECOND);
+    assert_eq!((heard(&mut pair), pair.status(1).state), (vec![], State::Established));
+    assert!(pair.ends[1].speaker.config(stranger).is_some());
+
+    pair.ends[0].wires.clear();
+    pair.ends[1].wires.clear();
+    start(&mut pair, |_| {});
+    pair.export(0, &["192.0.2.1/32"]);
+    pair.pass(SECOND);
+    assert_eq!(pair.status(1).established_count, 2);
+    assert_eq!(heard(&mut pair), ["down 30", "+192.0.2.1/32", "-192.0.2.2/32", "end"]);
+    assert!(pair.ends[1].speaker.config(stranger).is_none(), "the newer connection took its place");
+}
+
 /// RFC 8538 §4: with the N bit on both ends a NOTIFICATION of the hold timer is no reason to drop the routes.
 #[test]
 fn frozen_node_keeps_its_routes_for_its_restart_time_after_the_hold_time() {
