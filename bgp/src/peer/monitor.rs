@@ -55,14 +55,14 @@ impl Peer {
     pub(crate) fn monitored(&self) -> impl Iterator<Item = Event> {
         let up = self.monitored.clone().map(Event::up);
         let established = self.connections.iter().find(|c| c.state() == State::Established);
-        let encoding = established.and_then(Connection::settled).and_then(encoding);
+        let encoding = established.and_then(Connection::opened).and_then(encoding);
         let told = self.monitored.clone().zip(self.adj.sent.clone()).zip(encoding);
         up.into_iter().chain(told.map(|((session, table), encoding)| Event::told(session, table, encoding)))
     }
 }
 
 impl Connection {
-    fn settled(&self) -> Option<&Session> {
+    fn opened(&self) -> Option<&Session> {
         match &self.stage {
             super::Stage::Dialling { .. } => None,
             super::Stage::Open(session) => Some(session),
