@@ -9,7 +9,8 @@ mod rfc7606;
 use std::ops::RangeInclusive;
 
 use dialogue::{
-    Dialogue, EXTENDED, INTERNAL, OLD, Outcome, PLAIN, Router, STAYS, keepalive, message, notified, open, open_with,
+    Dialogue, EXTENDED, INTERNAL, OLD, Outcome, PLAIN, Router, STAYS, WIDE, keepalive, message, notified, open,
+    open_with,
 };
 use ironcast_bgp::speaker::{Received, State};
 use rfc7606::{Reaction, Verdict, judge};
@@ -29,19 +30,6 @@ fn body(attributes: &[&[u8]], announced: &[u8]) -> Vec<u8> {
 /// An UPDATE of 198.51.100.1/32 with what every route needs and this attribute.
 fn with(attribute: &[u8]) -> Vec<u8> {
     body(&[ORIGIN, AS_PATH, NEXT_HOP, attribute], PREFIX)
-}
-
-fn session_of(router: &Router) -> rfc7606::Session {
-    rfc7606::Session {
-        four_octet: !router.capabilities.is_empty(),
-        internal: router.asn == dialogue::OUR_AS,
-        ipv4: true,
-        ipv6: !router.capabilities.is_empty(),
-        extended_next_hop: false,
-        add_path4: false,
-        add_path6: false,
-        own: [10, 0, 1, 1].into(),
-    }
 }
 
 /// What became of the prefix of an UPDATE.
@@ -67,7 +55,7 @@ fn check(router: &Router, body: &[u8], name: &str) -> Outcome {
     let mut dialogue = Dialogue::established(router);
     let outcome = dialogue.say(&message(2, body));
     let counted = dialogue.counters().treated_as_withdraw;
-    let verdict = judge(body, &session_of(router));
+    let verdict = judge(body, &router.session());
     let right = match (&outcome, &verdict.stays) {
         (Outcome::Notified { code: 3, subcode, .. }, _) => verdict.resets.contains(subcode),
         (Outcome::In(State::Established), Some(range)) if counted > 0 => range.contains(&Reaction::TreatAsWithdraw),
@@ -160,7 +148,7 @@ fn aggregator_has_the_size_of_the_negotiated_as_numbers() {
     let verdict = |router: &Router, path, aggregator| {
         let update = body(&[ORIGIN, path, NEXT_HOP, aggregator], PREFIX);
         assert_eq!(check(router, &update, "aggregator"), STAYS);
-        judge(&update, &session_of(router))
+        judge(&update, &router.session())
     };
     let starts_with = |verdict: Verdict, reaction| verdict.stays.is_some_and(|range| *range.start() == reaction);
     assert!(starts_with(verdict(&OLD, old_path, six), Reaction::Nothing));
@@ -230,6 +218,9 @@ fn neighbours_of_every_case_get_what_the_rules_ask_for_and_never_more() {
     let all = [&[ORIGIN, AS_PATH, NEXT_HOP][..], &everything].concat();
     updates.push((PLAIN, body(&all, PREFIX)));
     updates.push((EXTENDED, body(&all, PREFIX)));
+    let path: &[u8] = &[0, 0, 0, 7];
+    let wide_reach = reach(&[0x80, 14], 16, &[path, V6].concat());
+    updates.push((WIDE, body(&[ORIGIN, AS_PATH, NEXT_HOP, &wide_reach], &[path, PREFIX].concat())));
     updates.push((INTERNAL, body(&[&all[..], &[local_pref, cluster]].concat(), PREFIX)));
     let old: &[u8] = &[0x40, 2, 4, 2, 1, 0xFC, 0x59];
     let as4: &[u8] = &[0xC0, 17, 6, 2, 1, 0, 1, 0, 1];
@@ -389,7 +380,7 @@ fn half_a_message_waits_and_the_hold_time_ends_it() {
 
 #[test]
 fn written_rules_tell_what_must_be_from_what_may_be() {
-    let range = |attribute: &[u8]| judge(&with(attribute), &session_of(&PLAIN)).stays.expect("no reset");
+    let range = |attribute: &[u8]| judge(&with(attribute), &PLAIN.session()).stays.expect("no reset");
     let only = |reaction: Reaction| -> RangeInclusive<Reaction> { reaction..=Reaction::TreatAsWithdraw };
     assert_eq!(range(&[]), only(Reaction::Nothing), "an AS path may hold AS 0, a next hop be no host's");
     assert_eq!(range(&[0x40, 6, 1, 0]), only(Reaction::Discard));

@@ -77,6 +77,7 @@ fn main() -> io::Result<()> {
         put("update", 100 + number, &[&[2], &body[..]].concat())?;
         let said = [&[2, (body.len() >> 4) as u8, body.len() as u8 & 15], &body[..]].concat();
         put("session", number, &[&[0], &said[..], &[4, 0, 0], &said].concat())?;
+        put("session", 100 + number, &[&[16], &said[..]].concat())?;
     }
     bfd_seeds(put)
 }

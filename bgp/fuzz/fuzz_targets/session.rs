@@ -13,9 +13,9 @@ use ironcast_bgp::{
 };
 use ironcast_bgp_fuzz::{
     Input,
-    dialogue::{self, Dialogue, EXTENDED, INTERNAL, OLD, Outcome, PLAIN, Router, STAYS, message},
+    dialogue::{self, Dialogue, EXTENDED, INTERNAL, OLD, Outcome, PLAIN, Router, STAYS, WIDE, message},
     memory,
-    rfc7606::{self, Reaction, judge},
+    rfc7606::{Reaction, judge},
 };
 
 /// What an input may make the speaker hold: some events for each prefix of it, and a last message.
@@ -24,7 +24,8 @@ const MEMORY: usize = 8 * 1024 * 1024;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut input = Input(&data[..data.len().min(64 * 1024)]);
     let choice = input.octet();
-    let router = &[PLAIN, EXTENDED, INTERNAL, OLD][usize::from(choice & 3)];
+    let routers = [PLAIN, EXTENDED, INTERNAL, OLD];
+    let router = if choice & 16 == 0 { &routers[usize::from(choice & 3)] } else { &WIDE };
     memory::within(MEMORY, || {
         if choice & 4 == 0 {
             messages(router, &mut input);
@@ -39,7 +40,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 /// Whole messages: each gets exactly what its RFC asks for.
 fn messages(router: &Router, input: &mut Input<'_>) {
     let mut dialogue = Dialogue::established(router);
-    let session = session_of(router);
+    let session = router.session();
     let mut silent = Duration::ZERO;
     while !input.is_empty() {
         let (kind, length) = (input.octet(), usize::from(input.octet()) << 4 | usize::from(input.octet() & 15));
@@ -108,18 +109,4 @@ fn octets(mut dialogue: Dialogue, input: &mut Input<'_>) {
         }
     }
     let _ = open::decode(&dialogue::open(&PLAIN));
-}
-
-fn session_of(router: &Router) -> rfc7606::Session {
-    let new = !router.capabilities.is_empty();
-    rfc7606::Session {
-        four_octet: new,
-        internal: router.asn == dialogue::OUR_AS,
-        ipv4: true,
-        ipv6: new,
-        extended_next_hop: false,
-        add_path4: false,
-        add_path6: false,
-        own: [10, 0, 1, 1].into(),
-    }
 }

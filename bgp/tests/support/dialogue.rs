@@ -7,10 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::rfc7606;
 use ironcast_bgp::{
     Asn, Family, RouterId,
     speaker::{
-        ConnectionId, Counters, Endpoint, Output, PeerAs, PeerConfig, PeerId, Received, Speaker, SpeakerConfig, State,
+        AddPath, ConnectionId, Counters, Endpoint, Output, PeerAs, PeerConfig, PeerId, Received, Speaker,
+        SpeakerConfig, State,
     },
     wire::{
         message::{self, Frame, Kind, frame},
@@ -40,6 +42,33 @@ pub const OLD: Router = Router { asn: THEIR_AS, capabilities: &[] };
 /// Internal, both families.
 pub const INTERNAL: Router =
     Router { asn: OUR_AS, capabilities: &[1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 65, 4, 0, 0, 0xFB, 0xF4] };
+
+/// External, both families, with IPv6 next hops for IPv4 (RFC 8950) and path identifiers both ways (RFC 7911).
+pub const WIDE: Router = Router {
+    asn: THEIR_AS,
+    capabilities: &[
+        1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 5, 6, 0, 1, 0, 1, 0, 2, 65, 4, 0, 0, 0xFC, 0x59, 69, 8, 0, 1, 1, 3,
+        0, 2, 1, 3,
+    ],
+};
+
+impl Router {
+    /// The session that comes of it, for the second statement of the rules.
+    pub fn session(&self) -> rfc7606::Session {
+        let new = !self.capabilities.is_empty();
+        let wide = self.capabilities == WIDE.capabilities;
+        rfc7606::Session {
+            four_octet: new,
+            internal: self.asn == OUR_AS,
+            ipv4: true,
+            ipv6: new,
+            extended_next_hop: wide,
+            add_path4: wide,
+            add_path6: wide,
+            own: [10, 0, 1, 1].into(),
+        }
+    }
+}
 
 /// What a message did to the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +110,8 @@ impl Dialogue {
         let asn = |number| Asn::new(number).expect("valid");
         let mut peer = PeerConfig::new(remote.ip(), asn(OUR_AS), PeerAs::Exactly(asn(router.asn)));
         peer.families = [Family::Ipv4Unicast, Family::Ipv6Unicast].into();
+        peer.extended_next_hop = true;
+        peer.add_path = AddPath { send: true, receive: true };
         speaker.set_peers(now, BTreeMap::from([(PeerId("router".into()), peer)]));
         let Some(Output::Connect { id, .. }) = speaker.poll() else { panic!("dials") };
         speaker.connected(now, id, Endpoint::new(([10, 0, 1, 1], 50_000).into(), remote));
