@@ -9,6 +9,7 @@ mod monitor;
 mod receive;
 mod reconfigure;
 mod retry;
+mod unreached;
 
 use std::{
     collections::VecDeque,
@@ -251,34 +252,8 @@ impl Peer {
             return;
         }
         self.connections.retain(|c| c.id != id);
-        let (address, port) = (self.config.address, self.config.port);
-        let (failure, text) = match why {
-            Unreached::Refused => (
-                Failure::Refused,
-                format!("{address} port {port} refuses connections: is BGP running there, and does it know this node?"),
-            ),
-            Unreached::NoRoute(e) => {
-                (Failure::Refused, format!("no way to {address}: {e}; check the route to the peer"))
-            }
-            Unreached::TimedOut if self.config.password.is_some() => (
-                Failure::TimedOut,
-                format!(
-                    "{address} port {port} does not answer: check the password on both ends, the route and firewalls"
-                ),
-            ),
-            Unreached::TimedOut => (
-                Failure::TimedOut,
-                format!(
-                    "{address} port {port} does not answer: check the route, firewalls, and whether it expects a password"
-                ),
-            ),
-            Unreached::Local(e) => (
-                Failure::Local,
-                format!("this node cannot dial {address}: {e}; check sourceAddress, interface and password"),
-            ),
-        };
-        self.status.last_error = Some(text);
-        self.schedule(failure, now, shared);
+        self.status.last_error = Some(unreached::words(why, &self.config));
+        self.schedule(unreached::failure(why), now, shared);
         self.settle(now, shared);
     }
 

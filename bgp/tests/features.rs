@@ -224,3 +224,18 @@ fn frr_takes_the_role_and_ipv4_routes_over_an_ipv6_link() {
     let shown = router.vtysh(&format!("show bgp neighbors {neighbour}"));
     assert!(shown.contains("Remote Role: customer") || shown.contains("Neighbor Role: customer"), "{shown}");
 }
+
+/// What `last_error` builds on: whoever is away from a link is unreachable before an attempt times out, so that a
+/// silent one is there and drops what we send.
+#[test]
+fn router_that_is_away_from_the_link_is_unreachable_and_not_silent() {
+    if skipped(&["/usr/sbin/ip"]) {
+        return;
+    }
+    let router = Router::new();
+    for address in ["10.77.9.99", "fd77:9::99"] {
+        let (_runtime, ours) = router.node(address, |_| {});
+        let words = ours.status("tor").expect("known").last_error.expect("nobody is there");
+        assert!(words.starts_with(&format!("no way to {address}")), "{words}");
+    }
+}

@@ -75,7 +75,7 @@ async fn password_of_a_whole_prefix_is_asked_of_everybody_in_it() {
     let other = start(config([10, 0, 0, 1]), None);
     other.peers([("tor", PeerConfig { password: md5("wrong"), ..towards(port) })]).await;
     let words = other.until("tor", |p| p.last_error.is_some()).await.last_error.expect("waited for");
-    assert!(words.contains("check the password on both ends"), "{words}");
+    assert!(words.contains("its password is not ours"), "{words}");
     assert_eq!(router.status("dynamic/127.0.0.2").expect("known").established_count, 1);
 }
 

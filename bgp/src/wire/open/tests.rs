@@ -1,5 +1,11 @@
 use super::*;
-use crate::wire::{Families, capability::GracefulRestart};
+use crate::{
+    Family,
+    wire::{
+        Families,
+        capability::{GracefulRestart, LongLived},
+    },
+};
 
 fn open() -> Open {
     let families = Families::from_iter(Families::EVERY);
@@ -18,6 +24,12 @@ fn open() -> Open {
                 families,
                 forwarding: families,
             }),
+            long_lived: vec![
+                LongLived { family: Family::Ipv6Unicast, forwarding: true, seconds: 0xFF_FFFF },
+                LongLived { family: Family::Ipv4Unicast, forwarding: false, seconds: 86_400 },
+            ],
+            add_path_send: families,
+            add_path_receive: [Family::Ipv6Unicast].into_iter().collect(),
             role: Some(3),
             ..Capabilities::default()
         },
@@ -95,6 +107,18 @@ fn capabilities_are_written_extended_from_the_octet_on_where_they_must_be() {
         assert_eq!(extended, list.len() + 2 >= 255, "{count}");
         assert!(decode(&with_parameters(&parameters)).expect("valid").capabilities.route_refresh, "{count}");
     }
+}
+
+#[test]
+fn long_lived_family_counts_once_and_an_unknown_one_not_at_all() {
+    let family = |afi: u8, safi: u8, seconds: u8| [0, afi, safi, 0x80, 0, 0, seconds];
+    let list = [family(1, 1, 7), family(1, 1, 9), family(1, 128, 5), family(2, 1, 3)].concat();
+    let (length, cut) = (u8::try_from(list.len()).expect("short"), [0, 2, 1]);
+    let value = [&[71, length + 3][..], &list, &cut].concat();
+    let parameters = [&[length + 7, 2, length + 5][..], &value].concat();
+    let open = decode(&with_parameters(&parameters)).expect("valid");
+    let told: Vec<_> = open.capabilities.long_lived.iter().map(|l| (l.family, l.seconds)).collect();
+    assert_eq!(told, [(Family::Ipv4Unicast, 7), (Family::Ipv6Unicast, 3)]);
 }
 
 #[test]
