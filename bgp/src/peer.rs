@@ -198,6 +198,11 @@ impl Peer {
         self.settle(now, shared);
     }
 
+    /// Nothing is read at present.
+    pub(crate) fn not_reading(&mut self, now: Instant) {
+        self.connections.iter_mut().filter_map(Connection::session).for_each(|session| session.not_reading(now));
+    }
+
     fn dial(&mut self, now: Instant, shared: &mut Shared) {
         if self.config.passive || !self.connections.is_empty() {
             return;

@@ -291,6 +291,13 @@ impl Session {
         self.keepalive = self.keepalive_time().map(|i| now + self.jitter.shorten(i));
     }
 
+    /// Nothing is read at present, so that nobody can be said to be silent.
+    pub(crate) fn not_reading(&mut self, now: Instant) {
+        if self.hold.is_some() && self.state >= State::OpenConfirm {
+            self.arm_hold(now);
+        }
+    }
+
     fn arm_hold(&mut self, now: Instant) {
         self.hold = self.negotiated.as_ref().and_then(|n| n.hold_time.duration()).map(|hold| now + hold);
     }

@@ -168,3 +168,28 @@ async fn family_that_only_one_end_has_is_told_on_both() {
         assert!(words.contains("Unsupported Capability") && words.contains("we offer ipv"), "{words}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_taker_of_routes_holds_the_sessions_up_and_ends_none() {
+    let short = HoldTime::new(3).expect("valid");
+    let (router, port, mut received) = router(|template| template.hold_time = short).await;
+    let node = start(config([10, 0, 0, 1]), None);
+    let mut towards = peer(LOOPBACK, 64601, PeerAs::External);
+    (towards.port, towards.source, towards.hold_time) = (port, Some([127, 0, 0, 2].into()), short);
+    let count = 10_000; // far more than the channel takes
+    let exports: Exports = [(PeerId("tor".into()), routes(count, 1))].into();
+    node.speaker.set_exports(exports).await.expect("runs");
+    node.peers([("tor", towards)]).await;
+    node.until("tor", |p| p.advertised.len() == count as usize).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut taken = 0;
+    while taken < count {
+        let next = timeout(PATIENCE, received.recv()).await.expect("in time").expect("the router runs");
+        assert!(!matches!(next, Received::Down { .. }), "after {taken} routes");
+        taken += u32::from(matches!(next, Received::Announce { .. }));
+    }
+    for (ours, name) in [(&router, "dynamic/127.0.0.2"), (&node, "tor")] {
+        let status = ours.status(name).expect("known");
+        assert_eq!((status.state, status.established_count), (State::Established, 1), "{:?}", status.last_error);
+    }
+}

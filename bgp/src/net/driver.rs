@@ -135,9 +135,17 @@ impl Driver {
                     self.received = None;
                     self.undelivered.clear();
                 },
-                () = sleep_until(wake.into()) => self.speaker.handle_timeout(Instant::now()),
+                () = sleep_until(wake.into()) => self.on_timeout(reads),
             }
         }
+    }
+
+    fn on_timeout(&mut self, reads: bool) {
+        let now = Instant::now();
+        if !reads {
+            self.speaker.not_reading(now);
+        }
+        self.speaker.handle_timeout(now);
     }
 
     fn wake(&self) -> Instant {
@@ -274,7 +282,7 @@ impl Driver {
         // What had arrived before a deadline was read before it; only now may the deadline fire.
         let now = Instant::now();
         if self.speaker.deadline().is_some_and(|at| at <= now) {
-            self.speaker.handle_timeout(now);
+            self.on_timeout(self.undelivered.is_empty());
         }
     }
 

@@ -212,6 +212,12 @@ impl Speaker {
         }
     }
 
+    /// The driver reads nothing at present, because what it read before is not taken from it: no peer's hold time
+    /// passes. To be said before every [`Speaker::handle_timeout`] while that is so.
+    pub fn not_reading(&mut self, now: Instant) {
+        self.peers.values_mut().for_each(|peer| peer.not_reading(now));
+    }
+
     /// What the driver has to do next.
     #[must_use]
     pub fn poll(&mut self) -> Option<Output> {
