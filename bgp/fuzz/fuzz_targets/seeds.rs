@@ -8,12 +8,11 @@ use ironcast_bgp::wire::{
     notification::Notification,
 };
 use ironcast_bgp::{Family, bfd};
-use ironcast_bgp_fuzz::dialogue::{self, EXTENDED, INTERNAL, OLD, PLAIN, keepalive, open};
+use ironcast_bgp_fuzz::{
+    AS_PATH, NEXT_HOP, ORIGIN,
+    dialogue::{self, EXTENDED, INTERNAL, OLD, PLAIN, keepalive, open},
+};
 use libfuzzer_sys as _; // the instrumented code calls it
-
-const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
-const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xFC, 0x59];
-const NEXT_HOP: &[u8] = &[0x40, 3, 4, 10, 0, 1, 2];
 
 /// Attributes, well formed and not, one of each kind.
 const ATTRIBUTES: &[&[u8]] = &[
@@ -52,6 +51,22 @@ fn updates() -> impl Iterator<Item = Vec<u8>> {
     with.chain(others)
 }
 
+/// Each attribute as [`ironcast_bgp_fuzz::update_body`] reads it: as it is, one octet shorter and longer, with each
+/// flag another, twice.
+fn built() -> impl Iterator<Item = Vec<u8>> {
+    let plain = ATTRIBUTES.iter().filter(|a| a.len() >= 3 && a[0] & 0x10 == 0);
+    plain.flat_map(|attribute| {
+        let [flags, code, _, value @ ..] = attribute else { unreachable!("filtered") };
+        let of = |flags: u8, value: &[u8]| [&[flags, *code, value.len() as u8], value].concat();
+        let shorter = &value[..value.len().saturating_sub(1)];
+        let longer = [value, &[0]].concat();
+        let flipped = (4..8).map(|bit| of(flags ^ 1 << bit, value));
+        let whole = of(*flags, value);
+        let others = [of(*flags, shorter), of(*flags, &longer), [&whole[..], &whole].concat(), whole];
+        flipped.chain(others).map(|list| [&[0], &list[..]].concat()).collect::<Vec<_>>()
+    })
+}
+
 fn main() -> io::Result<()> {
     let root = std::env::args().nth(1).expect("the folder for the seeds");
     let put = |target: &str, number: usize, octets: &[u8]| {
@@ -78,6 +93,13 @@ fn main() -> io::Result<()> {
         let said = [&[2, (body.len() >> 4) as u8, body.len() as u8 & 15], &body[..]].concat();
         put("session", number, &[&[0], &said[..], &[4, 0, 0], &said].concat())?;
         put("session", 100 + number, &[&[16], &said[..]].concat())?;
+    }
+    for (number, built) in built().enumerate() {
+        let length = [(built.len() >> 4) as u8, built.len() as u8 & 15];
+        put("update", 1000 + number, &[&[0x80], &built[..]].concat())?;
+        put("update", 2000 + number, &[&[0x82], &built[..]].concat())?;
+        // 0x80 is 2 modulo 7, as an UPDATE's type is.
+        put("session", 3000 + number, &[&[0, 0x80][..], &length, &built].concat())?;
     }
     bfd_seeds(put)
 }

@@ -16,6 +16,7 @@ use ironcast_bgp_fuzz::{
     dialogue::{self, Dialogue, EXTENDED, INTERNAL, OLD, Outcome, PLAIN, Router, STAYS, WIDE, message},
     memory,
     rfc7606::{Reaction, judge},
+    update_body,
 };
 
 /// What an input may make the speaker hold: some events for each prefix of it, and a last message.
@@ -54,7 +55,10 @@ fn messages(router: &Router, input: &mut Input<'_>) {
             }
             continue;
         }
-        let said = message(kind % 7, input.take(length));
+        let said = match kind {
+            0x80.. if kind % 7 == 2 => message(2, &update_body(&mut Input(input.take(length)))),
+            _ => message(kind % 7, input.take(length)),
+        };
         let before = dialogue.counters();
         dialogue.received.clear();
         let outcome = dialogue.say(&said);

@@ -9,15 +9,17 @@ use ironcast_bgp::wire::{
     update,
 };
 use ironcast_bgp_fuzz::{
-    context,
+    Input, context,
     dialogue::message,
     memory,
     rfc7606::{self, judge},
+    update_body,
 };
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((flags, body)) = data.split_first() else { return };
     let (context, session) = context(*flags);
+    let body = if flags & 0x80 == 0 { body.to_vec() } else { update_body(&mut Input(body)) };
     let octets = message(2, &body[..body.len().min(MAX - HEADER)]);
     if !matches!(frame(&octets, false), Ok(Some(_))) {
         return;

@@ -33,6 +33,35 @@ impl<'a> Input<'a> {
     }
 }
 
+/// The body of an UPDATE whose lengths fit unless the input says otherwise: what random octets hardly ever are. An
+/// octet says what stands before and after; then each attribute is flags, code, length and value, the low bits of
+/// the flags, which nobody reads, tell lies about the length.
+pub fn update_body(input: &mut Input<'_>) -> Vec<u8> {
+    let choice = input.octet();
+    let mut list = Vec::new();
+    for (bit, usual) in [ORIGIN, AS_PATH, NEXT_HOP].into_iter().enumerate() {
+        list.extend_from_slice(if choice & 1 << bit == 0 { usual } else { &[] });
+    }
+    while !input.is_empty() {
+        let (flags, code, length) = (input.octet(), input.octet(), input.octet() & 63);
+        let value = input.take(length.into());
+        let lie = [0, 0, 0, 0, 0, 0, 1, 255][usize::from(flags & 7)];
+        let told = (value.len() as u8).wrapping_add(lie);
+        list.extend_from_slice(&[flags, code]);
+        list.extend_from_slice(if flags & 0x10 == 0 { &[] } else { &[0] });
+        list.push(told);
+        list.extend_from_slice(value);
+    }
+    list.truncate(4000);
+    let prefix: &[u8] = if choice & 8 == 0 { &[32, 198, 51, 100, 1] } else { &[] };
+    [&[0, 0], &(list.len() as u16).to_be_bytes()[..], &list, prefix].concat()
+}
+
+/// What every route needs.
+pub const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
+pub const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xFC, 0x59];
+pub const NEXT_HOP: &[u8] = &[0x40, 3, 4, 10, 0, 1, 2];
+
 /// A session's context from an octet, and the same for the second statement of the rules.
 pub fn context(flags: u8) -> (Context, rfc7606::Session) {
     let on = |bit: u8| flags & 1 << bit != 0;
