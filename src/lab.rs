@@ -14,6 +14,7 @@ mod build;
 mod claim;
 mod client;
 mod connections;
+mod datagrams;
 mod fib;
 mod manifests;
 mod netns;
@@ -133,7 +134,7 @@ async fn in_lab(
     };
     let pods = args.pods.unwrap_or(2 * u16::from(args.nodes));
     let site = Site::plan(claim, args.nodes, pods);
-    scenario::check(args.scenario, &site)?;
+    scenario::check(args.scenario, args.datapath, &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
     let setup = Setup {

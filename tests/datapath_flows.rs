@@ -6,7 +6,10 @@ mod datapath_support;
 use std::net::IpAddr;
 
 use datapath_support::{run::*, *};
-use ironcast::datapath::{kernel::Datapath, types::Reason};
+use ironcast::{
+    datapath::{kernel::Datapath, types::Reason},
+    types::ServiceKey,
+};
 
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
@@ -65,6 +68,23 @@ fn handshake(dp: &Datapath, v6: bool, port: u16) {
     let answer = reply(dp, &speak(v6, ACK));
     let expected = Packet::tcp((vip, port), (client, PORT), ACK, b"").frame_between(ROUTER_MAC, OWN_MAC);
     assert_eq!((answer.verdict, answer.frame), (TCX_NEXT, expected), "first segment");
+}
+
+#[test]
+fn service_counts_from_zero_though_it_gets_the_number_of_one_that_is_gone() {
+    let mut spec = spec();
+    let Some(mut dp) = loaded(&spec) else { return };
+    ask(&dp, &segment(false, 80, SYN).frame());
+    let s80 = ServiceKey::new("test", "s80");
+    assert_eq!(dp.service_counters().expect("readable")[&s80].delivered, 1);
+    let heir = ServiceKey::new("test", "heir");
+    for target in spec.ports.values_mut().filter(|t| t.service == s80) {
+        target.service = heir.clone();
+    }
+    dp.apply(&spec).expect("the tables fit");
+    assert_eq!(dp.service_counters().expect("readable")[&heir].delivered, 0);
+    ask(&dp, &segment(false, 80, SYN).frame());
+    assert_eq!(dp.service_counters().expect("readable")[&heir].delivered, 1);
 }
 
 #[test]

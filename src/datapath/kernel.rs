@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray},
+    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
     programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
+    util::nr_cpus,
 };
 use tokio::sync::watch;
 
@@ -28,7 +29,8 @@ pub use attach::{Mode, Step, is_bpffs, remove};
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
 
 /// Maps that outlive the daemon.
-const PINNED_MAPS: [&str; 6] = ["flows", "replies", "syns", "fragments", "counters", "service_counters"];
+/// Not those of Services: a new daemon numbers them anew.
+const PINNED_MAPS: [&str; 5] = ["flows", "replies", "syns", "fragments", "counters"];
 
 /// What went wrong with the packet path.
 #[derive(Debug, thiserror::Error)]
@@ -187,6 +189,7 @@ impl Datapath {
         nodes.keep(spec.nodes.keys().filter(|n| **n != spec.node), 1);
         let mut services = self.services.clone();
         services.keep(spec.ports.values().map(|t| &t.service), 1);
+        self.count_from_zero(&services)?;
         let changed = self.place_changed(spec, &nodes)?;
         let places =
             spec.tables.keys().filter_map(|id| Some((id.clone(), changed.get(id).or(self.placed.get(id))?.at)));
@@ -202,6 +205,25 @@ impl Datapath {
         (self.nodes, self.services) = (nodes, services);
         self.forget_old(spec, changed);
         self.ready.send_modify(|r| r.generation = Some(spec.generation));
+        Ok(())
+    }
+
+    /// A Service may get the number, and with it the counters, of one that is gone.
+    fn count_from_zero(&mut self, services: &Numbers<ServiceKey>) -> Result<(), DatapathError> {
+        let name = "service_counters";
+        let known = &self.services;
+        let new = services.iter().filter(|(key, n)| known.of(key) != Some(*n) && *n < self.options.services);
+        let map = self.ebpf.map_mut(name).expect("it is in the object");
+        let mut counters: PerCpuArray<&mut MapData, ServiceCounters> =
+            PerCpuArray::try_from(map).map_err(read(name))?;
+        for (_, n) in new {
+            let zeros = vec![
+                ServiceCounters::default();
+                nr_cpus().map_err(|(_, cause)| DatapathError::Map { map: name, cause })?
+            ];
+            let zeros = PerCpuValues::try_from(zeros).map_err(|cause| DatapathError::Map { map: name, cause })?;
+            counters.set(n, zeros, 0).map_err(read(name))?;
+        }
         Ok(())
     }
 

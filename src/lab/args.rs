@@ -95,6 +95,8 @@ pub enum ScenarioKind {
     Drain,
     /// Thousands of connections stay open while nodes join and drain, pods scale and the router spreads anew.
     EcmpRehash,
+    /// Daemons are killed and upgraded under load; no packet is lost. Needs --datapath xdp.
+    Restart,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
     /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.

@@ -17,6 +17,7 @@ use tokio::{net::TcpStream, task::JoinSet};
 
 use super::{
     connections::Connections,
+    datagrams::Datagrams,
     netns::{Inside, Namespace},
     pod::CLIENT_HEADER,
 };
@@ -141,6 +142,11 @@ impl Client {
     /// One could not be opened.
     pub(crate) async fn connect(&self, to: Vec<SocketAddr>, count: usize) -> anyhow::Result<Connections> {
         Connections::open(&self.inside, to, count).await
+    }
+
+    /// So many streams of datagrams to each address.
+    pub(crate) fn datagrams(&self, to: &[SocketAddr], streams: usize) -> Datagrams {
+        Datagrams::start(&self.inside, to, streams)
     }
 
     /// A request every `pause` to these addresses in turn, until [`Traffic::stop`].

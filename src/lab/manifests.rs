@@ -30,6 +30,8 @@ pub(crate) const NAMESPACE: &str = "default";
 pub(crate) struct ServiceSpec {
     pub(crate) name: String,
     pub(crate) port: u16,
+    /// `TCP` or `UDP`.
+    pub(crate) protocol: &'static str,
     /// The pods' port.
     pub(crate) target: u16,
     /// `externalTrafficPolicy: Local`.
@@ -46,7 +48,16 @@ impl ServiceSpec {
     /// Port 80, `Cluster`, every pod.
     pub(crate) fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { name, port: 80, target: POD_PORT, local: false, load_balancer: true, nodes: Vec::new(), requested: None }
+        Self {
+            name,
+            port: 80,
+            protocol: "TCP",
+            target: POD_PORT,
+            local: false,
+            load_balancer: true,
+            nodes: Vec::new(),
+            requested: None,
+        }
     }
 
     /// `namespace/name`, as the daemons say it.
@@ -213,7 +224,7 @@ fn service_object(service: &ServiceSpec) -> Value {
         "type": if service.load_balancer { "LoadBalancer" } else { "ClusterIP" },
         "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
         "selector": {"app": "web"},
-        "ports": [{"name": "http", "protocol": "TCP", "port": service.port, "targetPort": service.target}],
+        "ports": [{"name": "it", "protocol": service.protocol, "port": service.port, "targetPort": service.target}],
     });
     if service.load_balancer {
         spec["externalTrafficPolicy"] = if service.local { "Local" } else { "Cluster" }.into();
@@ -247,7 +258,7 @@ fn slices(service: &ServiceSpec, endpoints: &[Endpoint]) -> Vec<Value> {
             },
             "addressType": family,
             "endpoints": endpoints,
-            "ports": [{"name": "http", "protocol": "TCP", "port": service.target}],
+            "ports": [{"name": "it", "protocol": service.protocol, "port": service.target}],
         })
     };
     vec![slice(0, "IPv4"), slice(1, "IPv6")]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use axum::{Router, extract::ConnectInfo};
 use socket2::{Domain, Socket, Type};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, net::UdpSocket};
 
 use super::{args::PodArgs, site::ECHO_PORTS};
 
@@ -32,7 +32,8 @@ pub(crate) async fn serve(args: PodArgs) -> anyhow::Result<()> {
     let listener = listen(args.port).with_context(|| format!("open port {}", args.port))?;
     let [one, other] = ECHO_PORTS.map(|port| listen(port).with_context(|| format!("open port {port}")));
     let (one, other) = (echoing(one?, &args.name), echoing(other?, &args.name));
-    tokio::try_join!(axum::serve(listener, app).into_future(), one, other).context("serve")?;
+    let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, ECHO_PORTS[0])).await.context("open the UDP port")?;
+    tokio::try_join!(axum::serve(listener, app).into_future(), one, other, returning(datagrams)).context("serve")?;
     Ok(())
 }
 
@@ -45,6 +46,16 @@ async fn echoing(listener: tokio::net::TcpListener, name: &str) -> std::io::Resu
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await
         });
+    }
+}
+
+async fn returning(socket: UdpSocket) -> std::io::Result<()> {
+    let mut buffer = [0; 2048];
+    loop {
+        // An ICMP error about an earlier one shows here and is nobody's business.
+        if let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+            let _ = socket.send_to(&buffer[..length], from).await;
+        }
     }
 }
 

@@ -4,15 +4,19 @@ use std::{
     fs::{File, OpenOptions},
     path::Path,
     process::{ExitStatus, Stdio},
+    time::Duration,
 };
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Child;
 
 use super::netns::Namespace;
 
 /// How much of a log is shown when something failed.
 const TAIL: u64 = 4096;
+/// A daemon that is told to ends within this.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is started, where.
 #[derive(Debug)]
@@ -76,6 +80,19 @@ impl Process {
     /// The kernel refused.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("kill {}", self.name))
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub(crate) async fn terminate(&mut self) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let Some(pid) = pid {
+            kill_process(pid, Signal::TERM).with_context(|| format!("end {}", self.name))?;
+        }
+        let ended = tokio::time::timeout(ENDS_WITHIN, self.child.wait()).await;
+        ended.with_context(|| format!("{} does not end", self.name))?.map(drop).map_err(Into::into)
     }
 
     /// The error for a process that should run and does not.

@@ -5,6 +5,7 @@ mod ecmp_rehash;
 mod first_light;
 pub(crate) mod interop;
 mod node_loss;
+mod restart;
 mod service_churn;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
@@ -39,6 +40,7 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
         ScenarioKind::Drain => drain::run(lab).await,
         ScenarioKind::EcmpRehash => ecmp_rehash::run(lab).await,
+        ScenarioKind::Restart => restart::run(lab).await,
         ScenarioKind::ServiceChurn => service_churn::run(lab).await,
         ScenarioKind::Interop => Err(anyhow::anyhow!("the interop scenario has a rack of its own").into()),
     }
@@ -48,7 +50,11 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
 ///
 /// # Errors
 /// It does not; the text says what to change.
-pub(crate) fn check(kind: ScenarioKind, site: &Site) -> anyhow::Result<()> {
+pub(crate) fn check(kind: ScenarioKind, datapath: DatapathKind, site: &Site) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        kind != ScenarioKind::Restart || datapath == DatapathKind::Xdp,
+        "restart shows what the packet path keeps: give --datapath xdp"
+    );
     if kind == ScenarioKind::EcmpRehash {
         return ecmp_rehash::check(site);
     }

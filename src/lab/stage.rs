@@ -175,6 +175,15 @@ impl Lab {
         daemon.kill().await
     }
 
+    /// SIGTERM, as at an upgrade.
+    ///
+    /// # Errors
+    /// There is none, or it does not end.
+    pub(crate) async fn stop_daemon(&mut self, node: &str) -> anyhow::Result<()> {
+        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
+        daemon.terminate().await
+    }
+
     /// The admin socket of a node's daemon.
     pub(crate) fn socket(&self, node: &str) -> PathBuf {
         socket(&self.folder, node)

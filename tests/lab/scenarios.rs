@@ -71,5 +71,7 @@ scenarios! {
     #[cfg(feature = "xdp")]
     rehash_breaks_no_connection_with_xdp: "builtin" "ecmp-rehash" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
+    daemons_come_and_go_without_losing_a_packet_with_xdp: "builtin" "restart" "--datapath" "xdp",
+    #[cfg(feature = "xdp")]
     churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",
 }

@@ -9,7 +9,7 @@ fn scenarios_are_listed() {
     let output = lab(&["--list"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success());
-    for scenario in ["first-light", "node-loss", "drain", "service-churn", "ecmp-rehash", "interop"] {
+    for scenario in ["first-light", "node-loss", "drain", "service-churn", "ecmp-rehash", "restart", "interop"] {
         assert!(text.lines().any(|line| line.starts_with(scenario)), "{text}");
     }
 }

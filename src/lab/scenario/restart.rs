@@ -1,0 +1,72 @@
+//! Daemons are killed, started again and upgraded one by one under load. The programs in the kernel go on without
+//! them, and a new daemon swaps its own in: not one packet is lost, and no connection notices.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{ROUTE_WITHIN, SESSIONS_WITHIN, address, all_names, routes, sessions};
+use crate::lab::{
+    connections::{Connections, Fate},
+    manifests::ServiceSpec,
+    site::ECHO_PORTS,
+    stage::{Lab, Observation, Stop},
+};
+
+/// What stays open.
+const CONNECTIONS: usize = 300;
+/// Streams of datagrams to each address.
+const STREAMS: usize = 3;
+/// A node is without its daemon for so long.
+const AWAY: Duration = Duration::from_secs(1);
+/// A round of every connection, and what a loaded machine takes.
+const HEARD_WITHIN: Duration = Duration::from_secs(12);
+
+pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
+    sessions(lab).await?;
+    let nodes = all_names(&lab.site);
+    let tcp = ServiceSpec { port: 7, target: ECHO_PORTS[0], ..ServiceSpec::new("tcp") };
+    let udp = ServiceSpec { protocol: "UDP", ..ServiceSpec { name: "udp".into(), ..tcp.clone() } };
+    let mut to = Vec::new();
+    for service in [&tcp, &udp] {
+        let addresses = address(lab, service).await?;
+        routes(lab, &format!("route to {}", service.name), addresses, &nodes, ROUTE_WITHIN).await?;
+        to.push(addresses.map(|ip| SocketAddr::new(ip, 7)).to_vec());
+    }
+    let connections = lab.client.connect(to[0].clone(), CONNECTIONS).await?;
+    let datagrams = lab.client.datagrams(&to[1], STREAMS);
+    heard(lab, &connections, "at rest").await?;
+
+    for (n, node) in lab.site.nodes.clone().iter().enumerate() {
+        // The first as by a fault, the others as by an upgrade.
+        if n == 0 {
+            lab.report.note(format!("kill -9 of the daemon on {}", node.name));
+            lab.kill_daemon(&node.name).await?;
+        } else {
+            lab.report.note(format!("upgrade of the daemon on {}", node.name));
+            lab.stop_daemon(&node.name).await?;
+        }
+        tokio::time::sleep(AWAY).await;
+        heard(lab, &connections, &format!("{} without daemon", node.name)).await?;
+        lab.start_daemon(node)?;
+        lab.expect_seen(&format!("{} is back", node.name), "2 sessions Established", SESSIONS_WITHIN, |seen| {
+            let up = seen.established(&node.name);
+            Observation { seen: format!("{up} of 2 Established"), ok: up == 2 }
+        })
+        .await?;
+        heard(lab, &connections, &format!("{} with its new daemon", node.name)).await?;
+    }
+    let count = datagrams.stop().await?;
+    let seen = format!("{} sent, {} back", count.sent, count.back);
+    lab.verify("datagrams meanwhile", "every one comes back", &seen, count.sent == count.back && count.sent > 0)
+}
+
+/// Every connection has gone a round since now, and lives.
+async fn heard(lab: &mut Lab, connections: &Connections, when: &str) -> Result<(), Stop> {
+    let mark = connections.mark();
+    lab.expect(when, "every connection gets its bytes back", HEARD_WITHIN, async |_: &Lab| {
+        let alive = connections.fates().get(&Fate::Alive).copied().unwrap_or_default();
+        let ok = alive == CONNECTIONS && connections.behind(&mark, 1) == 0;
+        Ok(Observation { seen: format!("{alive} of {CONNECTIONS} alive"), ok })
+    })
+    .await?;
+    Ok(())
+}
