@@ -27,7 +27,7 @@ use crate::{
     speaker::{ConnectionId, Endpoint, Output, PeerConfig, PeerId, PeerStatus, Received, State, Unreached},
     wire::{
         Families,
-        notification::{Notification, cease},
+        notification::{Notification, cease, code},
     },
 };
 use adj_rib_in::AdjRibIn;
@@ -215,6 +215,9 @@ impl Peer {
 
     /// The peer has connected to us; `None` refuses the connection.
     pub(crate) fn accept(&mut self, now: Instant, endpoint: Endpoint, shared: &mut Shared) -> Option<ConnectionId> {
+        if self.retry.is_shut(now) {
+            return None;
+        }
         // RFC 4724 §4.2: a peer that restarts gracefully may be back before we notice that it was away. Its OPEN will
         // say that it is it; a mere connection ends nothing. Nor does one that was dialled before this session was up.
         let settled = now.saturating_duration_since(self.status.since) >= CONNECT_TIMEOUT;
@@ -447,7 +450,12 @@ impl Peer {
             let negotiated = connection.session().and_then(|s| s.negotiated().cloned());
             self.on_down(now, end, negotiated.as_deref(), shared);
         }
+        let too_many = |sent: &Notification| (sent.code, sent.subcode) == (code::CEASE, cease::MAXIMUM_PREFIXES);
+        if end.sent.as_ref().is_some_and(too_many) {
+            self.retry.shut(now);
+        }
         let failure = match (&end.cause, &end.sent) {
+            (_, Some(sent)) if too_many(sent) => Failure::TooMany,
             (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,
             _ if end.state == State::Established => Failure::Lost,
             _ => Failure::Closed,

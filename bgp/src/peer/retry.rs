@@ -20,6 +20,9 @@ const FAST_REFUSALS: u32 = 64;
 /// The first pause after a second NOTIFICATION; it doubles up to [`NOTIFIED_MAX`] or `connect_retry`.
 const NOTIFIED: Duration = Duration::from_secs(1);
 const NOTIFIED_MAX: Duration = Duration::from_secs(120);
+/// A peer that announced too much is left alone for so long, whoever dials: it would announce the same again, and
+/// take what it was told up and down with every session.
+const TOO_MANY: Duration = Duration::from_secs(120);
 /// A session that held so long wipes the slate.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -38,12 +41,16 @@ pub(super) enum Failure {
     Closed,
     /// One end sent a NOTIFICATION.
     Notified,
+    /// The peer announced more than it may.
+    TooMany,
 }
 
 /// What failed so far, and when the next attempt is due.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
     pub(super) at: Option<Instant>,
+    /// Until then the peer is not taken back even if it dials.
+    shut: Option<Instant>,
     refused: u32,
     closed: u32,
     notified: u32,
@@ -52,7 +59,17 @@ pub(super) struct Retry {
 impl Retry {
     /// The next attempt is due now.
     pub(super) fn now(&mut self, now: Instant) {
-        self.at = Some(now);
+        (self.at, self.shut) = (Some(now), None);
+    }
+
+    /// The peer announced too much.
+    pub(super) fn shut(&mut self, now: Instant) {
+        self.shut = Some(now + TOO_MANY);
+    }
+
+    /// Whether the peer is not taken back yet.
+    pub(super) fn is_shut(&self, now: Instant) -> bool {
+        self.shut.is_some_and(|until| now < until)
     }
 
     /// A session ended that had been Established for `held`.
@@ -82,6 +99,7 @@ impl Retry {
                     n => doubled(NOTIFIED, n - 2).min(NOTIFIED_MAX.max(most)),
                 }
             }
+            Failure::TooMany => TOO_MANY,
             Failure::TimedOut => QUICK,
             Failure::Local => most.min(Duration::from_secs(5)),
         };
