@@ -5,12 +5,16 @@
 //! A prefix with one route has identifier 1. Who takes one of several paths out renumbers those after it.
 //!
 //! ```text
-//!  Arc<[Route]> ─▶ table   sorted, one number per set of attributes; built once, shared by an update group
-//!                    │ difference to what a peer was told
+//!  Arc<[Route]> ─▶ table       the list in the order of its prefixes, and what it shares with the one before
+//!                    │
 //!                    ▼
-//!                  render  UPDATEs, encoded once for all peers of the group that negotiated the same
+//!                  difference  to what a peer was told; the routes that both lists share cost one comparison each
+//!                    │
+//!                    ▼
+//!                  render      UPDATEs, encoded once for all peers of the group that negotiated the same
 //! ```
 
+mod difference;
 mod encoding;
 mod render;
 mod table;

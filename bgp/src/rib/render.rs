@@ -1,15 +1,19 @@
 //! The difference of two tables as UPDATEs.
 
 use std::{
-    collections::HashMap,
+    collections::VecDeque,
     net::IpAddr,
     sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
-use ipnet::IpNet;
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{Encoding, Route, Table, table::Entry};
+use super::{
+    Encoding, Route, Table,
+    difference::{Difference, Group},
+    table::Common,
+};
 use crate::{
     Family,
     wire::{
@@ -47,9 +51,15 @@ pub(crate) struct Rendered {
     pub(crate) unsent: Families,
 }
 
-/// Changes that are being sent, so that the peers of an update group share them.
+/// Changes that are being sent, so that the peers of an update group share them, and what they were made of.
 #[derive(Debug, Default)]
-pub(crate) struct Renders(Vec<Render>);
+pub(crate) struct Renders {
+    renders: Vec<Render>,
+    /// The last whole tables, as peers come up one after the other and routers reset their sessions.
+    whole: VecDeque<Arc<Rendered>>,
+    /// Tables that an encoding carries to the last route.
+    carried: Vec<(Weak<Table>, Encoding)>,
+}
 
 #[derive(Debug)]
 struct Render {
@@ -59,25 +69,47 @@ struct Render {
     rendered: Weak<Rendered>,
 }
 
+/// How many whole tables are kept: what a full one has in octets for each prefix, 5 or 17, is little beside the
+/// routes themselves, but every peer may have an encoding of its own.
+const KEPT: usize = 2;
+
 impl Renders {
-    /// The change in the encoding, from a peer that is being sent the same if there is one.
+    /// The change in the encoding, from a peer that is or was being sent the same if there is one.
     pub(crate) fn render(&mut self, change: &Change, encoding: &Encoding) -> Arc<Rendered> {
-        self.0.retain(|r| r.rendered.strong_count() > 0);
+        self.renders.retain(|r| r.rendered.strong_count() > 0 && r.to.strong_count() > 0);
+        self.carried.retain(|(table, _)| table.strong_count() > 0);
         let plain = change.refresh.is_empty();
-        let same = self.0.iter().filter(|r| plain && r.is(change, encoding)).find_map(|r| r.rendered.upgrade());
+        let same = self.renders.iter().filter(|r| plain && r.is(change, encoding)).find_map(|r| r.rendered.upgrade());
         if let Some(rendered) = same {
             return rendered;
         }
-        let rendered = Arc::new(render(change, encoding));
+        let carried = change.from.as_ref().is_some_and(|from| self.carries(from, encoding));
+        let (rendered, whole) = render(change, encoding, carried);
+        let rendered = Arc::new(rendered);
+        if whole && !self.carries(&change.to, encoding) {
+            self.carried.push((Arc::downgrade(&change.to), *encoding));
+        }
         if plain {
-            self.0.push(Render {
-                from: change.from.as_ref().map(Arc::downgrade),
-                to: Arc::downgrade(&change.to),
-                encoding: *encoding,
-                rendered: Arc::downgrade(&rendered),
-            });
+            self.remember(change, encoding, &rendered);
         }
         rendered
+    }
+
+    fn carries(&self, table: &Arc<Table>, encoding: &Encoding) -> bool {
+        self.carried.iter().any(|(known, by)| known.as_ptr() == Arc::as_ptr(table) && by == encoding)
+    }
+
+    fn remember(&mut self, change: &Change, encoding: &Encoding, rendered: &Arc<Rendered>) {
+        if change.from.is_none() {
+            self.whole.push_back(rendered.clone());
+            self.whole.drain(..self.whole.len().saturating_sub(KEPT));
+        }
+        self.renders.push(Render {
+            from: change.from.as_ref().map(Arc::downgrade),
+            to: Arc::downgrade(&change.to),
+            encoding: *encoding,
+            rendered: Arc::downgrade(rendered),
+        });
     }
 }
 
@@ -92,8 +124,11 @@ impl Render {
     }
 }
 
-fn render(change: &Change, encoding: &Encoding) -> Rendered {
-    let mut writer = Writer { encoding, out: Vec::new(), list: Vec::new(), updates: 0, chunks: Vec::new() };
+/// The change in the encoding, and whether the encoding carries all of the new table. `carried` is whether it did so
+/// with the old one: then only what changed needs a look.
+fn render(change: &Change, encoding: &Encoding, carried: bool) -> (Rendered, bool) {
+    let mut writer =
+        Writer { encoding, out: Vec::new(), list: Vec::new(), updates: 0, chunks: Vec::new(), carried: true };
     let empty = Table::default();
     for family in encoding.families.iter() {
         let refresh = change.refresh.contains(family);
@@ -102,8 +137,8 @@ fn render(change: &Change, encoding: &Encoding) -> Rendered {
         }
         let from = change.from.as_deref().unwrap_or(&empty);
         match family {
-            Family::Ipv4Unicast => writer.family(&from.v4, from, &change.to.v4, &change.to, refresh),
-            Family::Ipv6Unicast => writer.family(&from.v6, from, &change.to.v6, &change.to, refresh),
+            Family::Ipv4Unicast => writer.family::<Ipv4Net>(from, &change.to, refresh),
+            Family::Ipv6Unicast => writer.family::<Ipv6Net>(from, &change.to, refresh),
         }
         if refresh && change.marked {
             message::encode_refresh(Refresh::End(family), &mut writer.out);
@@ -114,38 +149,52 @@ fn render(change: &Change, encoding: &Encoding) -> Rendered {
         }
     }
     writer.cut(0);
-    let (advertised, unsent) = advertised(&change.to, encoding);
-    Rendered { chunks: writer.chunks, advertised, unsent }
+    let unheard = |family: &Family| !encoding.families.contains(*family) && !change.to.is_empty(*family);
+    let carried = carried && writer.carried && !Families::EVERY.iter().any(unheard);
+    let (advertised, unsent, whole) = match change.to.source().filter(|_| carried) {
+        Some(source) => (source.clone(), Families::NONE, true),
+        None => advertised(&change.to, encoding),
+    };
+    (Rendered { chunks: writer.chunks, advertised, unsent }, whole)
 }
 
-/// The routes that the encoding can carry, the caller's own list where that is all of them, and the families of
-/// those that it cannot.
-fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families) {
-    let family = |route: &Route| match route.prefix {
-        IpNet::V4(_) => Family::Ipv4Unicast,
-        IpNet::V6(_) => Family::Ipv6Unicast,
-    };
-    let sendable = |route: &Route| encoding.next_hop(family(route), &route.attributes).is_some();
-    let missing = || table.source.iter().filter(|r| !sendable(r));
-    let unsent: Families = missing().filter(|r| !encoding.keeps(&r.attributes)).map(family).collect();
-    if !table.has_duplicates() && missing().next().is_none() {
-        return (table.source.clone(), unsent);
+/// The routes that the encoding can carry, the caller's own list where that is all of them; the families of those
+/// that it cannot; and whether it can carry all.
+fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families, bool) {
+    let mut unsent = Families::NONE;
+    let whole = look::<Ipv4Net>(table, encoding, &mut unsent) & look::<Ipv6Net>(table, encoding, &mut unsent);
+    if let Some(source) = table.source().filter(|_| whole) {
+        return (source.clone(), unsent, true);
     }
     let mut routes = Vec::new();
-    table.told(&table.v4, encoding.add_path, &mut routes);
-    table.told(&table.v6, encoding.add_path, &mut routes);
-    routes.retain(sendable);
-    (routes.into(), unsent)
+    told::<Ipv4Net>(table, encoding, &mut routes);
+    told::<Ipv6Net>(table, encoding, &mut routes);
+    (routes.into(), unsent, whole)
 }
 
-impl Table {
-    /// Appends the routes of a family that a peer is told.
-    fn told<P: Prefix>(&self, entries: &[Entry<P>], add_path: Families, routes: &mut Vec<Route>) {
-        routes.extend(paths(entries, add_path.contains(P::FAMILY)).map(|path| {
-            let attributes = self.attributes[path.attributes as usize].clone();
-            Route { prefix: path.prefix.into(), attributes }
-        }));
+/// Whether the encoding can carry every route of a family; notes the family where one is missed.
+fn look<P: Prefix>(table: &Table, encoding: &Encoding, unsent: &mut Families) -> bool {
+    let (mut whole, mut last) = (true, None);
+    for path in table.paths::<P>(encoding.add_path.contains(P::FAMILY), Common::default()) {
+        if last.replace(Arc::as_ptr(path.attributes)) == Some(Arc::as_ptr(path.attributes))
+            || encoding.next_hop(P::FAMILY, path.attributes).is_some()
+        {
+            continue;
+        }
+        whole = false;
+        last = None;
+        if !encoding.keeps(path.attributes) {
+            unsent.insert(P::FAMILY);
+        }
     }
+    whole
+}
+
+/// Appends the routes of a family that a peer is told.
+fn told<P: Prefix>(table: &Table, encoding: &Encoding, routes: &mut Vec<Route>) {
+    let paths = table.paths::<P>(encoding.add_path.contains(P::FAMILY), Common::default());
+    let sendable = paths.filter(|path| encoding.next_hop(P::FAMILY, path.attributes).is_some());
+    routes.extend(sendable.map(|path| Route { prefix: path.prefix.into(), attributes: path.attributes.clone() }));
 }
 
 /// Announces prefixes with one set of attributes; returns how many went into the message. RFC 8950: IPv4 prefixes
@@ -171,6 +220,8 @@ struct Writer<'a> {
     list: Vec<u8>,
     updates: u64,
     chunks: Vec<(Bytes, u64)>,
+    /// Whether everything that was to be written could be.
+    carried: bool,
 }
 
 impl Writer<'_> {
@@ -183,26 +234,28 @@ impl Writer<'_> {
     }
 
     /// Everything of one family: what went, then what came or changed, by attributes.
-    fn family<P: Prefix>(&mut self, old: &[Entry<P>], from: &Table, new: &[Entry<P>], to: &Table, refresh: bool) {
-        let (old, new) = (Side::new(old, from, self.encoding), Side::new(new, to, self.encoding));
+    fn family<P: Prefix>(&mut self, from: &Table, to: &Table, refresh: bool) {
         match self.encoding.add_path.contains(P::FAMILY) {
-            false => self.write(Difference::<P>::new(&old, &new, refresh), &new),
-            true => self.write(Difference::<Path<P>>::new(&old, &new, refresh), &new),
+            false => self.write(Difference::<P>::new(from, to, self.encoding, refresh)),
+            true => self.write(Difference::<Path<P>>::new(from, to, self.encoding, refresh)),
         }
     }
 
-    fn write<D: Destination>(&mut self, difference: Difference<D>, new: &Side<'_, D::Prefix>) {
+    fn write<D: Destination>(&mut self, difference: Difference<'_, D>) {
         let Difference { withdrawn, announced } = difference;
         self.repeat(&withdrawn, |rest, limit, out, _| withdraw(rest, limit, out));
-        for ((prefixes, hop), attributes) in announced.iter().zip(&new.hops).zip(&new.table.attributes) {
-            let Some(hop) = hop.filter(|_| !prefixes.is_empty()) else { continue };
+        for Group { attributes, hop, destinations } in announced {
+            let Some(hop) = hop else {
+                self.carried = false;
+                continue;
+            };
             let own = match (D::Prefix::FAMILY, hop.global) {
                 (Family::Ipv4Unicast, IpAddr::V4(own)) => Some(own),
                 _ => None,
             };
             self.list.clear();
             self.encoding.attributes(attributes, own, &mut self.list);
-            self.repeat(prefixes, |rest, limit, out, list| announce(&hop, list, rest, limit, out));
+            self.repeat(&destinations, |rest, limit, out, list| announce(&hop, list, rest, limit, out));
         }
     }
 
@@ -218,91 +271,6 @@ impl Writer<'_> {
             self.updates += 1;
             self.cut(CHUNK);
         }
-    }
-}
-
-/// Prefixes that went, and those that came or changed, by the number of their attributes in the new table.
-/// What this session could not carry before need not be withdrawn.
-struct Difference<D> {
-    withdrawn: Vec<D>,
-    announced: Vec<Vec<D>>,
-}
-
-impl<D: Destination> Difference<D> {
-    fn new(old: &Side<'_, D::Prefix>, new: &Side<'_, D::Prefix>, refresh: bool) -> Self {
-        let numbers: HashMap<_, _> = new.table.attributes.iter().zip(0..).collect();
-        let same: Vec<Option<u32>> = old.table.attributes.iter().map(|a| numbers.get(a).copied()).collect();
-        let mut found = Self { withdrawn: Vec::new(), announced: vec![Vec::new(); new.hops.len()] };
-        if let ([only], []) = (found.announced.as_mut_slice(), old.entries) {
-            only.reserve(new.entries.len());
-        }
-        let told = |path: &Told<D::Prefix>| old.hops[path.attributes as usize].is_some();
-        let mut rest = paths(old.entries, D::PATHS).peekable();
-        for path in paths(new.entries, D::PATHS) {
-            while let Some(gone) = rest.next_if(|o| o.key() < path.key()) {
-                found.withdrawn.extend(Some(gone).filter(told).map(Told::destination::<D>));
-            }
-            let before = rest.next_if(|o| o.key() == path.key());
-            let number = path.attributes as usize;
-            if new.hops[number].is_none() {
-                found.withdrawn.extend(before.filter(told).map(Told::destination::<D>));
-            } else if refresh || before.is_none_or(|b| same[b.attributes as usize] != Some(path.attributes)) {
-                found.announced[number].push(path.destination());
-            }
-        }
-        found.withdrawn.extend(rest.filter(told).map(Told::destination::<D>));
-        found
-    }
-}
-
-/// One path as a peer is told it.
-#[derive(Debug, Clone, Copy)]
-struct Told<P> {
-    prefix: P,
-    id: u32,
-    attributes: u32,
-}
-
-impl<P: Prefix> Told<P> {
-    fn key(&self) -> (P, u32) {
-        (self.prefix, self.id)
-    }
-
-    fn destination<D: Destination<Prefix = P>>(self) -> D {
-        D::new(self.prefix, self.id)
-    }
-}
-
-/// The paths of a sorted table: every one, numbered from 1 for each prefix, or only the last to each prefix.
-fn paths<P: Prefix>(entries: &[Entry<P>], several: bool) -> impl Iterator<Item = Told<P>> {
-    let (mut at, mut id) = (0, 0);
-    std::iter::from_fn(move || {
-        loop {
-            let &Entry { prefix, attributes } = entries.get(at)?;
-            at += 1;
-            let last = entries.get(at).is_none_or(|next| next.prefix != prefix);
-            let this = id + 1;
-            id = if last { 0 } else { this };
-            match several {
-                true => return Some(Told { prefix, id: this, attributes }),
-                false if last => return Some(Told { prefix, id: 1, attributes }),
-                false => {}
-            }
-        }
-    })
-}
-
-/// One table of a difference: a family's entries, and the next hop of each set of attributes.
-struct Side<'a, P> {
-    entries: &'a [Entry<P>],
-    table: &'a Table,
-    hops: Vec<Option<NextHop>>,
-}
-
-impl<'a, P: Prefix> Side<'a, P> {
-    fn new(entries: &'a [Entry<P>], table: &'a Table, encoding: &Encoding) -> Self {
-        let hops = table.attributes.iter().map(|a| encoding.next_hop(P::FAMILY, a)).collect();
-        Self { entries, table, hops }
     }
 }
 

@@ -118,8 +118,11 @@ impl Speaker {
 
     /// The table of a set of routes; the one that the peer has already, if the set is the same.
     fn table(&self, id: &PeerId, routes: &Arc<[Route]>) -> Arc<Table> {
-        let before = self.tables.as_ref().and_then(|t| t.by_peer.get(id)).filter(|t| t.is_of(routes));
-        before.cloned().unwrap_or_else(|| Arc::new(Table::new(routes.clone())))
+        let before = self.tables.as_ref().and_then(|t| t.by_peer.get(id));
+        match before.filter(|t| t.is_of(routes)) {
+            Some(same) => same.clone(),
+            None => Arc::new(Table::after(before, routes.clone())),
+        }
     }
 
     /// Somebody has connected; `None` refuses: no such peer, or it has a connection already.

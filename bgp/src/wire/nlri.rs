@@ -13,6 +13,9 @@ pub trait Prefix: Copy + Ord + std::hash::Hash + std::fmt::Debug + Into<IpNet> +
     const FAMILY: Family;
     /// The longest prefix in bits.
     const BITS: u8;
+    /// The prefix, if it is of this family.
+    fn of(net: IpNet) -> Option<Self>;
+
     /// The prefix of `length` bits whose address starts with `octets`; bits beyond the length are ignored, wherever
     /// they come from, and octets that are not there are 0.
     fn read(length: u8, octets: &[u8]) -> Self;
@@ -25,6 +28,14 @@ pub trait Prefix: Copy + Ord + std::hash::Hash + std::fmt::Debug + Into<IpNet> +
 impl Prefix for Ipv4Net {
     const FAMILY: Family = Family::Ipv4Unicast;
     const BITS: u8 = 32;
+
+    #[inline]
+    fn of(net: IpNet) -> Option<Self> {
+        match net {
+            IpNet::V4(net) => Some(net),
+            IpNet::V6(_) => None,
+        }
+    }
 
     fn read(length: u8, octets: &[u8]) -> Self {
         let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
@@ -42,6 +53,14 @@ impl Prefix for Ipv4Net {
 impl Prefix for Ipv6Net {
     const FAMILY: Family = Family::Ipv6Unicast;
     const BITS: u8 = 128;
+
+    #[inline]
+    fn of(net: IpNet) -> Option<Self> {
+        match net {
+            IpNet::V6(net) => Some(net),
+            IpNet::V4(_) => None,
+        }
+    }
 
     fn read(length: u8, octets: &[u8]) -> Self {
         let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
