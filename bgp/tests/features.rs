@@ -239,3 +239,33 @@ fn router_that_is_away_from_the_link_is_unreachable_and_not_silent() {
         assert!(words.starts_with(&format!("no way to {address}")), "{words}");
     }
 }
+
+/// RFC 8538 §3: with the N bit on both ends a plain Cease would leave the routes, a Hard Reset takes them.
+#[test]
+fn frr_keeps_routes_over_a_restart_and_drops_them_at_a_hard_reset() {
+    if skipped(&[FRR]) {
+        return;
+    }
+    let neighbour = "10.77.9.2";
+    let options = format!(
+        " bgp graceful-restart\n bgp graceful-restart notification\n bgp graceful-restart stalepath-time 60\n \
+         neighbor {neighbour} remote-as {NODE}\n neighbor {neighbour} passive\n neighbor {neighbour} timers 3 9\n"
+    );
+    let families = format!(" address-family ipv4 unicast\n  neighbor {neighbour} activate\n exit-address-family\n");
+    let router = Router::frr(&options, &families);
+    let has = || router.vtysh("show bgp ipv4 unicast 192.0.2.1/32").contains("10.77.9.2");
+    for (how, kept) in [(Shutdown::Restart, true), (Shutdown::Stop { reason: "drained for kernel".into() }, false)] {
+        let (runtime, ours) = router.node("10.77.9.1", |peer| peer.graceful_restart = Some(Duration::from_secs(30)));
+        router.until(&runtime, "the session", || ours.status("tor").is_some_and(|s| s.state == State::Established));
+        let words = ours.status("tor").expect("known").capabilities.join(" ");
+        assert!(words.contains("graceful-restart-notification"), "{words}");
+        runtime.block_on(ours.speaker.set_exports(exports("tor", vec![route("192.0.2.1/32", None)]))).expect("runs");
+        router.until(&runtime, "the route", has);
+        runtime.block_on(ours.speaker.shutdown(how)).expect("runs");
+        router.until(&runtime, "the end", || ours.has_ended());
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(has(), kept);
+    }
+    let shown = router.vtysh(&format!("show bgp neighbors {neighbour}"));
+    assert!(shown.contains("Hard Reset") || shown.contains("Administrative"), "{shown}");
+}
