@@ -35,6 +35,7 @@ enum Command {
     Peers(BTreeMap<PeerId, PeerConfig>),
     Exports(Exports),
     Stations(Arc<Identity>, BTreeSet<SocketAddr>),
+    Path { peer: PeerId, up: bool },
     Shutdown(Shutdown),
 }
 
@@ -76,6 +77,12 @@ impl Speaker {
     /// The BMP stations as they are; newest wins.
     pub fn stations(&self) -> watch::Receiver<Arc<BTreeMap<SocketAddr, bmp::StationStatus>>> {
         self.stations.clone()
+    }
+
+    /// BFD lost the path to a peer, which ends its session at once (RFC 5882 §4.2), or has it back, and it is
+    /// dialled.
+    pub async fn path(&self, peer: PeerId, up: bool) -> Result<(), Ended> {
+        self.commands.send(Command::Path { peer, up }).await.map_err(|_| Ended)
     }
 
     /// The peers as they are; newest wins.

@@ -6,6 +6,7 @@
 mod adj_rib_in;
 mod advertise;
 mod monitor;
+mod path;
 mod receive;
 mod reconfigure;
 mod retry;
@@ -456,6 +457,7 @@ impl Peer {
         }
         let failure = match (&end.cause, &end.sent) {
             (_, Some(sent)) if too_many(sent) => Failure::TooMany,
+            (Cause::PathDown, _) => Failure::Lost,
             (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,
             _ if end.state == State::Established => Failure::Lost,
             _ => Failure::Closed,

@@ -35,7 +35,7 @@ use crate::{
     speaker::{Counters, Endpoint, PeerConfig, State},
     wire::{
         DecodeError, message,
-        notification::{Notification, code},
+        notification::{Notification, cease, code},
     },
 };
 
@@ -231,14 +231,25 @@ impl Session {
     /// Ends the session with a Cease; a hard one where `for_good` and the peer would otherwise keep the routes
     /// (RFC 8538 §3).
     pub(crate) fn stop(&mut self, cease: Notification, for_good: bool) {
-        let soft = self.negotiated.as_ref().is_some_and(|n| n.notification_support);
-        let cease = if for_good && soft { cease.hard() } else { cease };
+        let cease = if for_good { self.hardened(cease) } else { cease };
         self.fail(cease, Cause::Stopped);
     }
 
     /// Ends the session because of what the peer did; `why` is for our operator.
     pub(crate) fn refuse(&mut self, notification: Notification, why: String) {
         self.fail(notification, Cause::Unsuitable(why));
+    }
+
+    /// As a hard reset where the peer would otherwise keep the routes.
+    fn hardened(&self, cease: Notification) -> Notification {
+        let soft = self.negotiated.as_ref().is_some_and(|n| n.notification_support);
+        if soft { cease.hard() } else { cease }
+    }
+
+    /// BFD declared the path down (RFC 5882 §4.2, RFC 9384). A hard end: packets do not arrive, so that a route kept
+    /// for a restart would be a hole.
+    pub(crate) fn path_down(&mut self) {
+        self.fail(self.hardened(Notification::cease(cease::BFD_DOWN)), Cause::PathDown);
     }
 
     /// Ends the session without a word: the peer may keep the routes (RFC 4724 §4.2).

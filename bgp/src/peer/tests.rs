@@ -12,6 +12,7 @@ use crate::{
 
 mod anything;
 mod collision;
+mod paths;
 mod reconfigure;
 mod restart;
 mod states;

@@ -28,6 +28,8 @@ pub(crate) enum Cause {
     Notified(Notification),
     /// The connection broke; the text says how.
     Lost(String),
+    /// BFD declared the path down.
+    PathDown,
     /// We ended it.
     Stopped,
 }
@@ -77,6 +79,7 @@ impl End {
         let sent = self.sent.as_ref().map(Notification::to_string).unwrap_or_default();
         Some(match &self.cause {
             Cause::Stopped => return None,
+            Cause::PathDown => "BFD declared the path to the router down".into(),
             Cause::Silent if self.state == State::OpenSent => "the router sent no OPEN for 4 minutes".into(),
             Cause::Silent => "the router sent nothing for the hold time: Hold Timer Expired".into(),
             Cause::Stuck => "the router read nothing for the send hold time (RFC 9687): connection given up".into(),

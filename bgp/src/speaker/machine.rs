@@ -167,6 +167,13 @@ impl Speaker {
         self.connections.remove(&id);
     }
 
+    /// BFD says of the path to a peer that it is lost, or that it is there. Only changes count.
+    pub fn path(&mut self, now: Instant, id: &PeerId, up: bool) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.path(now, up, &mut self.shared);
+        }
+    }
+
     /// A connection broke, or the peer closed it; the text says how.
     pub fn closed(&mut self, now: Instant, id: ConnectionId, why: &str) {
         if let Some((peer, shared)) = self.of(id) {
