@@ -18,7 +18,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use ironcast_bgp::{net::bmp::StationStatus, speaker::Counters};
+use ironcast_bgp::{
+    net::{bfd::Report, bmp::StationStatus},
+    speaker::Counters,
+};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -47,6 +50,8 @@ pub struct Figures {
     pub counters: Vec<(String, Counters)>,
     /// BMP stations.
     pub stations: Vec<(SocketAddr, StationStatus)>,
+    /// What BFD counted, once it runs.
+    pub bfd: Option<BfdFigures>,
     /// Use of each pool.
     pub pools: Vec<PoolUse>,
     /// Wanted addresses that this host answers for.
@@ -55,6 +60,25 @@ pub struct Figures {
     pub wanted_addresses: usize,
     /// Packets by what became of them; empty without a packet path.
     pub packets: Arc<Counted>,
+}
+
+/// What the BFD driver and its sessions counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BfdFigures {
+    /// The driver: lateness and packets that belong to no session.
+    pub report: Report,
+    /// Control packets by peer name.
+    pub packets: Vec<(String, BfdPackets)>,
+}
+
+/// Control packets of one BFD session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)] // the names say it
+pub struct BfdPackets {
+    pub sent: u64,
+    pub received: u64,
+    pub discarded: u64,
+    pub send_errors: u64,
 }
 
 /// How full a pool is in one family.

@@ -10,6 +10,7 @@
 //! restart. Nothing is dialled before the first plan: a session without its routes would have the router
 //! withdraw what it kept for us.
 
+pub mod bfd;
 pub mod policy;
 mod state;
 
@@ -17,6 +18,7 @@ mod state;
 mod tests;
 
 use std::{
+    cell::LazyCell,
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -26,7 +28,7 @@ use std::{
 use ironcast_bgp::{
     RouterId,
     bmp::Identity,
-    net::{Ended, Speaker},
+    net::{self, Ended, Speaker},
     speaker::{Shutdown, SpeakerConfig},
 };
 use tokio::{
@@ -102,6 +104,9 @@ pub enum AnnounceError {
     /// The speaker ended though nobody asked it to.
     #[error("the BGP speaker ended by itself")]
     Ended,
+    /// The thread of BFD ended: routers would take this node for dead.
+    #[error("the BFD driver ended by itself")]
+    Bfd,
     /// The planner is gone.
     #[error("the planner ended, so nothing tells what to announce")]
     NoPlanner,
@@ -132,11 +137,23 @@ pub async fn run(
     tasks.spawn(driver);
     let description = concat!("ironcast ", env!("CARGO_PKG_VERSION")).into();
     speaker.set_stations(Identity { name: config.node, description }, config.bmp.into_iter().collect()).await?;
+    let mut paths = bfd::Paths::default();
     let how = tokio::select! {
         ended = tasks.join_next() => return Err(unasked(ended)),
-        end = follow(&speaker, &mut inputs, &state) => end?,
+        end = follow(&speaker, &mut paths, &mut inputs, &state) => end?,
     };
+    // A restart is told by BFD first, or routers would take the silence for a failure and drop what they keep.
+    // An end for good is told by BGP first, which withdraws.
+    if how == Shutdown::Restart {
+        paths.end().await;
+    }
     speaker.shutdown(how).await?;
+    let ended = ended(&mut tasks).await;
+    paths.end().await;
+    ended
+}
+
+async fn ended(tasks: &mut JoinSet<std::io::Result<()>>) -> Result<(), AnnounceError> {
     match tokio::time::timeout(SHUTDOWN_PATIENCE, tasks.join_next()).await {
         Ok(Some(Ok(result))) => result.map_err(AnnounceError::Run),
         Ok(Some(Err(error))) => Err(AnnounceError::Task(error)),
@@ -159,22 +176,39 @@ fn unasked(ended: Option<Result<std::io::Result<()>, tokio::task::JoinError>>) -
 /// Hands the speaker whatever changed, and publishes what is so. Returns how to end.
 async fn follow(
     speaker: &Speaker,
+    paths: &mut bfd::Paths,
     inputs: &mut Inputs,
     state: &watch::Sender<Arc<AnnounceState>>,
 ) -> Result<Shutdown, AnnounceError> {
     let (mut status, mut stations) = (speaker.status(), speaker.stations());
     let mut now = AnnounceState::default();
+    let mut places = None;
     loop {
         let desired = inputs.desired.borrow_and_update().clone();
         let ready = inputs.ready.borrow_and_update().clone();
         if let Some(desired) = desired {
             tell(speaker, now.turn(desired, &ready)).await?;
+            places = None;
         }
         loop {
+            // A path that was lost is told before anything else is looked at.
+            for (peer, up) in paths.news() {
+                speaker.path(peer, up).await?;
+            }
             now.status = status.borrow_and_update().clone();
             now.stations = stations.borrow_and_update().clone();
+            // Where a peer is shows when it answers: an address of ours may have come after the plan.
+            let answering = now.answering();
+            if places.as_ref() != Some(&answering) {
+                let links = LazyCell::new(net::links);
+                paths.want(now.paths(|address| links.to(address)))?;
+                places = Some(answering);
+            }
+            now.bfd = paths.view();
             state.send_replace(Arc::new(now.clone()));
             tokio::select! {
+                biased;
+                changed = paths.changed() => changed?,
                 how = &mut inputs.shutdown => return Ok(how.unwrap_or(Shutdown::Restart)),
                 changed = inputs.desired.changed() => {
                     changed.map_err(|_| AnnounceError::NoPlanner)?;

@@ -13,8 +13,8 @@ pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirem
 pub use pool::{AddressRange, Allocation, Pool};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
 pub use state::{
-    DatapathState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState, UplinkState,
-    WithheldState,
+    BfdState, DatapathState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState,
+    UplinkState, WithheldState,
 };
 
 /// Labels as Kubernetes has them.

@@ -9,7 +9,7 @@ mod sockopt;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -24,6 +24,28 @@ pub struct Speaker {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<BTreeMap<PeerId, PeerStatus>>>,
     stations: watch::Receiver<Arc<BTreeMap<SocketAddr, bmp::StationStatus>>>,
+}
+
+/// The networks that this host is on, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Links(Vec<sockopt::Local>);
+
+/// Reads [`Links`]; none where the kernel does not tell.
+pub fn links() -> Links {
+    Links(sockopt::addresses().unwrap_or_default())
+}
+
+impl Links {
+    /// The interface on whose network the address is, and our own address there.
+    pub fn to(&self, address: IpAddr) -> Option<(String, IpAddr)> {
+        let holds = |own: &&sockopt::Local| {
+            own.address != address
+                && own.prefix_length < if own.address.is_ipv4() { 32 } else { 128 }
+                && ipnet::IpNet::new(own.address, own.prefix_length).is_ok_and(|net| net.contains(&address))
+        };
+        let own = self.0.iter().filter(holds).max_by_key(|own| own.prefix_length)?;
+        Some((own.interface.clone(), own.address))
+    }
 }
 
 /// The speaker's task has ended.
@@ -93,5 +115,31 @@ impl Speaker {
     /// Ends the speaker; its future finishes when the last octet is written or after a second.
     pub async fn shutdown(&self, how: Shutdown) -> Result<(), Ended> {
         self.commands.send(Command::Shutdown(how)).await.map_err(|_| Ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_to_an_address_is_the_one_with_the_longest_prefix_and_never_a_host_route() {
+        let local = |interface: &str, address: &str, prefix_length| sockopt::Local {
+            interface: interface.into(),
+            address: address.parse().expect("an address"),
+            prefix_length,
+        };
+        let links = Links(vec![
+            local("lo", "192.0.2.1", 32),
+            local("wide", "10.0.0.1", 8),
+            local("eth0", "10.1.2.3", 24),
+            local("eth1", "2001:db8::2", 64),
+        ]);
+        let to = |address: &str| links.to(address.parse().expect("an address"));
+        assert_eq!(to("10.1.2.1"), Some(("eth0".into(), [10, 1, 2, 3].into())));
+        assert_eq!(to("10.9.9.9").map(|(interface, _)| interface).as_deref(), Some("wide"));
+        assert_eq!(to("2001:db8::1").map(|(interface, _)| interface).as_deref(), Some("eth1"));
+        assert_eq!((to("192.0.2.1"), to("198.51.100.1")), (None, None));
+        assert_eq!(to("10.1.2.3").map(|(interface, _)| interface).as_deref(), Some("wide"), "not with ourselves");
     }
 }

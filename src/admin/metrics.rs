@@ -10,7 +10,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::Figures;
+use super::{BfdFigures, Figures};
 use crate::{
     datapath::report::Counted,
     types::{DatapathState, NodeState, Severity},
@@ -107,6 +107,8 @@ fn families(state: &NodeState, figures: &Figures) -> Vec<Samples> {
     ];
     all.extend(bgp(state, figures));
     all.extend(bmp(figures));
+    all.extend(paths(state));
+    all.extend(figures.bfd.iter().flat_map(bfd));
     all.extend(plan(state, figures));
     all.extend(state.datapath.iter().flat_map(|path| datapath(path, &figures.packets)));
     all
@@ -177,6 +179,54 @@ fn bmp(figures: &Figures) -> [Samples; 3] {
             counts: true,
             ..family("bmp_overflows", "Connections given up because the station read too slowly", overflows)
         },
+    ]
+}
+
+/// BFD as an operator alerts on it.
+fn paths(state: &NodeState) -> [Samples; 2] {
+    let per_path = |value: fn(&crate::types::BfdState) -> f64| -> Vec<(Labels, f64)> {
+        state.sessions.iter().filter_map(|s| Some((label("peer", &s.peer), value(s.bfd.as_ref()?)))).collect()
+    };
+    let failures = per_path(|bfd| bfd.failures as f64);
+    [
+        family("bfd_session_up", "1 where BFD is Up", per_path(|bfd| bit(bfd.state == "up"))),
+        Samples { counts: true, ..family("bfd_failures", "Times that the path to the peer was lost", failures) },
+    ]
+}
+
+/// The BFD driver: how punctual it is, and what it threw away.
+fn bfd(figures: &BfdFigures) -> [Samples; 5] {
+    let BfdFigures { report, packets } = figures;
+    let of_peer = |(peer, packets): &(String, super::BfdPackets)| {
+        let kinds = [
+            ("sent", packets.sent),
+            ("received", packets.received),
+            ("discarded", packets.discarded),
+            ("send-error", packets.send_errors),
+        ];
+        kinds.map(|(kind, n)| (vec![("peer", peer.clone()), ("kind", kind.into())], n as f64))
+    };
+    let stray = [
+        ("malformed", report.malformed),
+        ("no-session", report.unmatched),
+        ("ttl", report.wrong_ttl),
+        ("receive-error", report.receive_errors),
+    ];
+    let stray = stray.map(|(reason, n)| (label("reason", reason), n as f64)).to_vec();
+    let count = |name, help, n: u64| Samples { counts: true, ..family(name, help, vec![(vec![], n as f64)]) };
+    [
+        Samples {
+            counts: true,
+            ..family("bfd_packets", "BFD control packets by kind", packets.iter().flat_map(of_peer).collect())
+        },
+        Samples { counts: true, ..family("bfd_packets_stray", "BFD packets that belong to no session", stray) },
+        count("bfd_wakeups", "Timers of the BFD thread that fired", report.wakeups),
+        count("bfd_wakeups_late", "Of these more than a millisecond late", report.late),
+        family(
+            "bfd_lateness_seconds_max",
+            "The latest wake-up of the BFD thread since it started",
+            vec![(vec![], report.max_lateness.as_secs_f64())],
+        ),
     ]
 }
 

@@ -39,6 +39,7 @@ impl Facts for Fixed {
             advertised: 3,
             last_error: None,
             established_count: 2,
+            bfd: Some(crate::types::BfdState { state: "up".into(), failures: 4, ..Default::default() }),
         };
         let withheld = |service: &str| WithheldState {
             service: service.into(),
@@ -61,6 +62,17 @@ impl Facts for Fixed {
     fn figures(&self) -> Figures {
         let counters = Counters { updates_sent: 7, ..Counters::default() };
         let pool = PoolUse { pool: "edge".into(), family: Family::Ipv6, assigned: 2, available: 1 << 70 };
+        let control = BfdPackets { received: 9, ..BfdPackets::default() };
+        let report = Report {
+            class: ironcast_bgp::net::bfd::Class::Normal,
+            wakeups: 100,
+            late: 1,
+            max_lateness: std::time::Duration::from_micros(1500),
+            malformed: 0,
+            unmatched: 3,
+            wrong_ttl: 0,
+            receive_errors: 0,
+        };
         let station = StationStatus { connected: true, connections: 3, overflows: 2, last_error: None };
         let served = ServiceCounters { delivered: 5, bytes: 600, ..ServiceCounters::default() };
         let packets = Counted {
@@ -70,6 +82,7 @@ impl Facts for Fixed {
         Figures {
             counters: vec![("tor".into(), counters)],
             stations: vec![("192.0.2.9:11019".parse().expect("valid"), station)],
+            bfd: Some(BfdFigures { report, packets: vec![("tor".into(), control)] }),
             pools: vec![pool],
             ready_addresses: 1,
             wanted_addresses: 2,
@@ -126,6 +139,11 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
         "ironcast_bmp_connections_total{station=\"192.0.2.9:11019\"} 3",
         "ironcast_bmp_overflows_total{station=\"192.0.2.9:11019\"} 2",
         "ironcast_bgp_routes_advertised{peer=\"tor\"} 3",
+        "ironcast_bfd_session_up{peer=\"tor\"} 1",
+        "ironcast_bfd_failures_total{peer=\"tor\"} 4",
+        "ironcast_bfd_packets_total{peer=\"tor\",kind=\"received\"} 9",
+        "ironcast_bfd_packets_stray_total{reason=\"no-session\"} 3",
+        "ironcast_bfd_lateness_seconds_max{} 0.0015",
         "ironcast_plan_withheld{reason=\"noEndpoints\"} 2",
         "ironcast_pool_addresses{pool=\"edge\",family=\"IPv6\",state=\"assigned\"} 2",
         "ironcast_datapath_uplink{interface=\"eth0\",mode=\"native\"} 1",

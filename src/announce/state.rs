@@ -1,13 +1,18 @@
 //! What is so: sessions and routes as the speaker has them.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use ironcast_bgp::{
     net::bmp::StationStatus,
     speaker::{Exports, PeerConfig, PeerId, PeerStatus, State},
 };
 
-use super::{Ready, policy};
+use super::{Ready, bfd, policy};
 use crate::{
     plan::{Desired, Withheld},
     types::{Peer, RouteState, SessionState, WithheldState},
@@ -28,6 +33,8 @@ pub struct AnnounceState {
     pub stations: Arc<BTreeMap<SocketAddr, StationStatus>>,
     /// Withheld beyond what plan withholds: not served yet.
     pub withheld: Vec<Withheld>,
+    /// The paths to the peers.
+    pub bfd: bfd::View,
 }
 
 /// What the speaker must hear; `None` where nothing changed.
@@ -50,6 +57,19 @@ impl AnnounceState {
         let withheld = policy::not_ready(&desired, ready);
         (self.desired, self.peers, self.exports, self.withheld) = (desired, peers, exports, withheld);
         orders
+    }
+
+    /// The peers whose session is up.
+    pub(super) fn answering(&self) -> BTreeSet<PeerId> {
+        self.status.iter().filter(|(_, s)| s.state == State::Established).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The BFD sessions that belong to these peers.
+    pub(super) fn paths(
+        &self,
+        link_to: impl Fn(IpAddr) -> Option<bfd::Link>,
+    ) -> BTreeMap<PeerId, ironcast_bgp::bfd::Config> {
+        bfd::sessions(&self.desired, &self.peers, link_to)
     }
 
     /// Every peer of this node, also those that wait for something and have no session yet.
@@ -76,6 +96,7 @@ impl AnnounceState {
             advertised: status.map_or(0, |status| status.advertised.len()),
             last_error: waiting.or(last_error),
             established_count: status.map_or(0, |status| status.established_count),
+            bfd: self.bfd.state(peer, now),
         }
     }
 

@@ -29,7 +29,7 @@ fn ready(addresses: &[&str]) -> Ready {
     Ready::Only(addresses.into())
 }
 
-fn peer(name: &str) -> Peer {
+pub(super) fn peer(name: &str) -> Peer {
     Peer {
         name: name.into(),
         my_asn: Asn::new(64500).expect("valid"),
@@ -50,7 +50,7 @@ fn peer(name: &str) -> Peer {
         password: None,
         missing_secret: None,
         node_selectors: Vec::new(),
-        bfd_profile: None,
+        bfd: None,
         graceful_restart: false,
         dual_stack: false,
         prefix_budget: None,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use crate::{
-    admin::{Figures, PoolUse},
+    admin::{BfdFigures, BfdPackets, Figures, PoolUse},
     announce::AnnounceState,
     datapath::report::Report,
     plan::{Allocated, Desired},
@@ -54,12 +54,28 @@ pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
 pub fn figures(inputs: &Inputs<'_>, ready: &BTreeSet<IpAddr>) -> Figures {
     Figures {
         counters: inputs.announce.status.iter().map(|(id, status)| (id.to_string(), status.counters)).collect(),
+        bfd: bfd(inputs.announce),
         pools: inputs.snapshot.map(pools).unwrap_or_default(),
         stations: inputs.announce.stations.iter().map(|(station, s)| (*station, s.clone())).collect(),
         ready_addresses: ready.len(),
         wanted_addresses: inputs.desired.addresses.len(),
         ..Figures::default()
     }
+}
+
+fn bfd(announce: &AnnounceState) -> Option<BfdFigures> {
+    let of_session = |(id, session): (&ironcast_bgp::speaker::PeerId, &ironcast_bgp::net::bfd::Session)| {
+        let counters = &session.counters;
+        let packets = BfdPackets {
+            sent: counters.sent(),
+            received: counters.received(),
+            discarded: counters.discarded(),
+            send_errors: counters.send_errors(),
+        };
+        (id.to_string(), packets)
+    };
+    let packets = announce.bfd.sessions().iter().map(of_session).collect();
+    Some(BfdFigures { report: announce.bfd.report()?, packets })
 }
 
 fn services(snapshot: &Snapshot, desired: &Desired) -> Vec<ServiceState> {

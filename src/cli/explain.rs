@@ -200,7 +200,7 @@ fn no_session(state: &NodeState) -> Vec<String> {
 /// What to do about a session that is not up.
 fn session_step(session: &SessionState) -> Option<String> {
     if is_up(session) {
-        return None;
+        return path_step(session);
     }
     let SessionState { peer, address, state, local_asn, .. } = session;
     let cause = match &session.last_error {
@@ -217,6 +217,21 @@ fn session_step(session: &SessionState) -> Option<String> {
         },
     };
     Some(format!("session {peer} is {state}: {cause}"))
+}
+
+/// What to do about BFD that does not watch a session that is up.
+fn path_step(session: &SessionState) -> Option<String> {
+    let SessionState { peer, address, bfd, .. } = session;
+    let bfd = bfd.as_ref().filter(|bfd| bfd.state != "up")?;
+    let cause = match (&bfd.problem, bfd.remote_state.as_deref()) {
+        (Some(problem), _) => problem.clone(),
+        (None, Some("admin-down")) => format!("{address} has switched it off"),
+        (None, _) => format!(
+            "check that {address} runs BFD for this node, on one hop or several as BGPPeer {peer} says, and a \
+             firewall on UDP port 3784 (one hop) or 4784 (several)"
+        ),
+    };
+    Some(format!("BFD of session {peer} is {}, so a dead path is noticed by the hold time only: {cause}", bfd.state))
 }
 
 #[derive(Debug, Serialize)]
@@ -334,5 +349,15 @@ mod tests {
           - pools.yaml: IPAddressPool old: spec.addresses[0]: "x" is no range; write a CIDR
           - session tor-b is Active: connection refused
         "#);
+    }
+
+    #[test]
+    fn bfd_that_does_not_watch_a_session_says_what_to_check() {
+        let mut state = example();
+        assert!(!node_steps(&state).iter().any(|step| step.contains("BFD")));
+        let bfd = state.sessions[0].bfd.as_mut().expect("tor-a has BFD");
+        bfd.state = "down".into();
+        let step = node_steps(&state).into_iter().find(|step| step.contains("BFD")).expect("it is said");
+        assert!(step.contains("tor-a") && step.contains("hold time") && step.contains("3784"), "{step}");
     }
 }

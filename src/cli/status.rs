@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     admin::client,
-    types::{DatapathState, NodeState, ServiceState, SessionState},
+    types::{BfdState, DatapathState, NodeState, ServiceState, SessionState},
 };
 
 /// Flags of `ironcast status`.
@@ -98,17 +98,19 @@ pub(super) fn headline(state: &NodeState) -> String {
 }
 
 fn sessions(state: &NodeState) -> String {
-    let mut table = Columns::new(["PEER", "ADDRESS", "STATE", "SINCE", "LOCAL AS", "PEER AS", "ROUTES", "LAST ERROR"]);
+    let mut table =
+        Columns::new(["PEER", "ADDRESS", "STATE", "SINCE", "BFD", "LOCAL AS", "PEER AS", "ROUTES", "LAST ERROR"]);
     for s in &state.sessions {
         table.push([
             s.peer.clone(),
             s.address.to_string(),
             s.state.clone(),
             age(Duration::from_secs(s.since_seconds)),
+            s.bfd.as_ref().map(path).unwrap_or_default(),
             s.local_asn.to_string(),
             s.remote_asn.map(|a| a.to_string()).unwrap_or_default(),
             s.advertised.to_string(),
-            s.last_error.clone().unwrap_or_default(),
+            s.last_error.clone().or_else(|| s.bfd.as_ref()?.problem.clone()).unwrap_or_default(),
         ]);
     }
     table.render()
@@ -130,6 +132,14 @@ fn datapath(path: &DatapathState) -> String {
         let _ = writeln!(text, "Packet path: {problem}");
     }
     text
+}
+
+/// `up 30ms`: the state, and the silence that it bears.
+fn path(bfd: &BfdState) -> String {
+    match bfd.state.as_str() {
+        "up" => format!("up {}ms", bfd.detection_milliseconds),
+        state => state.into(),
+    }
 }
 
 fn services(state: &NodeState) -> String {
@@ -188,6 +198,12 @@ pub(super) mod tests {
             advertised: usize::from(state == "Established"),
             last_error: error.map(Into::into),
             established_count: 1,
+            bfd: (peer == "tor-a").then(|| BfdState {
+                profile: "fast".into(),
+                state: "up".into(),
+                detection_milliseconds: 30,
+                ..BfdState::default()
+            }),
         };
         let service = |name: &str, address: Option<[u8; 4]>, pending: Option<&str>| ServiceState {
             service: name.into(),
@@ -243,9 +259,9 @@ pub(super) mod tests {
         insta::assert_snapshot!(table(&example()), @r#"
         Node n1 · ironcast 0.1.0 · manifests · gives out addresses
 
-        PEER   ADDRESS    STATE        SINCE  LOCAL AS  PEER AS  ROUTES  LAST ERROR
-        tor-a  192.0.2.1  Established  5m12s  64512     64500    1       -
-        tor-b  192.0.2.1  Active       5m12s  64512     -        0       connection refused
+        PEER   ADDRESS    STATE        SINCE  BFD      LOCAL AS  PEER AS  ROUTES  LAST ERROR
+        tor-a  192.0.2.1  Established  5m12s  up 30ms  64512     64500    1       -
+        tor-b  192.0.2.1  Active       5m12s  -        64512     -        0       connection refused
 
         SERVICE      ADDRESSES    POOL  ENDPOINTS  ON THIS NODE
         default/web  203.0.113.1  edge  2          announced to tor-a

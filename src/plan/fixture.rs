@@ -106,7 +106,7 @@ pub(super) fn peer(name: &str, address: &str) -> Peer {
         password: None,
         missing_secret: None,
         node_selectors: Vec::new(),
-        bfd_profile: None,
+        bfd: None,
         graceful_restart: false,
         dual_stack: true,
         prefix_budget: None,

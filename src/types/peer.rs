@@ -97,8 +97,8 @@ pub struct Peer {
     pub missing_secret: Option<String>,
     /// `nodeSelectors`: any is enough, none selects all.
     pub node_selectors: Vec<NodeSelector>,
-    /// `bfdProfile` by name.
-    pub bfd_profile: Option<String>,
+    /// What `bfdProfile` names.
+    pub bfd: Option<BfdProfile>,
     /// `enableGracefulRestart`.
     pub graceful_restart: bool,
     /// `dualStackAddressFamily`: both families over this session.

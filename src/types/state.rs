@@ -149,6 +149,38 @@ pub struct SessionState {
     pub last_error: Option<String>,
     /// How often it was Established.
     pub established_count: u64,
+    /// The BFD session of the peer, where it has a profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdState>,
+}
+
+/// The BFD session that watches the path to a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdState {
+    /// Name of the `BFDProfile`.
+    pub profile: String,
+    /// RFC 5880 state: `admin-down`, `down`, `init`, `up`.
+    pub state: String,
+    /// Seconds in that state.
+    pub since_seconds: u64,
+    /// Why it went down last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnostic: Option<String>,
+    /// How often the path was lost.
+    pub failures: u64,
+    /// The state that the router's last packet showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_state: Option<String>,
+    /// Between our packets, as negotiated.
+    pub transmit_milliseconds: u64,
+    /// Silence after which the path counts as lost, as negotiated.
+    pub detection_milliseconds: u64,
+    /// Echo packets come back.
+    pub echo: bool,
+    /// Why no packets can be sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// One Service.

@@ -242,6 +242,7 @@ fn state(session: &str, since_seconds: u64) -> NodeState {
         hold_time_seconds: Some(90),
         advertised: 1,
         last_error: None,
+        bfd: None,
         established_count: 1,
     };
     NodeState {

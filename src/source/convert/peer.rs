@@ -20,16 +20,18 @@ use crate::{
 /// Octets of a TCP MD5 key, at most: Linux takes no more (`TCP_MD5SIG_MAXKEYLEN`).
 const KEY_MAX: usize = 80;
 
-/// A peer whose Secret is not resolved yet.
+/// A peer whose Secret and BFD profile are not resolved yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerDraft {
     /// The rest.
     pub peer: Peer,
     /// `passwordSecret`.
     pub secret: Option<ObjectKey>,
+    /// `bfdProfile` by name.
+    pub bfd_profile: Option<String>,
 }
 
-/// The peer, but for the value of `passwordSecret`.
+/// The peer, but for the values of `passwordSecret` and `bfdProfile`.
 pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
     let mut report = Report::new(object);
     let spec = &object.spec;
@@ -67,12 +69,12 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
         password,
         missing_secret: None,
         node_selectors,
-        bfd_profile: spec.bfd_profile.clone(),
+        bfd: None,
         graceful_restart: spec.enable_graceful_restart,
         dual_stack: spec.dual_stack_address_family,
         prefix_budget: spec.prefix_budget,
     });
-    report.finish(peer.map(|peer| PeerDraft { peer, secret }))
+    report.finish(peer.map(|peer| PeerDraft { peer, secret, bfd_profile: spec.bfd_profile.clone() }))
 }
 
 fn asn(report: &mut Report, field: &str, number: u32) -> Option<Asn> {

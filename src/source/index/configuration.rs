@@ -145,14 +145,8 @@ impl Configuration {
             if let Some(secret) = &draft.secret {
                 self.resolve_secret(objects, key, secret, &mut peer, problems);
             }
-            if let Some(profile) = peer.bfd_profile.take_if(|name| !self.bfd_profiles.keys().any(|k| k.name == *name)) {
-                problems.push(warning(
-                    Kind::BGPPeer,
-                    key,
-                    "spec.bfdProfile".into(),
-                    format!("{profile:?} is no valid BFDProfile"),
-                    "the session runs without BFD; create the BFDProfile, or leave the field out",
-                ));
+            if let Some(profile) = &draft.bfd_profile {
+                peer.bfd = self.resolve_profile(key, profile, problems);
             }
             candidates.push(Candidate { key, created, value: peer });
         }
@@ -187,6 +181,27 @@ impl Configuration {
             }
         };
         problems.push(warning(Kind::BGPPeer, key, "spec.passwordSecret".into(), message, hint));
+    }
+
+    /// A profile that is gone leaves a running session what it was: BFD that stops by an accident of deleting would
+    /// be missed when it is needed.
+    fn resolve_profile(&self, key: &ObjectKey, name: &str, problems: &mut Vec<Problem>) -> Option<BfdProfile> {
+        if let Some((_, profile)) = self.bfd_profiles.iter().find(|(key, _)| key.name == name) {
+            return Some(profile.clone());
+        }
+        let before = self.peers.get(key).and_then(|before| before.bfd.clone()).filter(|before| before.name == name);
+        let (message, hint) = match before {
+            Some(_) => (
+                format!("BFDProfile {name:?} is gone or invalid; BFD goes on with what it said last"),
+                "create it again, or take bfdProfile out of the peer",
+            ),
+            None => (
+                format!("{name:?} is no valid BFDProfile"),
+                "the session runs without BFD; create the BFDProfile, or leave the field out",
+            ),
+        };
+        problems.push(warning(Kind::BGPPeer, key, "spec.bfdProfile".into(), message, hint));
+        before
     }
 
     fn update_advertisements(&mut self, objects: &Objects, problems: &mut Vec<Problem>) {

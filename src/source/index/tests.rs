@@ -210,12 +210,31 @@ fn an_unknown_profile_leaves_the_session_without_bfd() {
     let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "bfdProfile": "fast"});
     let mut index = filled(&[peer("p", spec)]);
     let without = snapshot(&mut index);
-    assert_eq!(without.peers["p"].bfd_profile, None);
+    assert_eq!(without.peers["p"].bfd, None);
     tells(&without, "BGPPeer s/p: spec.bfdProfile: \"fast\" is no valid BFDProfile");
     index.apply(&object::<crate::source::api::BFDProfile>(ours("BFDProfile", "fast", json!({}))));
     let with = snapshot(&mut index);
-    assert_eq!(with.peers["p"].bfd_profile.as_deref(), Some("fast"));
+    assert_eq!(with.peers["p"].bfd.as_ref().map(|bfd| bfd.name.as_str()), Some("fast"));
     assert!(with.problems.is_empty());
+}
+
+#[test]
+fn a_profile_that_is_deleted_while_in_use_leaves_bfd_as_it_was_and_is_missed_by_name() {
+    let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "bfdProfile": "fast"});
+    let profile =
+        || object::<crate::source::api::BFDProfile>(ours("BFDProfile", "fast", json!({"transmitInterval": 10})));
+    let mut index = filled(&[peer("p", spec.clone()), profile()]);
+    let before = snapshot(&mut index);
+    index.delete(Kind::BFDProfile, &profile().key());
+    let after = snapshot(&mut index);
+    assert_eq!(after.peers["p"].bfd, before.peers["p"].bfd);
+    tells(&after, "BGPPeer s/p: spec.bfdProfile: BFDProfile \"fast\" is gone or invalid; BFD goes on");
+    index.apply(&peer("p", json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1"})));
+    assert_eq!(snapshot(&mut index).peers["p"].bfd, None, "the operator took it out");
+    index.apply(&peer("p", spec));
+    assert_eq!(snapshot(&mut index).peers["p"].bfd, None, "nothing remembers what is not in use");
+    index.apply(&profile());
+    assert_eq!(snapshot(&mut index).peers["p"].bfd, before.peers["p"].bfd);
 }
 
 #[test]

@@ -101,7 +101,10 @@ impl NodeReport {
 /// The state without what changes by itself.
 fn timeless(state: &NodeState) -> NodeState {
     let mut state = shortened(state);
-    state.sessions.iter_mut().for_each(|session| session.since_seconds = 0);
+    for session in &mut state.sessions {
+        session.since_seconds = 0;
+        session.bfd.iter_mut().for_each(|bfd| bfd.since_seconds = 0);
+    }
     state
 }
 

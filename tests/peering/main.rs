@@ -1,0 +1,8 @@
+//! `ironcast run` beside BIRD and FRR in network namespaces: what the network engineer sees on the router.
+
+mod bfd;
+mod routers;
+mod site;
+
+#[path = "../support/mod.rs"]
+mod support;
