@@ -6,6 +6,7 @@ mod dial;
 mod driver;
 mod listen;
 mod sockopt;
+pub mod unnumbered;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
