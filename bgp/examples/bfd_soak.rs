@@ -1,13 +1,16 @@
-//! BFD under load: this driver against itself or a router, in two network namespaces, every core busy.
+//! BFD under load: this driver against itself, BIRD and FRR in network namespaces, every core busy.
 //!
-//! `bfd_soak [SECONDS] [INTERVAL_MS]`, as root, prints one line per failure and the lateness at the end; the exit
-//! code is 1 if there was a false down. The other end is this driver too, so every failure is one of ours.
+//! `bfd_soak [SECONDS] [INTERVAL_MS] [PEER…]`, as root; peers are `self`, `bird` and `frr`, `self` where none is
+//! named. Prints one line per failure and, at the end, false downs, lateness and what a session costs; the exit code
+//! is 1 if there was a false down. Nothing fails on purpose here, so every failure is a false one.
+
 use std::{
     collections::BTreeMap,
     error::Error,
-    fs::File,
+    fs::{self, File},
     os::fd::AsRawFd,
-    process::{Command, ExitCode},
+    path::PathBuf,
+    process::{Child, Command, ExitCode, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -22,39 +25,140 @@ use tokio::sync::watch;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Both namespaces, gone with the value.
-struct Spaces([String; 2]);
+/// How long sessions have to come up before the load begins.
+const START: Duration = Duration::from_secs(20);
+
+/// A driver and what it publishes.
+type Driver = (Bfd, watch::Receiver<Sessions>);
+
+/// The node's namespace and one for each peer; `10.78.N.1` is the node, `10.78.N.2` the peer. Gone with the value.
+struct Spaces {
+    prefix: String,
+    peers: usize,
+    folder: PathBuf,
+}
 
 impl Spaces {
-    fn new() -> Outcome<Self> {
-        let spaces = Self(["a", "b"].map(|end| format!("icsoak{}{end}", std::process::id())));
-        let [a, b] = &spaces.0;
-        for name in &spaces.0 {
-            run(&format!("netns add {name}"))?;
+    fn new(peers: usize) -> Outcome<Self> {
+        let prefix = format!("icsoak{}", std::process::id());
+        let folder = std::env::temp_dir().join(&prefix);
+        fs::create_dir(&folder)?;
+        let spaces = Self { prefix, peers, folder };
+        for name in spaces.names() {
+            run(&format!("ip netns add {name}"))?;
+            run(&format!("ip -n {name} link set lo up"))?;
         }
-        run(&format!("-n {a} link add eth0 type veth peer name eth0 netns {b}"))?;
-        for (name, host) in [(a, 1), (b, 2)] {
-            run(&format!("-n {name} addr add 10.78.0.{host}/24 dev eth0"))?;
-            run(&format!("-n {name} link set eth0 up"))?;
+        let node = spaces.name(0);
+        for n in 1..=peers {
+            let peer = spaces.name(n);
+            run(&format!("ip -n {node} link add dev eth{n} type veth peer name eth0 netns {peer}"))?;
+            for (name, device, host) in [(&node, format!("eth{n}"), 1), (&peer, "eth0".into(), 2)] {
+                run(&format!("ip -n {name} addr add 10.78.{n}.{host}/24 dev {device}"))?;
+                run(&format!("ip -n {name} link set {device} up"))?;
+            }
         }
         Ok(spaces)
+    }
+
+    fn name(&self, n: usize) -> String {
+        format!("{}x{n}", self.prefix)
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> + use<'_> {
+        (0..=self.peers).map(|n| self.name(n))
+    }
+
+    /// A router's program in the namespace of peer `n`, in the real-time class like the driver: its lateness is not
+    /// what is measured.
+    fn router(&self, n: usize, command: &str) -> Outcome<Router> {
+        let words = format!("--net=/run/netns/{} chrt --fifo 40 {command}", self.name(n));
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(words.split(' ')).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Router(nsenter.spawn()?))
     }
 }
 
 impl Drop for Spaces {
     fn drop(&mut self) {
-        for name in &self.0 {
-            let _ = run(&format!("netns del {name}"));
+        for name in self.names() {
+            let _ = run(&format!("ip netns del {name}"));
         }
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-fn run(arguments: &str) -> Outcome<()> {
-    let status = Command::new("ip").args(arguments.split(' ')).status()?;
-    if status.success() { Ok(()) } else { Err(format!("ip {arguments}: {status}").into()) }
+/// A router's process, killed with the value.
+struct Router(Child);
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
-fn start(space: &str) -> Outcome<(Bfd, watch::Receiver<Sessions>)> {
+fn run(command: &str) -> Outcome<()> {
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap_or_default()).args(words).status()?;
+    if status.success() { Ok(()) } else { Err(format!("{command}: {status}").into()) }
+}
+
+/// Everything that runs at the other end of a link.
+#[allow(dead_code)] // held, not read
+enum Peer {
+    Ours(Driver),
+    Routers(Vec<Router>),
+}
+
+fn start_peer(spaces: &Spaces, n: usize, kind: &str, millis: u64, params: &Params) -> Outcome<Peer> {
+    let path = |name: &str| spaces.folder.join(format!("{n}{name}")).display().to_string();
+    match kind {
+        "self" => {
+            let driver = start(&spaces.name(n))?;
+            driver.0.set_sessions([session(n, [2, 1], "eth0", params)].into())?;
+            Ok(Peer::Ours(driver))
+        }
+        "bird" => {
+            let times = format!("min rx interval {millis} ms; min tx interval {millis} ms; multiplier 3;");
+            let config = format!(
+                "router id 10.78.0.{n};\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ {times} }}; \
+                 neighbor 10.78.{n}.1 dev \"eth0\" local 10.78.{n}.2; }}\n"
+            );
+            fs::write(path("bird.conf"), config)?;
+            let command =
+                format!("/usr/sbin/bird -f -c {} -s {} -P {}", path("bird.conf"), path("bird.ctl"), path("bird.pid"));
+            Ok(Peer::Routers(vec![spaces.router(n, &command)?]))
+        }
+        "frr" => {
+            let config = format!(
+                "bfd\n peer 10.78.{n}.1 local-address 10.78.{n}.2 interface eth0\n  detect-multiplier 3\n  \
+                 receive-interval {millis}\n  transmit-interval {millis}\n  no shutdown\n exit\nexit\n"
+            );
+            let folder = path("frr");
+            fs::create_dir(&folder)?;
+            fs::write(format!("{folder}/bfdd.conf"), config)?;
+            fs::write(format!("{folder}/zebra.conf"), "")?;
+            run(&format!("chown -R frr:frr {folder}"))?;
+            let daemon = |name: &str, more: &str| {
+                let files = format!("-f {folder}/{name}.conf -i {folder}/{name}.pid -z {folder}/zserv.api");
+                let flags = format!("--vty_socket {folder} -P 0{more}");
+                spaces.router(n, &format!("/usr/lib/frr/{name} {files} {flags}"))
+            };
+            let zebra = daemon("zebra", "")?;
+            let begun = Instant::now();
+            while !std::path::Path::new(&format!("{folder}/zserv.api")).exists() {
+                if begun.elapsed() > Duration::from_secs(10) {
+                    return Err("zebra does not listen".into());
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(Peer::Routers(vec![zebra, daemon("bfdd", &format!(" --bfdctl {folder}/bfdd.sock"))?]))
+        }
+        other => Err(format!("{other:?} is no peer: use self, bird or frr").into()),
+    }
+}
+
+fn start(space: &str) -> Outcome<Driver> {
     let file = File::open(format!("/run/netns/{space}"))?;
     let started = thread::spawn(move || {
         // SAFETY: the descriptor is open; only this thread moves, and the driver's thread inherits.
@@ -66,27 +170,37 @@ fn start(space: &str) -> Outcome<(Bfd, watch::Receiver<Sessions>)> {
     Ok(started.join().map_err(|_| "thread panicked")??)
 }
 
-fn session(host: u8, params: &Params) -> BTreeMap<PeerId, Config> {
+fn session(n: usize, [local, peer]: [u8; 2], interface: &str, params: &Params) -> (PeerId, Config) {
+    let net = u8::try_from(n).unwrap_or(u8::MAX);
     let endpoint = Endpoint {
-        peer: [10, 78, 0, 3 - host].into(),
-        local: Some([10, 78, 0, host].into()),
-        interface: Some("eth0".into()),
+        peer: [10, 78, net, peer].into(),
+        local: Some([10, 78, net, local].into()),
+        interface: Some(interface.into()),
         path: Path::SingleHop,
     };
-    BTreeMap::from([(PeerId("soak".into()), Config { endpoint, params: params.clone() })])
+    (PeerId(format!("peer{n}").into()), Config { endpoint, params: params.clone() })
 }
 
 fn main() -> Outcome<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(Ok(120), |text| text.parse())?;
     let millis = arguments.next().map_or(Ok(10), |text| text.parse())?;
-    let params = Params::new(Interval::new(Duration::from_millis(millis))?, DetectMult::new(3)?);
-    let spaces = Spaces::new()?;
-    let ends = [start(&spaces.0[0])?, start(&spaces.0[1])?];
-    for (host, (bfd, _)) in (1..).zip(&ends) {
-        bfd.set_sessions(session(host, &params))?;
+    let mut kinds: Vec<String> = arguments.collect();
+    if kinds.is_empty() {
+        kinds.push("self".into());
     }
+    let params = Params::new(Interval::new(Duration::from_millis(millis))?, DetectMult::new(3)?);
+    let spaces = Spaces::new(kinds.len())?;
+    let numbered = || (1..).zip(&kinds);
+    let peers = numbered().map(|(n, kind)| start_peer(&spaces, n, kind, millis, &params));
+    let peers = peers.collect::<Outcome<Vec<Peer>>>()?;
+    let node = start(&spaces.name(0))?;
+    let sessions = numbered().map(|(n, _)| session(n, [1, 2], &format!("eth{n}"), &params)).collect();
+    node.0.set_sessions(sessions)?;
+    wait_up(&node, kinds.len())?;
+
     let busy = AtomicBool::new(true);
+    let before = cpu_time();
     let failures = thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) * 4 {
             scope.spawn(|| {
@@ -95,33 +209,65 @@ fn main() -> Outcome<ExitCode> {
                 }
             });
         }
-        let failures = watch_for(Duration::from_secs(seconds), &ends);
+        let failures = watch_for(Duration::from_secs(seconds), &node, &kinds);
         busy.store(false, Ordering::Relaxed);
         failures
     });
-    println!("{seconds} s at 3 × {millis} ms with every core busy: {failures} false downs");
-    for (bfd, sessions) in &ends {
-        let counters = sessions.borrow().values().map(|session| format!("{:?}", session.counters)).collect::<String>();
-        println!("{:?} {counters}", bfd.report());
+    // Threads of the same name may serve the other end too.
+    let threads = kinds.iter().filter(|kind| *kind == "self").count() as f64 + kinds.len() as f64;
+    let share = (cpu_time() - before).as_secs_f64() / seconds as f64 / threads * 100.0;
+    println!("{seconds} s at 3 × {millis} ms beside {} with every core busy: {failures} false downs", kinds.join(", "));
+    println!("a session takes {share:.2} % of a core; {:?}", node.0.report());
+    for (id, session) in node.1.borrow().iter() {
+        println!("{id}: {:?}", session.counters);
     }
+    drop(peers);
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Prints what fails and counts it.
-fn watch_for(span: Duration, ends: &[(Bfd, watch::Receiver<Sessions>)]) -> u64 {
+fn wait_up(node: &Driver, count: usize) -> Outcome<()> {
+    let begun = Instant::now();
+    let up = || node.1.borrow().values().filter(|s| s.status.state == State::Up && !s.status.polling).count();
+    while up() < count {
+        if begun.elapsed() > START {
+            return Err(format!("{} of {count} sessions are up: {:?}", up(), node.1.borrow()).into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Prints what fails and counts it; a session that ends down without a failure counts too.
+fn watch_for(span: Duration, (bfd, sessions): &Driver, kinds: &[String]) -> u64 {
     let start = Instant::now();
-    let mut known = [0; 2];
+    let mut known: BTreeMap<PeerId, u64> = BTreeMap::new();
     while start.elapsed() < span {
         thread::sleep(Duration::from_millis(20));
-        for (known, (bfd, sessions)) in known.iter_mut().zip(ends) {
-            let Some(status) = sessions.borrow().values().next().map(|session| session.status) else { continue };
-            if status.failures > *known {
-                *known = status.failures;
-                println!("{:?}: {} ({:?})", start.elapsed(), status.diag, bfd.report());
+        for ((id, session), kind) in sessions.borrow().iter().zip(kinds) {
+            let known = known.entry(id.clone()).or_default();
+            if session.status.failures > *known {
+                *known = session.status.failures;
+                println!("{:?}: {kind}: {} ({:?})", start.elapsed(), session.status.diag, bfd.report());
             }
         }
     }
-    let up = ends.iter().filter(|(_, sessions)| sessions.borrow().values().any(|s| s.status.state == State::Up));
-    println!("{} of 2 ends are up", up.count());
-    known.iter().sum()
+    let down = sessions.borrow().values().filter(|s| s.status.state != State::Up && s.status.failures == 0).count();
+    known.values().sum::<u64>() + down as u64
+}
+
+/// What the threads of all drivers of this process have used of the processor.
+fn cpu_time() -> Duration {
+    // SAFETY: takes a number and cannot fail for this one.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
+    let mut total = 0.0;
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // pid (comm) state … utime and stime are the 12th and 13th after the name (proc_pid_stat(5)).
+        if let Some((_, rest)) = stat.rsplit_once(')').filter(|(name, _)| name.ends_with("(bfd")) {
+            let fields: Vec<f64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            // The state is no number and falls away.
+            total += fields.get(10).unwrap_or(&0.0) + fields.get(11).unwrap_or(&0.0);
+        }
+    }
+    Duration::from_secs_f64(total / ticks)
 }
