@@ -11,6 +11,7 @@
 //! withdraw what it kept for us.
 
 pub mod bfd;
+pub mod neighbours;
 pub mod policy;
 mod state;
 
@@ -28,7 +29,7 @@ use std::{
 use ironcast_bgp::{
     RouterId,
     bmp::Identity,
-    net::{self, Ended, Speaker},
+    net::{self, Ended, Speaker, unnumbered::Discovery},
     speaker::{Shutdown, SpeakerConfig},
 };
 use tokio::{
@@ -107,6 +108,9 @@ pub enum AnnounceError {
     /// The thread of BFD ended: routers would take this node for dead.
     #[error("the BFD driver ended by itself")]
     Bfd,
+    /// The search for unnumbered peers ended.
+    #[error("the search for routers on links ended by itself")]
+    Discovery,
     /// The planner is gone.
     #[error("the planner ended, so nothing tells what to announce")]
     NoPlanner,
@@ -138,9 +142,13 @@ pub async fn run(
     let description = concat!("ironcast ", env!("CARGO_PKG_VERSION")).into();
     speaker.set_stations(Identity { name: config.node, description }, config.bmp.into_iter().collect()).await?;
     let mut paths = bfd::Paths::default();
+    let (discovery, search) = Discovery::start();
+    let mut searching = JoinSet::new();
+    searching.spawn(search);
     let how = tokio::select! {
         ended = tasks.join_next() => return Err(unasked(ended)),
-        end = follow(&speaker, &mut paths, &mut inputs, &state) => end?,
+        _ = searching.join_next() => return Err(AnnounceError::Discovery),
+        end = follow(&speaker, &mut paths, &discovery, &mut inputs, &state) => end?,
     };
     // A restart is told by BFD first, or routers would take the silence for a failure and drop what they keep.
     // An end for good is told by BGP first, which withdraws.
@@ -177,17 +185,21 @@ fn unasked(ended: Option<Result<std::io::Result<()>, tokio::task::JoinError>>) -
 async fn follow(
     speaker: &Speaker,
     paths: &mut bfd::Paths,
+    discovery: &Discovery,
     inputs: &mut Inputs,
     state: &watch::Sender<Arc<AnnounceState>>,
 ) -> Result<Shutdown, AnnounceError> {
-    let (mut status, mut stations) = (speaker.status(), speaker.stations());
+    let (mut status, mut stations, mut links) = (speaker.status(), speaker.stations(), discovery.links());
     let mut now = AnnounceState::default();
     let mut places = None;
     loop {
         let desired = inputs.desired.borrow_and_update().clone();
         let ready = inputs.ready.borrow_and_update().clone();
         if let Some(desired) = desired {
-            tell(speaker, now.turn(desired, &ready)).await?;
+            now.status = status.borrow_and_update().clone();
+            discovery.set_links(desired.peers.values().filter_map(neighbours::interface).map(Into::into).collect());
+            let links = links.borrow_and_update().clone();
+            tell(speaker, now.turn(desired, &ready, &links)).await?;
             places = None;
         }
         loop {
@@ -197,12 +209,15 @@ async fn follow(
             }
             now.status = status.borrow_and_update().clone();
             now.stations = stations.borrow_and_update().clone();
-            // Where a peer is shows when it answers: an address of ours may have come after the plan.
+            // Where a peer is shows when it answers: an address of ours may have come after the plan, and a router
+            // that was replaced answers no more.
             let answering = now.answering();
             if places.as_ref() != Some(&answering) {
-                let links = LazyCell::new(net::links);
-                paths.want(now.paths(|address| links.to(address)))?;
-                places = Some(answering);
+                if places.replace(answering).is_some() && now.is_unnumbered() {
+                    break;
+                }
+                let local = LazyCell::new(net::links);
+                paths.want(now.paths(|address| local.to(address)))?;
             }
             now.bfd = paths.view();
             state.send_replace(Arc::new(now.clone()));
@@ -216,6 +231,7 @@ async fn follow(
                 }
                 Ok(()) = inputs.ready.changed() => break,
                 changed = stations.changed() => changed.map_err(|_| AnnounceError::Ended)?,
+                Ok(()) = links.changed() => break,
                 changed = status.changed() => changed.map_err(|_| AnnounceError::Ended)?,
             }
         }

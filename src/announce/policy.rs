@@ -14,7 +14,10 @@ use ironcast_bgp::{
     speaker::{Exports, PeerAs, PeerConfig, PeerId, Ttl},
 };
 
-use super::Ready;
+use super::{
+    Ready,
+    neighbours::{self, Neighbours},
+};
 use crate::{
     plan::{Allocated, Desired, Withheld, Withhold},
     types::{self, Peer, ServiceKey},
@@ -33,9 +36,12 @@ pub enum Waiting {
     /// Its password is not known.
     #[error("waiting for the Secret {0} with the password; create it in the namespace of ironcast")]
     Secret(String),
-    /// It is known by an interface alone.
-    #[error("spec.peerAddress is missing and unnumbered peering over {0} is not available; set peerAddress")]
-    Unnumbered(String),
+    /// It is known by an interface alone, and nobody was heard there.
+    #[error(
+        "no router advertisement was heard on {0} yet; the router must send them (FRR does for `neighbor … interface`, \
+         BIRD with a protocol radv)"
+    )]
+    Neighbour(String),
 }
 
 /// The speaker's name for a peer.
@@ -45,16 +51,20 @@ pub fn peer_id(name: &str) -> PeerId {
 
 /// The peers that get a session. A running peer whose Secret went away keeps what it was told before: a Secret
 /// deleted by mistake must not cost the routes.
-pub fn peer_configs(desired: &Desired, running: &BTreeMap<PeerId, PeerConfig>) -> BTreeMap<PeerId, PeerConfig> {
+pub fn peer_configs(
+    desired: &Desired,
+    running: &BTreeMap<PeerId, PeerConfig>,
+    neighbours: &Neighbours,
+) -> BTreeMap<PeerId, PeerConfig> {
     desired
         .peers
         .values()
         .filter_map(|peer| {
             let id = peer_id(&peer.name);
-            let config = match peer_config(peer) {
+            let config = match peer_config(peer, neighbours) {
                 Ok(config) => config,
                 Err(Waiting::Secret(_)) => running.get(&id)?.clone(),
-                Err(Waiting::Unnumbered(_)) => return None,
+                Err(Waiting::Neighbour(_)) => return None,
             };
             Some((id, config))
         })
@@ -62,11 +72,17 @@ pub fn peer_configs(desired: &Desired, running: &BTreeMap<PeerId, PeerConfig>) -
 }
 
 /// The peer in the speaker's words, or why it must wait.
-pub fn peer_config(peer: &Peer) -> Result<PeerConfig, Waiting> {
+pub fn peer_config(peer: &Peer, neighbours: &Neighbours) -> Result<PeerConfig, Waiting> {
     if let Some(secret) = &peer.missing_secret {
         return Err(Waiting::Secret(secret.clone()));
     }
-    let address = peer.address.ok_or_else(|| Waiting::Unnumbered(peer.interface.clone().unwrap_or_default()))?;
+    let address = match neighbours::interface(peer) {
+        Some(interface) => {
+            let heard = neighbours.get(interface).ok_or_else(|| Waiting::Neighbour(interface.into()))?;
+            (*heard).into()
+        }
+        None => peer.address.ok_or_else(|| Waiting::Neighbour(String::new()))?,
+    };
     Ok(PeerConfig {
         port: peer.port,
         interface: peer.interface.clone().or_else(|| peer.vrf.clone()),

@@ -8,11 +8,15 @@ use std::{
 };
 
 use ironcast_bgp::{
-    net::bmp::StationStatus,
+    net::{bmp::StationStatus, unnumbered::Links},
     speaker::{Exports, PeerConfig, PeerId, PeerStatus, State},
 };
 
-use super::{Ready, bfd, policy};
+use super::{
+    Ready, bfd,
+    neighbours::{self, Neighbours},
+    policy,
+};
 use crate::{
     plan::{Desired, Withheld},
     types::{Peer, RouteState, SessionState, WithheldState},
@@ -35,6 +39,10 @@ pub struct AnnounceState {
     pub withheld: Vec<Withheld>,
     /// The paths to the peers.
     pub bfd: bfd::View,
+    /// Who the unnumbered peers are.
+    pub neighbours: Neighbours,
+    /// Who was heard on their links.
+    pub links: Links,
 }
 
 /// What the speaker must hear; `None` where nothing changed.
@@ -45,9 +53,10 @@ pub(super) struct Orders {
 }
 
 impl AnnounceState {
-    /// Takes over what is desired and ready now, and says what the speaker must hear of it.
-    pub(super) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready) -> Orders {
-        let peers = policy::peer_configs(&desired, &self.peers);
+    /// Takes over what is desired, ready and heard now, and says what the speaker must hear of it.
+    pub(super) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready, links: &Links) -> Orders {
+        let neighbours = neighbours::choose(&desired, &self.neighbours, &self.status, links);
+        let peers = policy::peer_configs(&desired, &self.peers, &neighbours);
         let mut exports = policy::exports(&desired, &peers, ready);
         let exports_changed = policy::reuse(&mut exports, &self.exports);
         let orders = Orders {
@@ -56,12 +65,18 @@ impl AnnounceState {
         };
         let withheld = policy::not_ready(&desired, ready);
         (self.desired, self.peers, self.exports, self.withheld) = (desired, peers, exports, withheld);
+        (self.neighbours, self.links) = (neighbours, Arc::clone(links));
         orders
     }
 
     /// The peers whose session is up.
     pub(super) fn answering(&self) -> BTreeSet<PeerId> {
         self.status.iter().filter(|(_, s)| s.state == State::Established).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether a peer is known by its interface alone.
+    pub(super) fn is_unnumbered(&self) -> bool {
+        self.desired.peers.values().any(|peer| neighbours::interface(peer).is_some())
     }
 
     /// The BFD sessions that belong to these peers.
@@ -80,7 +95,9 @@ impl AnnounceState {
     fn session(&self, peer: &Peer, now: Instant) -> SessionState {
         let id = policy::peer_id(&peer.name);
         let status = self.peers.get(&id).and_then(|_| self.status.get(&id));
-        let waiting = policy::peer_config(peer).err().map(|waiting| waiting.to_string());
+        let up = status.map(|status| status.state == State::Established);
+        let trouble = neighbours::trouble(peer, &self.links).filter(|_| up != Some(true));
+        let waiting = trouble.or_else(|| Some(policy::peer_config(peer, &self.neighbours).err()?.to_string()));
         let unspecified = std::net::Ipv6Addr::UNSPECIFIED.into();
         let last_error = status.and_then(|status| status.last_error.clone());
         SessionState {

@@ -9,12 +9,13 @@ use std::{
 
 use ironcast_bgp::{
     Asn, Community, Family, HoldTime, LargeCommunity,
+    net::unnumbered::Links,
     rib::{Attributes, Route},
     speaker::{Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, State, Ttl},
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{AnnounceError, AnnounceState, Config, Inputs, Ready, policy, run};
+use super::{AnnounceError, AnnounceState, Config, Inputs, Ready, neighbours::Neighbours, policy, run};
 use crate::{
     plan::{Allocated, Desired, Withhold},
     types::{Peer, ServiceKey},
@@ -58,7 +59,7 @@ pub(super) fn peer(name: &str) -> Peer {
 }
 
 fn config(peer: &Peer) -> PeerConfig {
-    policy::peer_config(peer).expect("nothing is missing")
+    policy::peer_config(peer, &Neighbours::default()).expect("nothing is missing")
 }
 
 fn route(prefix: &str) -> Route {
@@ -81,6 +82,26 @@ fn desired() -> Desired {
             .collect(),
         addresses: [ip("192.0.2.1"), ip("192.0.2.2")].into(),
         ..Desired::default()
+    }
+}
+
+/// A session that is up and has sent nothing.
+pub(super) fn status() -> PeerStatus {
+    PeerStatus {
+        state: State::Established,
+        since: Instant::now(),
+        local_addr: None,
+        remote_addr: ip("198.51.100.254"),
+        remote_as: Asn::new(64501).ok(),
+        remote_id: None,
+        hold_time: Some(HoldTime::DEFAULT),
+        families: [Family::Ipv4Unicast].into(),
+        capabilities: vec!["route-refresh".into()],
+        last_error: None,
+        established_count: 2,
+        advertised: Arc::default(),
+        withheld: Arc::default(),
+        counters: Counters::default(),
     }
 }
 
@@ -129,15 +150,15 @@ fn session_without_its_secret_does_not_start_and_a_running_one_goes_on() {
     let mut waiting = peer("tor");
     waiting.missing_secret = Some("key".into());
     desired.peers.insert("tor".into(), waiting);
-    assert_eq!(policy::peer_configs(&desired, &BTreeMap::new()).len(), 1);
+    assert_eq!(policy::peer_configs(&desired, &BTreeMap::new(), &Neighbours::default()).len(), 1);
     let mut keyed = peer("tor");
     keyed.password = Some(Md5Key(Arc::from(&b"secret"[..])));
     let running = BTreeMap::from([(policy::peer_id("tor"), config(&keyed))]);
-    let configs = policy::peer_configs(&desired, &running);
+    let configs = policy::peer_configs(&desired, &running, &Neighbours::default());
     assert_eq!(configs[&policy::peer_id("tor")], config(&keyed));
 
     let mut state = AnnounceState::default();
-    state.turn(Arc::new(desired), &Ready::All);
+    state.turn(Arc::new(desired), &Ready::All, &Links::default());
     let session = &state.sessions(Instant::now())[0];
     assert_eq!((session.peer.as_str(), session.state.as_str()), ("tor", "Idle"));
     assert!(session.last_error.as_ref().is_some_and(|why| why.contains("Secret key")));
@@ -145,25 +166,17 @@ fn session_without_its_secret_does_not_start_and_a_running_one_goes_on() {
 }
 
 #[test]
-fn peer_without_an_address_waits_and_says_so() {
-    let mut unnumbered = peer("tor");
-    (unnumbered.address, unnumbered.interface) = (None, Some("eth0".into()));
-    let waiting = policy::peer_config(&unnumbered).expect_err("it has no address");
-    assert!(waiting.to_string().contains("eth0"));
-}
-
-#[test]
 fn only_what_is_served_is_announced_and_the_rest_is_named() {
     let mut state = AnnounceState::default();
-    state.turn(Arc::new(desired()), &ready(&[]));
+    state.turn(Arc::new(desired()), &ready(&[]), &Links::default());
     assert!(told(&state, "tor").is_empty());
     assert_eq!(state.withheld.len(), 2);
-    state.turn(Arc::new(desired()), &ready(&["192.0.2.2", "192.0.2.3"]));
+    state.turn(Arc::new(desired()), &ready(&["192.0.2.2", "192.0.2.3"]), &Links::default());
     assert_eq!(told(&state, "tor"), ["192.0.2.0/30", "192.0.2.2/32"]);
     let [withheld] = &state.withheld[..] else { panic!("one Service waits: {:?}", state.withheld) };
     assert_eq!((withheld.service.name.as_str(), withheld.reason), ("a", Withhold::DatapathNotReady));
     assert_eq!(state.withheld()[0].reason, "datapathNotReady");
-    state.turn(Arc::new(desired()), &Ready::All);
+    state.turn(Arc::new(desired()), &Ready::All, &Links::default());
     assert_eq!(told(&state, "tor2").len(), 3);
     assert!(state.withheld.is_empty());
 }
@@ -171,15 +184,15 @@ fn only_what_is_served_is_announced_and_the_rest_is_named() {
 #[test]
 fn lists_stay_shared_and_the_speaker_hears_of_changes_only() {
     let mut state = AnnounceState::default();
-    let first = state.turn(Arc::new(desired()), &ready(&["192.0.2.1"]));
+    let first = state.turn(Arc::new(desired()), &ready(&["192.0.2.1"]), &Links::default());
     let exports = first.exports.expect("something is new");
     assert!(Arc::ptr_eq(&exports[&policy::peer_id("tor")], &exports[&policy::peer_id("tor2")]));
     assert_eq!(first.peers.map(|peers| peers.len()), Some(2));
-    let again = state.turn(Arc::new(desired()), &ready(&["192.0.2.1", "192.0.2.9"]));
+    let again = state.turn(Arc::new(desired()), &ready(&["192.0.2.1", "192.0.2.9"]), &Links::default());
     assert_eq!(again, super::state::Orders::default(), "an equal plan in other memory is no change");
     let mut fewer = desired();
     fewer.peers.remove("tor2");
-    let orders = state.turn(Arc::new(fewer), &ready(&["192.0.2.1"]));
+    let orders = state.turn(Arc::new(fewer), &ready(&["192.0.2.1"]), &Links::default());
     assert_eq!(orders.peers.map(|peers| peers.len()), Some(1));
     let exports_left = orders.exports.expect("one is gone");
     assert!(Arc::ptr_eq(&exports_left[&policy::peer_id("tor")], &exports[&policy::peer_id("tor")]));
@@ -195,24 +208,9 @@ fn state_shows_what_was_sent_and_not_what_was_wanted() {
     };
     let sent = Route { attributes: attributes.into(), ..route("192.0.2.1/32") };
     let now = Instant::now();
-    let status = PeerStatus {
-        state: State::Established,
-        since: now,
-        local_addr: None,
-        remote_addr: ip("198.51.100.254"),
-        remote_as: Asn::new(64501).ok(),
-        remote_id: None,
-        hold_time: Some(HoldTime::DEFAULT),
-        families: [Family::Ipv4Unicast].into(),
-        capabilities: vec!["route-refresh".into()],
-        last_error: None,
-        established_count: 2,
-        advertised: Arc::new([sent]),
-        withheld: Arc::default(),
-        counters: Counters::default(),
-    };
+    let status = PeerStatus { since: now, advertised: Arc::new([sent]), ..status() };
     let mut state = AnnounceState::default();
-    state.turn(Arc::new(desired()), &Ready::All);
+    state.turn(Arc::new(desired()), &Ready::All, &Links::default());
     state.status = Arc::new([(policy::peer_id("tor"), status)].into());
     let session = &state.sessions(now + Duration::from_secs(9))[0];
     assert_eq!((session.state.as_str(), session.since_seconds, session.advertised), ("Established", 9, 1));

@@ -3,6 +3,7 @@
 mod bfd;
 mod routers;
 mod site;
+mod unnumbered;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -22,7 +22,10 @@ fn of_peer(change: impl FnOnce(&mut Peer)) -> Option<Config> {
     let mut peer = peer("tor");
     peer.bfd = Some(profile());
     change(&mut peer);
-    let peers = BTreeMap::from([(policy::peer_id("tor"), policy::peer_config(&peer).expect("nothing is missing"))]);
+    let peers = BTreeMap::from([(
+        policy::peer_id("tor"),
+        policy::peer_config(&peer, &Default::default()).expect("nothing is missing"),
+    )]);
     let desired = Desired { peers: [("tor".into(), peer)].into(), ..Desired::default() };
     let link_to = |address: IpAddr| {
         let net: ipnet::IpNet = "198.51.100.0/24".parse().expect("a network");
