@@ -12,6 +12,7 @@ mod ledger;
 mod pools;
 mod problems;
 mod routes;
+mod weights;
 mod words;
 
 #[cfg(test)]

@@ -76,6 +76,7 @@ pub fn peer_config(peer: &Peer, neighbours: &Neighbours) -> Result<PeerConfig, W
     if let Some(secret) = &peer.missing_secret {
         return Err(Waiting::Secret(secret.clone()));
     }
+    let shown = peer.local_asn.unwrap_or(peer.my_asn);
     let address = match neighbours::interface(peer) {
         Some(interface) => {
             let heard = neighbours.get(interface).ok_or_else(|| Waiting::Neighbour(interface.into()))?;
@@ -97,7 +98,12 @@ pub fn peer_config(peer: &Peer, neighbours: &Neighbours) -> Result<PeerConfig, W
         families: families(peer),
         graceful_restart: peer.graceful_restart.then_some(RESTART_TIME),
         prefix_budget: peer.prefix_budget,
-        ..PeerConfig::new(address, peer.local_asn.unwrap_or(peer.my_asn), peer.peer_as)
+        own_as: (peer.shows_my_asn && shown != peer.my_asn).then_some(peer.my_asn),
+        add_path: peer.add_path,
+        role: peer.role,
+        role_strict: peer.role_strict,
+        long_lived: peer.long_lived.filter(|_| peer.graceful_restart),
+        ..PeerConfig::new(address, shown, peer.peer_as)
     })
 }
 

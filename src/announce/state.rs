@@ -126,12 +126,14 @@ impl AnnounceState {
         let attributes = &route.attributes;
         let services = self.desired.behind.get(&route.prefix);
         let communities = attributes.communities.iter().map(ToString::to_string);
+        let extended = attributes.extended_communities.iter().map(ToString::to_string);
+        let bandwidth = attributes.link_bandwidth.map(|b| format!("link-bandwidth:{}", b.octets_per_second()));
         let large = attributes.large_communities.iter().map(|community| format!("large:{community}"));
         RouteState {
             prefix: route.prefix.to_string(),
             peer: peer.to_string(),
             services: services.into_iter().flatten().map(ToString::to_string).collect(),
-            communities: communities.chain(large).collect(),
+            communities: communities.chain(large).chain(extended).chain(bandwidth).collect(),
             med: attributes.med,
             local_pref: attributes.local_pref,
         }

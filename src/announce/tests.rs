@@ -11,7 +11,7 @@ use ironcast_bgp::{
     Asn, Community, Family, HoldTime, LargeCommunity,
     net::unnumbered::Links,
     rib::{Attributes, Route},
-    speaker::{Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, State, Ttl},
+    speaker::{AddPath, Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, Role, State, Ttl},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -51,6 +51,11 @@ pub(super) fn peer(name: &str) -> Peer {
         password: None,
         missing_secret: None,
         node_selectors: Vec::new(),
+        long_lived: None,
+        role: None,
+        role_strict: false,
+        add_path: AddPath::default(),
+        shows_my_asn: false,
         bfd: None,
         graceful_restart: false,
         dual_stack: false,
@@ -141,7 +146,18 @@ fn words_of_the_peer_become_words_of_the_speaker() {
     assert_eq!(config.graceful_restart, Some(Duration::from_secs(120)));
     assert_eq!(config.connect_retry, Duration::from_secs(3));
     assert_eq!(config.interface.as_deref(), Some("blue"));
-    assert_eq!(config.local_as.value(), 65000);
+    assert_eq!((config.local_as.value(), config.own_as), (65000, None));
+
+    peer.shows_my_asn = true;
+    peer.role = Some(Role::Customer);
+    peer.add_path.send = true;
+    peer.long_lived = Some(Duration::from_secs(60));
+    let config = super::tests::config(&peer);
+    assert_eq!(config.own_as, Some(peer.my_asn));
+    assert_eq!((config.role, config.add_path.send), (Some(Role::Customer), true));
+    assert_eq!(config.long_lived, Some(Duration::from_secs(60)));
+    peer.graceful_restart = false;
+    assert_eq!(super::tests::config(&peer).long_lived, None, "RFC 9494 §4.2: never without graceful restart");
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use ironcast_bgp::{Asn, HoldTime, speaker::PeerAs};
+use ironcast_bgp::{
+    Asn, HoldTime,
+    speaker::{AddPath, PeerAs},
+};
 
 use super::{Allocated, Desired, PendingReason, Settings, Withhold, plan};
 use crate::types::{
@@ -106,6 +109,11 @@ pub(super) fn peer(name: &str, address: &str) -> Peer {
         password: None,
         missing_secret: None,
         node_selectors: Vec::new(),
+        long_lived: None,
+        role: None,
+        role_strict: false,
+        add_path: AddPath::default(),
+        shows_my_asn: false,
         bfd: None,
         graceful_restart: false,
         dual_stack: true,
@@ -122,6 +130,7 @@ pub(super) fn advertisement(name: &str) -> Advertisement {
         local_pref: None,
         med: None,
         prepend: 0,
+        link_bandwidth: None,
         communities: BTreeSet::new(),
         large_communities: BTreeSet::new(),
         pools: BTreeSet::new(),

@@ -7,9 +7,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use ironcast_bgp::rib::{Attributes, Route};
+use ironcast_bgp::{
+    LinkBandwidth,
+    rib::{Attributes, Route},
+};
 
-use super::{Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, pools::Pools};
+use super::{Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, pools::Pools, weights::Weights};
 use crate::types::{Advertisement, Family, Labels, Peer, Selector, Service, ServiceKey, Snapshot};
 
 /// What this node tells whom.
@@ -80,9 +83,10 @@ pub(super) fn export(
         audiences.entry(audience(peer, &advertisements)).or_default().push(peer);
     }
     let mut told = vec![false; candidates.len()];
+    let weights = Weights::new(snapshot, settings);
     let mut mint = Mint { advertisements: &advertisements, sets: HashMap::new(), minted: HashMap::new() };
     for (audience, peers) in &audiences {
-        let speech = Speech { claims: &claims, candidates, audience, peers };
+        let speech = Speech { claims: &claims, candidates, weights: &weights, audience, peers };
         speech.compose(&mut mint, &mut routes, &mut told);
     }
     let claimed: BTreeSet<usize> = claims.iter().map(|claim| claim.candidate).collect();
@@ -176,6 +180,7 @@ impl Audience {
 struct Speech<'s, 'a> {
     claims: &'s [Claim],
     candidates: &'s [Candidate<'a>],
+    weights: &'s Weights<'a>,
     audience: &'s Audience,
     peers: &'s [&'s Peer],
 }
@@ -212,12 +217,20 @@ impl Speech<'_, '_> {
                 continue;
             }
             self.heard(claims.clone()).for_each(|claim| told[claim.candidate] = true);
-            match mint.attributes(advertisements) {
+            let weighted = advertisements.iter().any(|i| mint.advertisements[*i].link_bandwidth.is_some());
+            let weight = weighted.then(|| self.weight(&chunk[0].prefix, claims.clone())).flatten();
+            match mint.attributes(advertisements, weight) {
                 Some(attributes) => said.push(Told { route: Route { prefix: chunk[0].prefix, attributes }, claims }),
                 None => self.withhold(claims, Withhold::ConflictingAdvertisements, routes),
             }
         }
         said
+    }
+
+    /// What this node takes of the prefix beside the others.
+    fn weight(&self, prefix: &IpNet, claims: std::ops::Range<usize>) -> Option<u32> {
+        let candidates: BTreeSet<usize> = self.heard(claims).map(|claim| claim.candidate).collect();
+        self.weights.of(prefix, candidates.into_iter().map(|candidate| self.candidates[candidate].service))
     }
 
     /// The prefixes of the oldest Services stay, so that a new Service never takes an old one's place.
@@ -243,36 +256,46 @@ impl Speech<'_, '_> {
     }
 }
 
+/// The advertisements that speak of a prefix, and its weight.
+type Saying = (BTreeSet<usize>, Option<u32>);
+
 /// Makes attributes; equal ones are one `Arc`.
 struct Mint<'a> {
     advertisements: &'a [&'a Advertisement],
-    sets: HashMap<BTreeSet<usize>, Option<Arc<Attributes>>>,
+    sets: HashMap<Saying, Option<Arc<Attributes>>>,
     minted: HashMap<Attributes, Arc<Attributes>>,
 }
 
 impl Mint<'_> {
-    /// What the advertisements together say; `None` where they contradict.
-    fn attributes(&mut self, set: BTreeSet<usize>) -> Option<Arc<Attributes>> {
-        if let Some(known) = self.sets.get(&set) {
+    /// What the advertisements together say of a prefix of this weight; `None` where they contradict.
+    fn attributes(&mut self, set: BTreeSet<usize>, weight: Option<u32>) -> Option<Arc<Attributes>> {
+        let key = (set, weight);
+        if let Some(known) = self.sets.get(&key) {
             return known.clone();
         }
-        let attributes = unite(set.iter().map(|i| self.advertisements[*i]));
+        let attributes = unite(key.0.iter().map(|i| self.advertisements[*i]), weight);
         let attributes = attributes.map(|attributes| {
             let shared = self.minted.entry(attributes);
             let shared = shared.or_insert_with_key(|attributes| Arc::new(attributes.clone()));
             Arc::clone(shared)
         });
-        self.sets.insert(set, attributes.clone());
+        self.sets.insert(key, attributes.clone());
         attributes
     }
 }
 
-/// Communities unite; of local preference, MED and prepends there may be one value, and who has none agrees.
-fn unite<'a>(advertisements: impl Iterator<Item = &'a Advertisement> + Clone) -> Option<Attributes> {
+/// Communities unite; of local preference, MED, prepends and the form of the link bandwidth there may be one value, and
+/// who has none agrees.
+fn unite<'a>(
+    advertisements: impl Iterator<Item = &'a Advertisement> + Clone,
+    weight: Option<u32>,
+) -> Option<Attributes> {
     let communities: BTreeSet<_> = advertisements.clone().flat_map(|a| a.communities.iter().copied()).collect();
     let large: BTreeSet<_> = advertisements.clone().flat_map(|a| a.large_communities.iter().copied()).collect();
     let prepend = advertisements.clone().map(|a| (a.prepend != 0).then_some(a.prepend));
+    let transitive = agreed(advertisements.clone().map(|a| a.link_bandwidth))?;
     Some(Attributes {
+        link_bandwidth: transitive.zip(weight).and_then(|(form, weight)| bandwidth(weight, form)),
         prepend: agreed(prepend)?.unwrap_or(0),
         med: agreed(advertisements.clone().map(|a| a.med))?,
         local_pref: agreed(advertisements.map(|a| a.local_pref))?,
@@ -280,6 +303,13 @@ fn unite<'a>(advertisements: impl Iterator<Item = &'a Advertisement> + Clone) ->
         large_communities: large.into_iter().collect(),
         ..Attributes::default()
     })
+}
+
+/// Octets per second for each endpoint: one Gbit/s, which routers print as a round number. They compare only.
+const PER_ENDPOINT: f32 = 125_000_000.0;
+
+fn bandwidth(weight: u32, transitive: bool) -> Option<LinkBandwidth> {
+    LinkBandwidth::new(weight as f32 * PER_ENDPOINT, transitive).ok()
 }
 
 /// The one value among those given, `Some(None)` if there is none, `None` if there are several.

@@ -144,7 +144,7 @@ impl Withhold {
                  check nodeSelectors of the peers, peers of the advertisement, and dualStackAddressFamily"
             }
             Self::ConflictingAdvertisements => {
-                "BGPAdvertisements give one prefix different localPref, med or asPathPrepend; make them agree"
+                "BGPAdvertisements give one prefix different localPref, med, asPathPrepend or linkBandwidth; make them agree"
             }
             Self::PrefixBudget => {
                 "the peer's prefixBudget is used up by older Services; raise it (with the router's limit) or aggregate"

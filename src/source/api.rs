@@ -17,12 +17,12 @@ mod peer;
 mod pool;
 mod rules;
 
-pub use advertisement::{BGPAdvertisement, BGPAdvertisementSpec};
+pub use advertisement::{BGPAdvertisement, BGPAdvertisementSpec, LinkBandwidthForm};
 pub use bfd::{BFDProfile, BFDProfileSpec};
 pub use community::{Community, CommunitySpec, NamedCommunity};
 pub use crds::{crds, crds_yaml};
 pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus};
-pub use peer::{BGPPeer, BGPPeerSpec, DynamicAsn, SecretReference};
+pub use peer::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole, SecretReference};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ironcast_bgp::{
     Asn, Community, HoldTime, LargeCommunity, RouterId,
-    speaker::{Md5Key, PeerAs},
+    speaker::{AddPath, Md5Key, PeerAs, Role},
 };
 
 use super::{Family, Labels, family_of};
@@ -65,6 +65,8 @@ pub struct Peer {
     pub my_asn: Asn,
     /// `localASN`: another AS of ours for this peer only.
     pub local_asn: Option<Asn>,
+    /// `localASNMode: prepend`: `my_asn` stands behind it in the AS path.
+    pub shows_my_asn: bool,
     /// `peerASN` or `dynamicASN`.
     pub peer_as: PeerAs,
     /// `peerAddress`; `None` with `interface` is unnumbered.
@@ -103,6 +105,14 @@ pub struct Peer {
     pub graceful_restart: bool,
     /// `dualStackAddressFamily`: both families over this session.
     pub dual_stack: bool,
+    /// `longLivedStaleTime`.
+    pub long_lived: Option<Duration>,
+    /// `role`, and whether the router must say its own.
+    pub role: Option<Role>,
+    /// `roleStrict`.
+    pub role_strict: bool,
+    /// `addPath`.
+    pub add_path: AddPath,
     /// `prefixBudget`: at most so many prefixes are announced.
     pub prefix_budget: Option<u32>,
 }
@@ -130,6 +140,8 @@ pub struct Advertisement {
     pub med: Option<u32>,
     /// `asPathPrepend`.
     pub prepend: u8,
+    /// `linkBandwidth`: routes carry one, by ready endpoints; whether in the form that crosses an AS border.
+    pub link_bandwidth: Option<bool>,
     /// Standard communities.
     pub communities: BTreeSet<Community>,
     /// Large communities.

@@ -62,6 +62,11 @@ const ACCEPTED: &[(&str, &str)] = &[
     ("BGPPeer", "{myASN: 64512, dynamicASN: internal, interface: eth0}"),
     (
         "BGPPeer",
+        "{myASN: 64512, localASN: 65000, localASNMode: prepend, peerASN: 64513, peerAddress: 192.0.2.1, role: customer, \
+         roleStrict: true, addPath: both, enableGracefulRestart: true, longLivedStaleTime: 24h}",
+    ),
+    (
+        "BGPPeer",
         "{myASN: 64512, peerASN: 64513, peerAddress: '2001:db8::1', sourceAddress: '2001:db8::2', peerPort: 1179, \
          routerID: 192.0.2.9, holdTime: 9s, keepaliveTime: 3s, connectTime: 10s, ebgpMultiHop: true, \
          ebgpMultiHopTTL: 5, passwordSecret: {name: a}, bfdProfile: fast, enableGracefulRestart: true, \
@@ -72,7 +77,7 @@ const ACCEPTED: &[(&str, &str)] = &[
     (
         "BGPAdvertisement",
         "{aggregationLength: 24, aggregationLengthV6: 124, localPref: 100, med: 0, asPathPrepend: 2, communities: \
-         ['65000:100', 'large:64500:1:2', no-export, customers], ipAddressPools: [a], peers: [b], nodeSelectors: \
+         ['65000:100', 'large:64500:1:2', no-export, customers], ipAddressPools: [a], peers: [b], linkBandwidth: nonTransitive, nodeSelectors: \
          [{matchLabels: {a: b}}]}",
     ),
     (
@@ -139,6 +144,18 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("BGPPeer", "{myASN: 1, peerASN: 1, peerAddress: 192.0.2.1, ebgpMultiHop: true}", "is for eBGP peers only"),
     ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, prefixBudget: 0}", "spec.prefixBudget"),
+    ("BGPPeer", "{myASN: 1, peerASN: 1, peerAddress: 192.0.2.1, role: customer}", "eBGP peers only"),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, role: boss}", "role"),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, roleStrict: true}", "needs role"),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, localASNMode: prepend}", "needs localASN"),
+    (
+        "BGPPeer",
+        "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, longLivedStaleTime: 1h}",
+        "needs enableGracefulRestart",
+    ),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, addPath: some}", "addPath"),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, interface: eth0, sourceAddress: 192.0.2.2}", "need peerAddress"),
+    ("BGPAdvertisement", "{linkBandwidth: heavy}", "linkBandwidth"),
     ("BGPAdvertisement", "{aggregationLength: 33}", "spec.aggregationLength"),
     ("BGPAdvertisement", "{aggregationLengthV6: 129}", "spec.aggregationLengthV6"),
     ("BGPAdvertisement", "{asPathPrepend: 17}", "spec.asPathPrepend"),

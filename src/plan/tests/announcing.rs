@@ -201,3 +201,47 @@ fn prefix_budget_keeps_the_oldest_services() {
     assert_eq!(desired.told("wide").len(), 3);
     assert_eq!(desired.reasons("new"), [(Some("tor"), Withhold::PrefixBudget)]);
 }
+
+/// Link bandwidths in Gbit/s that `tor` is told on a node, by prefix.
+fn bandwidths(world: &World, node: &str) -> Vec<(String, Option<f32>)> {
+    let desired = plan(&world.0, &settings(node));
+    let gigabits = |route: &ironcast_bgp::rib::Route| {
+        route.attributes.link_bandwidth.map(|bandwidth| bandwidth.octets_per_second() * 8.0 / 1e9)
+    };
+    desired.exports["tor"].iter().map(|route| (route.prefix.to_string(), gigabits(route))).collect()
+}
+
+#[test]
+fn link_bandwidth_counts_the_ready_endpoints_of_the_node() {
+    let local = |name, address| Service { traffic_policy: TrafficPolicy::Local, ..held(name, address) };
+    let dead = Endpoint { ready: false, serving: false, ..endpoint("10.0.1.9", "n1") };
+    let pods = [endpoint("10.0.1.1", "n1"), endpoint("10.0.1.2", "n1"), dead, endpoint("10.0.2.1", "n2")];
+    let weighted = Advertisement { link_bandwidth: Some(false), ..advertisement("all") };
+    let world = World::usual()
+        .serve(local("a", "192.0.2.1"), &pods)
+        .serve(local("b", "192.0.2.2"), &[endpoint("10.0.1.3", "n1")])
+        .serve(held("c", "192.0.2.3"), &pods);
+    let none = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"].map(|prefix| (prefix.to_owned(), None));
+    assert_eq!(bandwidths(&world, "n1"), none, "nobody asked for it");
+    let world = world.advertise(weighted.clone());
+    let of =
+        |gigabits: [Option<f32>; 3]| none.iter().map(|(prefix, _)| prefix.clone()).zip(gigabits).collect::<Vec<_>>();
+    assert_eq!(
+        bandwidths(&world, "n1"),
+        of([Some(2.0), Some(1.0), None]),
+        "with the policy Cluster all nodes are equal"
+    );
+    let other = ["192.0.2.1/32", "192.0.2.3/32"].map(str::to_owned).into_iter().zip([Some(1.0), None]);
+    assert_eq!(bandwidths(&world, "n2"), other.collect::<Vec<_>>());
+
+    let sum = Advertisement { aggregation_length: 30, peers: ["tor".to_owned()].into(), ..weighted.clone() };
+    let world = World::usual()
+        .serve(local("a", "192.0.2.1"), &pods)
+        .serve(local("b", "192.0.2.2"), &[endpoint("10.0.1.3", "n1")])
+        .advertise(sum);
+    assert_eq!(bandwidths(&world, "n1"), [("192.0.2.0/30".to_owned(), Some(3.0))]);
+
+    let clash = Advertisement { name: "other".into(), link_bandwidth: Some(true), ..weighted.clone() };
+    let world = World::usual().serve(local("a", "192.0.2.1"), &pods).advertise(weighted).advertise(clash);
+    assert_eq!(world.plan().reasons("a"), [(Some("tor"), Withhold::ConflictingAdvertisements)]);
+}

@@ -48,6 +48,12 @@ pub struct BGPAdvertisementSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16))]
     pub as_path_prepend: Option<u8>,
+    /// Tell the router how much of the traffic this node should take, as a link bandwidth (RFC 10005) by the ready
+    /// endpoints on the node: for Services with `externalTrafficPolicy: Local`, where some nodes have more pods than
+    /// others. `nonTransitive` (0x4004) is what most routers heed, `transitive` (0x0004) crosses AS borders. The
+    /// router must weigh its paths by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_bandwidth: Option<LinkBandwidthForm>,
     /// Communities: `65000:100`, `large:64500:1:2`, a well-known name (no-export) or a name of a `Community` object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)), transform = rules::communities)]
@@ -72,4 +78,14 @@ pub struct BGPAdvertisementSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 253)))]
     pub peers: Vec<String>,
+}
+
+/// `linkBandwidth`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LinkBandwidthForm {
+    /// Type 0x4004.
+    NonTransitive,
+    /// Type 0x0004.
+    Transitive,
 }

@@ -39,6 +39,10 @@ pub struct BGPPeerSpec {
     #[serde(default, rename = "localASN", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_295u32))]
     pub local_asn: Option<u32>,
+    /// What the AS path shows of the two: `replace` (default) `localASN` alone, `prepend` `localASN` and behind it
+    /// `myASN`, as routers do that say no more than "local-as".
+    #[serde(default, rename = "localASNMode", skip_serializing_if = "Option::is_none")]
+    pub local_asn_mode: Option<LocalAsnMode>,
     /// The peer's AS number. Either this or `dynamicASN`.
     #[serde(default, rename = "peerASN", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_295u32))]
@@ -50,7 +54,8 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub peer_address: Option<String>,
-    /// Peer with whichever router answers on this interface over IPv6 link-local (unnumbered).
+    /// Without `peerAddress`: peer with the router that sends router advertisements on this interface, over IPv6
+    /// link-local (unnumbered). It carries both families, IPv4 with IPv6 next hops (RFC 8950).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 15), regex(pattern = r"^[^/\s]+$"))]
     pub interface: Option<String>,
@@ -114,6 +119,21 @@ pub struct BGPPeerSpec {
     /// True: offer graceful restart (RFC 4724), so that the router keeps the routes while the daemon restarts.
     #[serde(default, skip_serializing_if = "is_false")]
     pub enable_graceful_restart: bool,
+    /// How long the router may keep the routes after the time of graceful restart, as a last resort (long-lived graceful
+    /// restart, RFC 9494): "1h". Needs `enableGracefulRestart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
+    pub long_lived_stale_time: Option<String>,
+    /// Our role towards the router (RFC 9234), eBGP only: with `customer` the router never takes these routes for a
+    /// way to anywhere else. The router must have the opposite one, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<PeerRole>,
+    /// True: a router that says nothing of its role is refused.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub role_strict: bool,
+    /// Offer ADD-PATH (RFC 7911): `send`, `receive` or `both`. Used where the router offers the other side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_path: Option<AddPathMode>,
     /// True: IPv4 and IPv6 routes over this one session, whatever its own family.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dual_stack_address_family: bool,
@@ -122,6 +142,44 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub prefix_budget: Option<u32>,
+}
+
+/// `localASNMode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalAsnMode {
+    /// `localASN` alone.
+    Replace,
+    /// `localASN`, then `myASN`.
+    Prepend,
+}
+
+/// `role`, in the words of RFC 9234 §3: what we are to the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerRole {
+    /// The router's AS is our customer.
+    Provider,
+    /// We are a route server.
+    Rs,
+    /// The router is a route server.
+    RsClient,
+    /// The router's AS is our provider.
+    Customer,
+    /// Neither is the other's customer.
+    Peer,
+}
+
+/// `addPath`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AddPathMode {
+    /// We may send several paths for one prefix.
+    Send,
+    /// We may be sent several; they are counted and refused as every route is.
+    Receive,
+    /// Both.
+    Both,
 }
 
 /// `dynamicASN`.

@@ -61,6 +61,12 @@ pub(super) fn communities(schema: &mut Schema) {
 
 /// `BGPPeer.spec`.
 pub(super) fn peer() -> Value {
+    let all = [connection(), offers()];
+    all.into_iter().flat_map(|rules| rules.as_array().cloned().unwrap_or_default()).collect()
+}
+
+/// Who the peer is, where, and how it is reached.
+fn connection() -> Value {
     rules(&[
         ("", "has(self.peerASN) != has(self.dynamicASN)", "exactly one of peerASN and dynamicASN must be set"),
         ("", "has(self.peerAddress) || has(self.interface)", "one of peerAddress and interface must be set"),
@@ -118,6 +124,37 @@ pub(super) fn peer() -> Value {
             "!has(self.ebgpMultiHop) || !self.ebgpMultiHop || !((has(self.peerASN) && self.peerASN == \
              (has(self.localASN) ? self.localASN : self.myASN)) || (has(self.dynamicASN) && self.dynamicASN == 'internal'))",
             "is for eBGP peers only; an iBGP peer may be any number of hops away",
+        ),
+    ])
+}
+
+/// What is offered to it, and what goes together.
+fn offers() -> Value {
+    rules(&[
+        (
+            ".role",
+            "!has(self.role) || !((has(self.peerASN) && self.peerASN == (has(self.localASN) ? self.localASN : self.myASN)) \
+             || (has(self.dynamicASN) && self.dynamicASN == 'internal'))",
+            "roles are for eBGP peers only (RFC 9234)",
+        ),
+        (".roleStrict", "!has(self.roleStrict) || !self.roleStrict || has(self.role)", "needs role"),
+        (".localASNMode", "!has(self.localASNMode) || has(self.localASN)", "needs localASN"),
+        (
+            ".longLivedStaleTime",
+            "!has(self.longLivedStaleTime) || (has(self.enableGracefulRestart) && self.enableGracefulRestart)",
+            "needs enableGracefulRestart: true",
+        ),
+        (
+            ".longLivedStaleTime",
+            "!has(self.longLivedStaleTime) || (duration(self.longLivedStaleTime) >= duration('1s') && \
+             duration(self.longLivedStaleTime) <= duration('16777215s'))",
+            "must be from 1s to 16777215s",
+        ),
+        (
+            "",
+            "has(self.peerAddress) || (!has(self.sourceAddress) && !has(self.vrf) && \
+             (!has(self.ebgpMultiHop) || !self.ebgpMultiHop))",
+            "sourceAddress, vrf and ebgpMultiHop need peerAddress: an unnumbered session runs on its link",
         ),
     ])
 }

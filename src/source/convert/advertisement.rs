@@ -1,7 +1,10 @@
 //! `BGPAdvertisement` to [`Advertisement`].
 
 use super::{Converted, community::CommunityValue, report::Report, selector::selectors};
-use crate::{source::api::BGPAdvertisement, types::Advertisement};
+use crate::{
+    source::api::{BGPAdvertisement, LinkBandwidthForm},
+    types::Advertisement,
+};
 
 /// An advertisement whose named communities are not resolved yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +40,7 @@ pub fn advertisement(object: &BGPAdvertisement) -> Converted<AdvertisementDraft>
             local_pref: spec.local_pref,
             med: spec.med,
             prepend,
+            link_bandwidth: spec.link_bandwidth.map(|form| form == LinkBandwidthForm::Transitive),
             communities: Default::default(),
             large_communities: Default::default(),
             pools: spec.ip_address_pools.iter().cloned().collect(),

@@ -4,14 +4,14 @@ use std::{net::IpAddr, time::Duration};
 
 use ironcast_bgp::{
     Asn, HoldTime, RouterId,
-    speaker::{Md5Key, PeerAs},
+    speaker::{AddPath, Md5Key, PeerAs, Role},
 };
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Converted, duration, report::Report, selector::selectors};
 use crate::{
     source::{
-        api::{BGPPeer, BGPPeerSpec, DynamicAsn},
+        api::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole},
         index::ObjectKey,
     },
     types::{Peer, family_of},
@@ -49,10 +49,15 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
     });
     let node_selectors = selectors(&mut report, "spec.nodeSelectors", &spec.node_selectors);
     at_least_one(&mut report, "spec.prefixBudget", spec.prefix_budget);
+    let long_lived = long_lived(&mut report, spec);
+    let role = role(&mut report, spec);
+    needs(&mut report, ("spec.localASNMode", spec.local_asn_mode.is_some()), ("localASN", spec.local_asn.is_some()));
+    watched(&mut report, spec);
     let peer = my_asn.zip(peer_as).zip(hold_time).map(|((my_asn, peer_as), hold_time)| Peer {
         name: object.metadata.name.clone().unwrap_or_default(),
         my_asn,
         local_asn,
+        shows_my_asn: spec.local_asn_mode == Some(LocalAsnMode::Prepend),
         peer_as,
         address,
         interface,
@@ -72,6 +77,10 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
         bfd: None,
         graceful_restart: spec.enable_graceful_restart,
         dual_stack: spec.dual_stack_address_family,
+        long_lived,
+        role,
+        role_strict: spec.role_strict,
+        add_path: add_path(spec),
         prefix_budget: spec.prefix_budget,
     });
     report.finish(peer.map(|peer| PeerDraft { peer, secret, bfd_profile: spec.bfd_profile.clone() }))
@@ -156,6 +165,7 @@ fn place(report: &mut Report, spec: &BGPPeerSpec) -> Place {
             format!("{interface:?} is set beside peerAddress {text}"),
             "keep one of the two; both are for link-local addresses only",
         ),
+        (None, Some(_)) => unnumbered(report, spec),
         _ => {}
     }
     if let (Some(address), Some(source)) = (address, source)
@@ -170,6 +180,20 @@ fn place(report: &mut Report, spec: &BGPPeerSpec) -> Place {
     (address, spec.interface.clone(), source)
 }
 
+/// What an unnumbered peer cannot have: the other end of its link is at hand, and its address is not known here.
+fn unnumbered(report: &mut Report, spec: &BGPPeerSpec) {
+    const HINT: &str = "leave it out: an unnumbered session runs between the link-local addresses of its link";
+    if let Some(source) = &spec.source_address {
+        report.error("spec.sourceAddress", format!("{source} is set without peerAddress"), HINT);
+    }
+    if spec.ebgp_multi_hop {
+        report.error("spec.ebgpMultiHop", "is set without peerAddress", HINT);
+    }
+    if spec.vrf.is_some() {
+        report.error("spec.vrf", "is set without peerAddress", "leave it out: the interface is in its VRF already");
+    }
+}
+
 fn host(report: &mut Report, field: &str, text: Option<&str>) -> Option<IpAddr> {
     let text = text?;
     let parsed = text.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address"));
@@ -180,10 +204,63 @@ fn host(report: &mut Report, field: &str, text: Option<&str>) -> Option<IpAddr> 
     Some(address)
 }
 
+/// The peer is in the AS that we show it.
+fn internal(spec: &BGPPeerSpec) -> bool {
+    spec.dynamic_asn == Some(DynamicAsn::Internal) || spec.peer_asn == Some(spec.local_asn.unwrap_or(spec.my_asn))
+}
+
+fn role(report: &mut Report, spec: &BGPPeerSpec) -> Option<Role> {
+    needs(report, ("spec.roleStrict", spec.role_strict), ("role", spec.role.is_some()));
+    if spec.role.is_some() && internal(spec) {
+        report.error("spec.role", "is set for an iBGP peer", "leave it out: roles are between ASes (RFC 9234)");
+    }
+    spec.role.map(|role| match role {
+        PeerRole::Provider => Role::Provider,
+        PeerRole::Rs => Role::RouteServer,
+        PeerRole::RsClient => Role::RouteServerClient,
+        PeerRole::Customer => Role::Customer,
+        PeerRole::Peer => Role::Peer,
+    })
+}
+
+fn add_path(spec: &BGPPeerSpec) -> AddPath {
+    let offers = |mode| spec.add_path == Some(mode) || spec.add_path == Some(AddPathMode::Both);
+    AddPath { send: offers(AddPathMode::Send), receive: offers(AddPathMode::Receive) }
+}
+
+/// Seconds in 24 bits (RFC 9494 §4.1).
+const LONG_LIVED: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(0xFF_FFFF);
+
+fn long_lived(report: &mut Report, spec: &BGPPeerSpec) -> Option<Duration> {
+    const FIELD: &str = "spec.longLivedStaleTime";
+    let stale = time(report, FIELD, spec.long_lived_stale_time.as_deref())?;
+    if !LONG_LIVED.contains(&stale) {
+        report.error(FIELD, format!("{stale:?} is out of range"), "use 1s to 4660h");
+    }
+    needs(report, (FIELD, true), ("enableGracefulRestart: true", spec.enable_graceful_restart));
+    Some(stale)
+}
+
+/// BFD that cannot be had on the peer's path.
+fn watched(report: &mut Report, spec: &BGPPeerSpec) {
+    if spec.bfd_profile.is_some() && spec.vrf.is_some() {
+        report.warn(
+            "spec.bfdProfile",
+            "is set beside vrf, and BFD packets of a VRF reach a process outside of it only on request",
+            "set the sysctl net.ipv4.udp_l3mdev_accept=1 on the nodes, or leave one of the two out",
+        );
+    }
+}
+
+/// A field that means nothing without another.
+fn needs(report: &mut Report, (field, set): (&str, bool), (other, there): (&str, bool)) {
+    if set && !there {
+        report.error(field, format!("is set without {other}"), format!("set {other}, or leave it out"));
+    }
+}
+
 fn distance(report: &mut Report, spec: &BGPPeerSpec) -> (Option<u8>, Option<u8>) {
-    let internal =
-        spec.dynamic_asn == Some(DynamicAsn::Internal) || spec.peer_asn == Some(spec.local_asn.unwrap_or(spec.my_asn));
-    if spec.ebgp_multi_hop && internal {
+    if spec.ebgp_multi_hop && internal(spec) {
         report.error(
             "spec.ebgpMultiHop",
             "is set for an iBGP peer",

@@ -156,6 +156,47 @@ fn a_peer_keeps_what_it_says() {
 }
 
 #[test]
+fn words_of_a_peer_that_name_rfcs_become_those_of_the_speaker() {
+    use ironcast_bgp::speaker::{AddPath, Role};
+    let spec = "{myASN: 64512, localASN: 65000, localASNMode: prepend, peerASN: 64513, peerAddress: 192.0.2.1, role: \
+                rs-client, roleStrict: true, addPath: both, enableGracefulRestart: true, longLivedStaleTime: 24h}";
+    let peer = peer(&resource("BGPPeer", spec)).value.expect("valid").peer;
+    assert_eq!((peer.role, peer.role_strict), (Some(Role::RouteServerClient), true));
+    assert_eq!(peer.add_path, AddPath { send: true, receive: true });
+    assert_eq!((peer.shows_my_asn, peer.long_lived), (true, Some(Duration::from_secs(86_400))));
+}
+
+#[test]
+fn fields_that_do_not_go_together_are_named() {
+    let numbered =
+        |more: &str| peer(&resource("BGPPeer", &format!("{{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, {more}}}")));
+    let cases = [
+        ("roleStrict: true", "BGPPeer s/x: spec.roleStrict: is set without role"),
+        ("localASNMode: replace", "BGPPeer s/x: spec.localASNMode: is set without localASN"),
+        ("longLivedStaleTime: 1h", "BGPPeer s/x: spec.longLivedStaleTime: is set without enableGracefulRestart: true"),
+        (
+            "enableGracefulRestart: true, longLivedStaleTime: 0s",
+            "BGPPeer s/x: spec.longLivedStaleTime: 0ns is out of range",
+        ),
+        ("localASN: 2, role: peer", "BGPPeer s/x: spec.role: is set for an iBGP peer"),
+    ];
+    for (more, message) in cases {
+        refused(&numbered(more), message);
+    }
+    let unnumbered =
+        |more: &str| peer(&resource("BGPPeer", &format!("{{myASN: 1, peerASN: 2, interface: eth0, {more}}}")));
+    for (more, field) in [
+        ("sourceAddress: 'fe80::1'", "sourceAddress: fe80::1"),
+        ("ebgpMultiHop: true", "ebgpMultiHop:"),
+        ("vrf: red", "vrf:"),
+    ] {
+        refused(&unnumbered(more), &format!("BGPPeer s/x: spec.{field}"));
+    }
+    let watched = numbered("bfdProfile: fast, vrf: red");
+    assert!(watched.value.is_some() && told(&watched)[0].contains("udp_l3mdev_accept"), "{:?}", watched.problems);
+}
+
+#[test]
 fn a_bad_advertisement_names_the_field() {
     let cases = [
         ("{aggregationLength: 33}", "BGPAdvertisement s/x: spec.aggregationLength: 33 is no prefix length"),
