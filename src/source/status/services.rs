@@ -26,7 +26,7 @@ use super::{
     within,
 };
 use crate::{
-    plan::{Allocated, Desired, Planned},
+    plan::{Allocated, Desired, Planned, Withheld, Withhold},
     types::{ServiceKey, Snapshot},
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Services {
     caught_up: bool,
     /// Why a Service waits, as it was last told.
     pending: BTreeMap<ServiceKey, String>,
+    /// Which Service does not fit into the budget of which peer, as it was last told.
+    over_budget: BTreeSet<Withheld>,
 }
 
 struct Unseen {
@@ -67,7 +69,15 @@ struct Change {
 
 impl Services {
     pub(super) fn new(client: Client, leader: Receiver<bool>, events: Sender) -> Self {
-        Self { client, leader, events, unseen: BTreeMap::new(), caught_up: false, pending: BTreeMap::new() }
+        Self {
+            client,
+            leader,
+            events,
+            unseen: BTreeMap::new(),
+            caught_up: false,
+            pending: BTreeMap::new(),
+            over_budget: BTreeSet::new(),
+        }
     }
 
     /// Somebody else leads.
@@ -86,6 +96,7 @@ impl Services {
             return Ok(());
         }
         self.tell_pending(snapshot, desired);
+        self.tell_over_budget(snapshot, desired);
         let changes = changes(snapshot, desired);
         let (clears, gives): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.after.is_empty());
         // Addresses go back before others get them.
@@ -197,6 +208,20 @@ impl Services {
             self.tell(key, &service.uid, true, "AllocationFailed", reason.as_str(), message.clone());
             self.pending.insert(key.clone(), message.clone());
         }
+    }
+
+    /// Says once of which peers the budget is used up. Peers are told the same by every node, so that the leader's
+    /// view is everybody's but for peers that it has no session with; those stand in their nodes' `BGPNodeStatus`.
+    fn tell_over_budget(&mut self, snapshot: &Snapshot, desired: &Desired) {
+        let now: BTreeSet<Withheld> =
+            desired.withheld.iter().filter(|withheld| withheld.reason == Withhold::PrefixBudget).cloned().collect();
+        for withheld in now.difference(&self.over_budget) {
+            let Some(service) = snapshot.services.get(&withheld.service) else { continue };
+            let peer = withheld.peer.as_deref().unwrap_or("every peer");
+            let text = format!("not announced to BGPPeer {peer}: {}", withheld.reason.detail());
+            self.tell(&withheld.service, &service.uid, true, "PrefixBudget", "Announce", text);
+        }
+        self.over_budget = now;
     }
 
     fn tell(
