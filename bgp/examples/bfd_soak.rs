@@ -257,17 +257,12 @@ fn watch_for(span: Duration, (bfd, sessions): &Driver, kinds: &[String]) -> u64 
 
 /// What the threads of all drivers of this process have used of the processor.
 fn cpu_time() -> Duration {
-    // SAFETY: takes a number and cannot fail for this one.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as f64;
-    let mut total = 0.0;
-    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
-        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        // pid (comm) state … utime and stime are the 12th and 13th after the name (proc_pid_stat(5)).
-        if let Some((_, rest)) = stat.rsplit_once(')').filter(|(name, _)| name.ends_with("(bfd")) {
-            let fields: Vec<f64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-            // The state is no number and falls away.
-            total += fields.get(10).unwrap_or(&0.0) + fields.get(11).unwrap_or(&0.0);
-        }
-    }
-    Duration::from_secs_f64(total / ticks)
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
+    let drivers = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "bfd"));
+    // The first number is nanoseconds on a processor.
+    let time = |task: PathBuf| {
+        let text = fs::read_to_string(task.join("schedstat")).ok()?;
+        text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+    };
+    drivers.filter_map(time).sum()
 }
