@@ -39,7 +39,7 @@ use std::{
 pub use auth::{Auth, AuthKind};
 pub use demux::{Arrival, Demux, Unmatched};
 pub use packet::{AuthSection, Datagram, DecodeError, DecodeErrorKind, Header, MAX_PACKET, Packet};
-pub use session::{Discard, EchoPayload, Output, Session, Status};
+pub use session::{Discard, EchoPayload, Handover, Output, Session, Status};
 
 use crate::InvalidValue;
 
@@ -139,6 +139,11 @@ impl Interval {
             Ok(micros @ 1_000..=60_000_000) => Ok(Self(micros)),
             _ => Err(InvalidValue(format!("BFD interval {interval:?} is not valid: use 1 ms to 60 s"))),
         }
+    }
+
+    /// The nearest interval within the bounds.
+    pub fn clamped(interval: Duration) -> Self {
+        Self(u32::try_from(interval.as_micros()).unwrap_or(u32::MAX).clamp(1_000, 60_000_000))
     }
 
     /// As on the wire.

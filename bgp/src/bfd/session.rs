@@ -5,6 +5,7 @@
 //! due to be sent, and a timer cannot be forgotten.
 
 mod echo;
+mod handover;
 mod pace;
 mod status;
 
@@ -15,6 +16,7 @@ use std::{
 
 use echo::Echo;
 pub use echo::EchoPayload;
+pub use handover::Handover;
 use pace::{Jitter, Pace};
 pub use status::Status;
 
@@ -275,6 +277,11 @@ impl Session {
     /// bfd.SessionState.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// A poll sequence runs.
+    pub fn is_polling(&self) -> bool {
+        self.pace.polling()
     }
 
     /// AdminDown has been said as often as it is worth; the session may be dropped.

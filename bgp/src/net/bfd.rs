@@ -10,6 +10,9 @@
 //! (4784); they are opened with the first session that needs them. Each session sends from a socket of its own,
 //! with a source port in 49152–65535 that no other session has (RFC 5881 §4). All sockets belong to the network
 //! namespace of the thread that called [`Bfd::start`].
+//!
+//! A process that restarts [hands its sessions over](Bfd::hand_over): its peers agree to be patient, and the next
+//! process [goes on](Bfd::start_after) with the same discriminators.
 
 mod driver;
 mod echo;
@@ -19,10 +22,11 @@ mod receive;
 mod socket;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -30,7 +34,7 @@ use tokio::sync::watch;
 pub use metrics::{Class, Counters, Report};
 
 use crate::{
-    bfd::{Config, Status},
+    bfd::{Config, Endpoint, Handover, Status},
     speaker::PeerId,
 };
 
@@ -62,6 +66,19 @@ pub struct Session {
     pub counters: Arc<Counters>,
 }
 
+/// A session that a successor may go on with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Legacy {
+    /// Whose it is.
+    pub peer: PeerId,
+    /// The path, which must be the successor's too.
+    pub endpoint: Endpoint,
+    /// The port that it sent from.
+    pub source_port: u16,
+    /// The protocol's part.
+    pub handover: Handover,
+}
+
 /// A handle to a running driver; cheap to clone. When the last one is dropped the driver ends without a word.
 #[derive(Debug, Clone)]
 pub struct Bfd {
@@ -80,6 +97,8 @@ struct Shared {
     /// Newest wins. The thread only ever tries the lock: who holds it rings the bell behind.
     commands: Mutex<Commands>,
     bell: socket::Bell,
+    /// What a successor gets, written when the thread ends.
+    legacy: Mutex<Vec<Legacy>>,
     metrics: metrics::Metrics,
 }
 
@@ -89,10 +108,12 @@ struct Commands {
     stop: Option<Stop>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Stop {
     /// AdminDown to everybody, then the end.
     Orderly,
+    /// Patience asked of these peers, AdminDown said to the others, then the end.
+    HandOver { keep: BTreeSet<PeerId>, window: Duration },
     /// The end.
     Silent,
 }
@@ -119,13 +140,20 @@ impl Bfd {
     /// Starts the thread with no sessions. The watch shows every session as it is, newest wins; it closes when
     /// the driver ends.
     pub fn start(config: BfdConfig) -> io::Result<(Self, watch::Receiver<Sessions>)> {
+        Self::start_after(config, Vec::new())
+    }
+
+    /// The same for the successor of a process that [handed over](Self::hand_over): where a session of the same path
+    /// is set, it is Up from the start.
+    pub fn start_after(config: BfdConfig, legacy: Vec<Legacy>) -> io::Result<(Self, watch::Receiver<Sessions>)> {
         let shared = Arc::new(Shared {
             commands: Mutex::default(),
             bell: socket::Bell::new()?,
+            legacy: Mutex::default(),
             metrics: metrics::Metrics::default(),
         });
         let (publish, sessions) = watch::channel(Sessions::default());
-        let driver = driver::Driver::new(Arc::clone(&shared), publish)?;
+        let driver = driver::Driver::new(Arc::clone(&shared), publish, legacy)?;
         thread::Builder::new().name("bfd".into()).spawn(move || driver.run(&config))?;
         Ok((Self { handle: Arc::new(Handle(shared)), sessions: sessions.clone() }, sessions))
     }
@@ -143,12 +171,24 @@ impl Bfd {
         self.handle.0.metrics.report()
     }
 
+    /// Ends the driver so that a successor can go on with the sessions of `keep` within `window`: their peers agree to
+    /// hear nothing for so long. Every other session, and one whose peer does not agree within a second, says
+    /// AdminDown. Until the window is over nobody watches the path.
+    pub async fn hand_over(&self, keep: BTreeSet<PeerId>, window: Duration) -> Result<Vec<Legacy>, Ended> {
+        self.end(Stop::HandOver { keep, window }).await?;
+        Ok(std::mem::take(&mut *self.handle.0.legacy.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     /// Ends the driver and waits for it, a second at most. `keep`: without a word, because something else goes
     /// on answering for these sessions; otherwise every session says AdminDown, which peers do not take for a
     /// failure.
     pub async fn shutdown(&self, keep: bool) -> Result<(), Ended> {
+        self.end(if keep { Stop::Silent } else { Stop::Orderly }).await
+    }
+
+    async fn end(&self, stop: Stop) -> Result<(), Ended> {
         self.alive()?;
-        self.handle.command(|commands| commands.stop = Some(if keep { Stop::Silent } else { Stop::Orderly }));
+        self.handle.command(|commands| commands.stop = Some(stop));
         let mut sessions = self.sessions.clone();
         while sessions.changed().await.is_ok() {}
         Ok(())

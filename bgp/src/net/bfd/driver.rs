@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     io,
-    sync::{Arc, TryLockError, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, TryLockError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use super::{
-    BfdConfig, Class, Sessions, Shared, Stop, echo,
+    BfdConfig, Class, Legacy, Sessions, Shared, Stop, echo,
     link::{GRACE, Link, Outlet, RETRY, Way},
     receive::Receiver,
     socket::{self, Datagram, Inbox, Timer},
@@ -45,6 +45,8 @@ pub(super) struct Driver {
     dirty: bool,
     /// An orderly end is under way and takes until then at most.
     ending: Option<Instant>,
+    /// Sessions of a predecessor that nobody has claimed yet.
+    legacy: Vec<Legacy>,
 }
 
 /// Goes on, or ends.
@@ -55,7 +57,7 @@ enum Next {
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, publish: watch::Sender<Sessions>) -> io::Result<Self> {
+    pub(super) fn new(shared: Arc<Shared>, publish: watch::Sender<Sessions>, legacy: Vec<Legacy>) -> io::Result<Self> {
         Ok(Self {
             shared,
             publish,
@@ -68,6 +70,7 @@ impl Driver {
             not_before: Instant::now(),
             dirty: false,
             ending: None,
+            legacy,
         })
     }
 
@@ -126,7 +129,12 @@ impl Driver {
             return Ok(Next::End);
         }
         self.tend(now);
-        Ok(if self.ending.is_some_and(|at| self.links.is_empty() || at <= now) { Next::End } else { Next::Continue })
+        let over = |at: Instant| at <= now || self.links.values().all(Link::may_be_left);
+        if !self.ending.is_some_and(over) {
+            return Ok(Next::Continue);
+        }
+        self.bequeath(now);
+        Ok(Next::End)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -224,8 +232,33 @@ impl Driver {
                 self.apply(now, BTreeMap::new());
                 self.ending = Some(now + FAREWELL);
             }
+            Some(Stop::HandOver { keep, window }) => {
+                let patient = |link: &Link| {
+                    let config = Config { params: link.config.params.patient(window), ..link.config.clone() };
+                    (link.id.clone(), config)
+                };
+                let kept = self.links.values().filter(|link| !link.leaving && keep.contains(&link.id)).map(patient);
+                let kept: BTreeMap<PeerId, Config> = kept.collect();
+                self.apply(now, kept);
+                self.ending = Some(now + FAREWELL);
+            }
         }
         Next::Continue
+    }
+
+    /// Leaves what a successor may have. What it may not have says AdminDown, once: better than silence.
+    fn bequeath(&mut self, now: Instant) {
+        let mut legacy = Vec::new();
+        for link in self.links.values_mut().filter(|link| !link.leaving) {
+            match link.legacy() {
+                Some(left) => legacy.push(left),
+                None => {
+                    leave(link, now, &mut self.demux);
+                    link.flush(now);
+                }
+            }
+        }
+        *self.shared.legacy.lock().unwrap_or_else(PoisonError::into_inner) = legacy;
     }
 
     /// Makes the links those of `wanted`.
@@ -246,10 +279,17 @@ impl Driver {
             let config = Link::effective(config);
             let seed =
                 socket::random().unwrap_or_else(|_| u64::from(std::process::id()) << 32 | self.links.len() as u64);
+            let left = self.legacy.iter().position(|left| left.peer == id).map(|at| self.legacy.swap_remove(at));
+            let left = left.filter(|left| left.endpoint == config.endpoint);
+            let left = left.filter(|left| !self.links.contains_key(&left.handover.local_discr.0.get()));
             let mut words = [seed as u32, (seed >> 32) as u32].into_iter().chain(1..);
-            let discr = self.demux.free(|| words.next().unwrap_or(1));
-            let session = Session::new(now, discr, config.params.clone(), seed.rotate_left(17));
-            self.links.insert(discr.0.get(), Link::new(id, config, session, now));
+            let (params, seed) = (config.params.clone(), seed.rotate_left(17));
+            let session = match &left {
+                Some(left) => Session::resume(now, params, seed, &left.handover),
+                None => Session::new(now, self.demux.free(|| words.next().unwrap_or(1)), params, seed),
+            };
+            let port = left.map(|left| left.source_port);
+            self.links.insert(session.discr().0.get(), Link::new(id, config, session, port, now));
         }
         self.dirty = true;
     }
@@ -305,7 +345,7 @@ impl Driver {
             self.receivers[index] = Some(Receiver::open(wanted.0, wanted.1, now)?);
         }
         let taken = |port| self.links.values().any(|other| other.source_port() == Some(port));
-        Outlet::open(&link.config, socket::random()?, taken)
+        Outlet::open(&link.config, link.port, socket::random()?, taken)
     }
 }
 

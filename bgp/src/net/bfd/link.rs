@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{SockAddr, Socket};
 
-use super::{Counters, Session as Published, echo, socket};
+use super::{Counters, Legacy, Session as Published, echo, socket};
 use crate::{
     bfd::{Config, Endpoint, MULTI_HOP_PORT, Output, Path, SINGLE_HOP_PORT, Session},
     speaker::PeerId,
@@ -30,6 +30,8 @@ pub(super) struct Link {
     pub(super) config: Config,
     pub(super) session: Session,
     pub(super) way: Way,
+    /// The port that a predecessor sent from.
+    pub(super) port: Option<u16>,
     /// Removed: says its AdminDown and is dropped.
     pub(super) leaving: bool,
     pub(super) counters: Arc<Counters>,
@@ -52,9 +54,9 @@ pub(super) struct Outlet {
 }
 
 impl Link {
-    pub(super) fn new(id: PeerId, config: Config, session: Session, now: Instant) -> Self {
+    pub(super) fn new(id: PeerId, config: Config, session: Session, port: Option<u16>, now: Instant) -> Self {
         let way = Way::Closed { problem: "not opened yet".into(), retry_at: now };
-        Self { id, config, session, way, leaving: false, counters: Arc::default() }
+        Self { id, config, session, way, port, leaving: false, counters: Arc::default() }
     }
 
     /// What the caller's parameters come to on this path: echo is for one hop only (RFC 5883 §2, RFC 5881 §1).
@@ -130,6 +132,21 @@ impl Link {
         }
     }
 
+    /// What a successor may have of it.
+    pub(super) fn legacy(&self) -> Option<Legacy> {
+        Some(Legacy {
+            peer: self.id.clone(),
+            endpoint: self.config.endpoint.clone(),
+            source_port: self.source_port()?,
+            handover: self.session.handover()?,
+        })
+    }
+
+    /// At an orderly end: it has nothing more to say or to wait for.
+    pub(super) fn may_be_left(&self) -> bool {
+        !self.leaving && (self.legacy().is_some() || !self.session.is_polling())
+    }
+
     pub(super) fn publish(&self) -> Published {
         let problem = match &self.way {
             Way::Open(_) => None,
@@ -144,15 +161,22 @@ fn postponed(at: Instant, not_before: Instant) -> Instant {
 }
 
 impl Outlet {
-    /// Opens the way to `endpoint` from a port for which `taken` is false.
-    pub(super) fn open(config: &Config, random: u64, taken: impl Fn(u16) -> bool) -> io::Result<Self> {
+    /// Opens the way to `endpoint` from `port`, or else from a port for which `taken` is false.
+    pub(super) fn open(
+        config: &Config,
+        port: Option<u16>,
+        random: u64,
+        taken: impl Fn(u16) -> bool,
+    ) -> io::Result<Self> {
         let endpoint = &config.endpoint;
         let v6 = endpoint.peer.is_ipv6();
         let interface = endpoint.interface.as_deref();
         let index = interface.map(socket::interface_index).transpose()?;
         let scope = index.unwrap_or(0);
         let socket = socket::sender(v6, interface)?;
-        let source_port = bind(&socket, endpoint, scope, random, taken)?;
+        // A port that is taken meanwhile is no reason to have none: the peer goes by the discriminator.
+        let start = port.map_or(random, |port| port.saturating_sub(*SOURCE_PORTS.start()).into());
+        let source_port = bind(&socket, endpoint, scope, start, taken)?;
         let port = if endpoint.path == Path::SingleHop { SINGLE_HOP_PORT } else { MULTI_HOP_PORT };
         let target = address(endpoint.peer, port, scope).into();
         let interface = index.filter(|_| endpoint.path == Path::SingleHop);
