@@ -22,6 +22,7 @@ use std::{
     cell::LazyCell,
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -75,6 +76,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// BMP stations that are told what routers are told.
     pub bmp: Vec<SocketAddr>,
+    /// Where BFD sessions are left for the next process before a restart; `None` ends them.
+    pub bfd_sessions: Option<PathBuf>,
     /// The process was here before and its packet path still forwards: the first OPEN says so (RFC 4724 §4.1).
     pub restarted: bool,
 }
@@ -141,7 +144,7 @@ pub async fn run(
     tasks.spawn(driver);
     let description = concat!("ironcast ", env!("CARGO_PKG_VERSION")).into();
     speaker.set_stations(Identity { name: config.node, description }, config.bmp.into_iter().collect()).await?;
-    let mut paths = bfd::Paths::default();
+    let mut paths = bfd::Paths::new(config.bfd_sessions, config.restarted);
     let (discovery, search) = Discovery::start();
     let mut searching = JoinSet::new();
     searching.spawn(search);
@@ -150,9 +153,12 @@ pub async fn run(
         _ = searching.join_next() => return Err(AnnounceError::Discovery),
         end = follow(&speaker, &mut paths, &discovery, &mut inputs, &state) => end?,
     };
-    // A restart is told by BFD first, or routers would take the silence for a failure and drop what they keep.
-    // An end for good is told by BGP first, which withdraws.
+    // Before a restart BFD goes first, or routers would take the silence for a failure and drop what they keep. An end
+    // for good is told by BGP first, which withdraws.
     if how == Shutdown::Restart {
+        let last = state.borrow().clone();
+        let kept = last.peers.iter().filter(|(_, peer)| peer.graceful_restart.is_some());
+        paths.hand_over(kept.map(|(id, _)| id.clone()).collect()).await;
         paths.end().await;
     }
     speaker.shutdown(how).await?;

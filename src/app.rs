@@ -158,6 +158,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         router_id: config.router_id,
         listen: config.listen.clone(),
         bmp: config.bmp.clone(),
+        bfd_sessions: Some(config.state_dir.join("bfd.json")),
         restarted,
     };
     tasks.spawn("announce", async move {

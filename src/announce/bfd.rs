@@ -2,13 +2,23 @@
 //!
 //! The driver is started with the first session and runs on a thread of its own. A path that fails ends its BGP
 //! session; a path that was never up, or that the router took down on purpose, ends nothing (RFC 5882 §3.2, §4.1).
+//!
+//! Before a restart the sessions are left to the next process ([`Paths::hand_over`]): routers such as BIRD drop the
+//! routes of a peer whose BFD ends, whatever it says and although they negotiated graceful restart.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+mod legacy;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
 
 use ironcast_bgp::{
     InvalidValue,
     bfd::{Config, DetectMult, Discriminator, Endpoint, Interval, Params, Path, State},
-    net::bfd::{Bfd, BfdConfig, Report, Session, Sessions},
+    net::bfd::{Bfd, BfdConfig, Legacy, Report, Session, Sessions},
     speaker::{PeerConfig, PeerId, Ttl},
 };
 use tokio::sync::watch;
@@ -90,16 +100,25 @@ pub(super) struct Paths {
     problem: Option<String>,
     wanted: BTreeMap<PeerId, Config>,
     known: Known,
+    /// Where sessions are left for the next process.
+    file: Option<PathBuf>,
+    /// A predecessor may have left some there.
+    restarted: bool,
 }
 
 impl Paths {
+    /// None yet. `file`: where a restart leaves them; `restarted`: where one may have left them.
+    pub(super) fn new(file: Option<PathBuf>, restarted: bool) -> Self {
+        Self { file, restarted, ..Self::default() }
+    }
+
     /// Makes the sessions those of `wanted`.
     pub(super) fn want(&mut self, wanted: BTreeMap<PeerId, Config>) -> Result<(), AnnounceError> {
         if wanted == self.wanted && (self.driver.is_some() || wanted.is_empty()) {
             return Ok(());
         }
         if self.driver.is_none() {
-            match Bfd::start(BfdConfig::default()) {
+            match Bfd::start_after(BfdConfig::default(), self.left()) {
                 Ok(started) => (self.driver, self.problem) = (Some(started), None),
                 Err(error) => {
                     tracing::warn!(%error, "BFD cannot be started; sessions run without it");
@@ -113,6 +132,12 @@ impl Paths {
         }
         self.wanted = wanted;
         Ok(())
+    }
+
+    /// What a predecessor left. Taken even where it is of no use: it is true once.
+    fn left(&self) -> Vec<Legacy> {
+        let left = self.file.as_deref().map(|file| legacy::take(file, SystemTime::now())).unwrap_or_default();
+        if self.restarted { left } else { Vec::new() }
     }
 
     /// Waits until a session changes; for ever without a driver. Cancel safe.
@@ -135,6 +160,18 @@ impl Paths {
     pub(super) fn view(&self) -> View {
         let sessions = self.driver.as_ref().map(|(_, sessions)| sessions.borrow().clone()).unwrap_or_default();
         View { driver: self.driver.as_ref().map(|(driver, _)| driver.clone()), sessions, problem: self.problem.clone() }
+    }
+
+    /// Leaves the sessions of `keep` to the next process and says AdminDown to all others.
+    pub(super) async fn hand_over(&mut self, keep: BTreeSet<PeerId>) {
+        let Some(file) = &self.file else { return };
+        let Some((driver, _)) = self.driver.take() else { return };
+        // One that has ended says nothing any more.
+        let left = driver.hand_over(keep, legacy::WINDOW).await.unwrap_or_default();
+        tracing::info!(sessions = left.len(), "BFD sessions left to the next process");
+        if let Err(error) = legacy::write(file, &left, SystemTime::now()) {
+            tracing::warn!(%error, file = %file.display(), "BFD sessions are not left to the next process");
+        }
     }
 
     /// Says AdminDown to every peer, which no peer takes for a failure (RFC 5882 §4.2), and ends the driver.
