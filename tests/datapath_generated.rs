@@ -150,6 +150,7 @@ fn compare(dp: &Datapath, spec: &Spec, reference: &Reference<'_>, memory: &mut M
             assert!(answer.verdict == XDP_PASS && answer.frame == frame && counted == [*r], "{}", context())
         }
         Outcome::Drop(r) => assert!(answer.verdict == XDP_DROP && counted == [*r], "{}", context()),
+        Outcome::Probe => assert!(answer.verdict == XDP_TX && counted == [Reason::Probe], "{}", context()),
         Outcome::Echo => assert!(answer.verdict == XDP_TX && counted == [Reason::Echo], "{}", context()),
         Outcome::TooBig { .. } => assert!(answer.verdict == XDP_TX && counted == [Reason::TooBig], "{}", context()),
         Outcome::Deliver { pod, port, remember } => {

@@ -229,6 +229,32 @@ fn malformed_packets_to_a_vip_are_dropped() {
 }
 
 #[test]
+fn probe_of_another_node_is_answered_and_its_answer_goes_to_the_daemon() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let header = |flags: u8| [1, 0, 0, flags, 0, 0, 0, 0];
+    for (from, to) in [("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1")] {
+        let probe = Packet::udp((ip(from), 6085), (ip(to), 6085), &header(2));
+        let answer = expect(&dp, &probe.frame(), XDP_TX, Reason::Probe);
+        let mut expected = Packet::udp((ip(to), 6085), (ip(from), 6085), &header(4));
+        expected.ttl = 64;
+        if expected.from.is_ipv4() {
+            expected.payload[6..8].fill(0);
+        }
+        assert_eq!(answer.frame, expected.frame_between(ROUTER_MAC, OWN_MAC), "from {from}");
+
+        let back = Packet::udp((ip(from), 6085), (ip(to), 6085), &header(4)).frame();
+        let answer = ask(&dp, &back);
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, back), "untouched");
+    }
+    let stranger = Packet::udp((ip("10.0.0.9"), 6085), (ip("10.0.0.1"), 6085), &header(2));
+    expect(&dp, &stranger.frame(), XDP_DROP, Reason::DropSpoofed);
+    let longer = Packet::udp((ip("10.0.0.2"), 6085), (ip("10.0.0.1"), 6085), &[header(2), [0; 8]].concat());
+    expect(&dp, &longer.frame(), XDP_DROP, Reason::DropMalformed);
+    let both = Packet::udp((ip("10.0.0.2"), 6085), (ip("10.0.0.1"), 6085), &header(6));
+    expect(&dp, &both.frame(), XDP_DROP, Reason::DropHeader);
+}
+
+#[test]
 fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
     let Some(dp) = loaded(&spec()) else { return };
     let (client, vip) = ends(false);

@@ -3,7 +3,8 @@
 //! ```text
 //!  Planned ──┐
 //!  secret ───┼─▶ Tables::spec ─▶ apply ─▶ attach ─▶ Report: mode of each uplink, addresses served
-//!  netlink ──┘
+//!  netlink ──┤
+//!  probes ───┘  which nodes take encapsulated packets
 //! ```
 //!
 //! Tables first, then programs, then [`Report::settled`], then sessions. Nothing here is fatal but the loss of
@@ -37,6 +38,7 @@ use crate::plan::Planned;
 
 mod observe;
 mod owner;
+mod probe;
 
 use owner::Owner;
 
@@ -44,7 +46,8 @@ use owner::Owner;
 const COALESCE: Duration = Duration::from_millis(100);
 /// A lost notification costs at most this long; neighbours are confirmed as often.
 const REPAIR: Duration = Duration::from_secs(10);
-/// At the start, neighbours get this long to answer before the first tables are published without them.
+/// At the start, neighbours get this long to answer before the first tables are published without them, and after
+/// that nodes before sessions come up.
 const FIRST_NEIGHBOURS: Duration = Duration::from_secs(2);
 /// While neighbours are awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -119,7 +122,9 @@ pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError
     let (connection, handle, events) = new_multicast_connection(&GROUPS).map_err(DriverError::Open)?;
     let Channels { planned, secret, report, counted, mut finish } = channels;
     let pins = options.pins.clone();
-    let mut driver = Driver::new(options, handle, planned, secret);
+    let (ways, for_probes) = watch::channel(probe::Ways::new());
+    let (to_answering, answering) = watch::channel(BTreeSet::new());
+    let mut driver = Driver::new(options, handle, planned, secret, Peers { ways, answering });
     let conversation = async {
         let how = tokio::select! {
             how = &mut finish => how.unwrap_or(Finish::Keep),
@@ -135,8 +140,15 @@ pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError
     };
     tokio::select! {
         () = connection => Err(DriverError::Closed),
+        never = probe::run(for_probes, to_answering) => match never {},
         result = conversation => result,
     }
+}
+
+/// Tells who may be sent to, and hears who takes it.
+struct Peers {
+    ways: watch::Sender<probe::Ways>,
+    answering: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 struct Driver {
@@ -144,12 +156,17 @@ struct Driver {
     handle: Handle,
     planned: watch::Receiver<Option<Planned>>,
     secret: watch::Receiver<Option<[u8; 32]>>,
+    peers: Peers,
     owner: Owner,
     tables: Tables,
     /// What is on disk.
     saved: Vec<u8>,
     /// Neighbours are confirmed then.
     confirm: Instant,
+    /// So long the first tables are not final.
+    complete_by: Option<Instant>,
+    /// Pinned programs forward until ours take over.
+    predecessor: bool,
 }
 
 impl Driver {
@@ -158,10 +175,24 @@ impl Driver {
         handle: Handle,
         planned: watch::Receiver<Option<Planned>>,
         secret: watch::Receiver<Option<[u8; 32]>>,
+        peers: Peers,
     ) -> Self {
         let tables = remembered(&options);
+        let predecessor = kernel::is_pinned(&options.pins);
         let owner = Owner::new(&options);
-        Self { options, handle, planned, secret, owner, tables, saved: vec![], confirm: Instant::now() }
+        Self {
+            options,
+            handle,
+            planned,
+            secret,
+            peers,
+            owner,
+            tables,
+            saved: vec![],
+            confirm: Instant::now(),
+            complete_by: None,
+            predecessor,
+        }
     }
 
     /// Works until something breaks.
@@ -186,6 +217,7 @@ impl Driver {
             tokio::select! {
                 changed = self.planned.changed() => if changed.is_err() { return DriverError::NoPlanner },
                 Ok(()) = self.secret.changed() => {}
+                Ok(()) = self.peers.answering.changed() => {}
                 event = events.next() => {
                     if event.is_none() {
                         return DriverError::Closed;
@@ -236,11 +268,32 @@ impl Driver {
                 Err(no) => drop(unresolved.insert(node.name.clone(), no)),
             }
         }
+        let ways = routes.values().map(|route| (route.destination, route.source)).collect();
+        self.peers.ways.send_if_modified(|before| {
+            let changed = *before != ways;
+            *before = ways;
+            changed
+        });
+        let answering = self.peers.answering.borrow_and_update().clone();
+        let silent: Vec<String> = routes
+            .iter()
+            .filter(|(_, route)| !answering.contains(&route.destination))
+            .map(|(name, _)| name.clone())
+            .collect();
         let now = Instant::now();
         let asked = self.resolve(&underlay, &routes, &unresolved, now).await;
         if asked && !self.owner.has_attached() && now < started + FIRST_NEIGHBOURS {
             return Ok(now + LOOK_AGAIN);
         }
+        // Packets that come before a node is known to take them would be kube-proxy's, and their connections break:
+        // a predecessor's program stays until all have answered, and sessions come up only then.
+        let patience = *self.complete_by.get_or_insert(now + FIRST_NEIGHBOURS);
+        let complete = silent.is_empty() && unresolved.is_empty();
+        if self.predecessor && !complete && now < patience {
+            return Ok(now + LOOK_AGAIN);
+        }
+        self.predecessor = false;
+        routes.retain(|name, _| !silent.contains(name));
         let inputs = Inputs { snapshot: &snapshot, desired: &desired, secret, routes: &routes };
         let spec = self.tables.spec(&inputs, now);
         let uplinks = match &self.options.uplinks[..] {
@@ -248,8 +301,12 @@ impl Driver {
             names => underlay.named(names),
         };
         block_in_place(|| self.owner.make(&spec, &uplinks));
-        self.owner.unreachable(unresolved.into_keys().collect());
+        self.owner.unreachable(unresolved.into_keys().chain(silent).collect());
+        self.owner.settle(complete || now >= patience);
         self.save();
+        if now < patience {
+            return Ok(patience);
+        }
         Ok(self.tables.deadline().map_or(now + REPAIR, |at| at.min(now + REPAIR)).max(now + LOOK_AGAIN))
     }
 

@@ -23,7 +23,7 @@ use crate::types::ServiceKey;
 
 mod attach;
 
-pub use attach::{Mode, Step, is_bpffs, remove};
+pub use attach::{Mode, Step, is_bpffs, is_pinned, remove};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));

@@ -30,6 +30,8 @@ pub enum Outcome {
     Drop(Reason),
     /// Answered as an echo request.
     Echo,
+    /// Answered as another node's probe.
+    Probe,
     /// Answered with the size that fits.
     TooBig {
         /// Bytes of IP.

@@ -23,6 +23,10 @@ pub const BACKENDS: usize = 1 << 17;
 pub const PORT: u16 = 6085;
 /// Version of the encapsulation.
 pub const VERSION: u8 = 1;
+/// Flag of the header: asks whether a node takes encapsulated packets.
+pub const FLAG_PROBE: u16 = 2;
+/// Flag of the header: it does.
+pub const FLAG_ANSWER: u16 = 4;
 /// Most hops behind the first node.
 pub const HOPS_MAX: u8 = 3;
 /// Bytes of outer headers over IPv4.
@@ -264,6 +268,7 @@ reasons! {
     Returned "returned" "Known to nobody, sent back to the current owner.",
     Decapsulated "decapsulated" "Came from another node, delivered here.",
     Echo "echo" "Echo request answered.",
+    Probe "probe" "Another node's probe answered.",
     TooBig "too_big" "Answered with the size that fits.",
     Reply "reply" "Reply translated.",
     Established "established" "Handshake completed by the pod.",

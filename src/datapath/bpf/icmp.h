@@ -49,6 +49,50 @@ GLOBAL int answer_echo(struct xdp_md *ctx, u32 l3, u32 l4, int v6)
 	return XDP_TX;
 }
 
+/* Answers another node's probe. Its UDP checksum is computed whole: it may have been left to a card. */
+GLOBAL int answer_probe(struct xdp_md *ctx, u32 l3, int v6)
+{
+	enum { LENGTH = sizeof(struct udp) + sizeof(struct tunnel) };
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct udp *udp;
+	be32 from[4];
+
+	l3 = bounded(l3);
+	struct ipv4 *four = data + l3;
+	struct ipv6 *six = data + l3;
+	udp = v6 ? (void *)(six + 1) : (void *)(four + 1);
+	struct tunnel *tunnel = (void *)(udp + 1);
+	if ((void *)(six + 1) > end && v6)
+		return drop(R_DROP_MALFORMED);
+	if ((void *)(four + 1) > end || (void *)(tunnel + 1) > end || data + sizeof(struct ethernet) > end ||
+	    udp->length != htons(LENGTH))
+		return drop(R_DROP_MALFORMED);
+	be16 port = udp->from;
+	udp->from = udp->to;
+	udp->to = port;
+	udp->check = 0;
+	tunnel->flags = htons(TUNNEL_ANSWER);
+	if (v6) {
+		copy(from, six->from, sizeof(from));
+		copy(six->from, six->to, sizeof(from));
+		copy(six->to, from, sizeof(from));
+		six->hop_limit = 64;
+		u32 sum = csum_diff(NULL, 0, six->from, 2 * sizeof(from), htonl(LENGTH + IP_UDP));
+		udp->check = ~fold(csum_diff(NULL, 0, (be32 *)udp, LENGTH, sum));
+		if (!udp->check)
+			udp->check = 0xffff;
+	} else {
+		from[0] = four->from;
+		four->from = four->to;
+		four->to = from[0];
+		four->check = adjusted(four->check, change16(four->ttl, 64));
+		four->ttl = 64;
+	}
+	swap_ethernet(data);
+	count(R_PROBE);
+	return XDP_TX;
+}
+
 INLINE int parse_icmp(void *data, void *end, struct packet *p, int *echo)
 {
 	struct icmp *icmp = data + bounded(p->l4);

@@ -163,6 +163,10 @@ INLINE int open_tunnel(const struct config *conf, void *data, void *end, u32 at,
 		return drop(R_DROP_SPOOFED);
 	if ((void *)(tunnel + 1) > end)
 		return drop(R_DROP_MALFORMED);
+	if (tunnel->version == VERSION && unlikely(tunnel->flags & htons(TUNNEL_PROBE | TUNNEL_ANSWER)))
+		return tunnel->flags == htons(TUNNEL_PROBE)    ? PROBED
+		       : tunnel->flags == htons(TUNNEL_ANSWER) ? XDP_PASS
+							       : drop(R_DROP_HEADER);
 	if (tunnel->version != VERSION || tunnel->flags & ~htons(TUNNEL_FINAL))
 		return drop(R_DROP_HEADER);
 	if (tunnel->hops > HOPS_MAX)
@@ -236,6 +240,8 @@ int ironcast_in(struct xdp_md *ctx)
 		action = on_v6(conf, data, end, &f);
 	else
 		return XDP_PASS;
+	if (unlikely(action == PROBED))
+		return answer_probe(ctx, f.p.l3, protocol == htons(ETH_IPV6));
 	if (action != PARSED)
 		return action;
 	return to_vip(ctx, conf, &f.p, f.vip, &f.a);

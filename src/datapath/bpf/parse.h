@@ -18,7 +18,7 @@ struct packet {
 	struct tuple t;
 };
 
-enum { PARSED = -1 }; /* otherwise the parsers return an enum xdp_action */
+enum { PARSED = -1, PROBED = -2 }; /* otherwise the parsers return an enum xdp_action */
 enum { EXTENSIONS_MAX = 4 };
 
 /* The offset behind Ethernet and up to two VLAN tags; 0 when the frame is too short. */

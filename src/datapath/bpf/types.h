@@ -123,7 +123,8 @@ struct tunnel {
 	be32 generation;
 };
 SAME_SIZE(struct tunnel, 8);
-enum tunnel_flag { TUNNEL_FINAL = 1 };
+/* A probe asks whether a node takes encapsulated packets; it and its answer stand alone, without a packet. */
+enum tunnel_flag { TUNNEL_FINAL = 1, TUNNEL_PROBE = 2, TUNNEL_ANSWER = 4 };
 
 struct service_counters {
 	u64 delivered, encapsulated, chained, refused, bytes;
@@ -136,6 +137,7 @@ enum reason {
 	R_RETURNED,
 	R_DECAPSULATED,
 	R_ECHO,
+	R_PROBE,
 	R_TOO_BIG,
 	R_REPLY,
 	R_ESTABLISHED,

@@ -32,7 +32,7 @@ pub(super) struct Owner {
     attached: BTreeMap<String, (u32, Mode)>,
     unreachable: Vec<String>,
     problem: Option<String>,
-    /// Everything was tried once.
+    /// Sessions may come up.
     settled: bool,
 }
 
@@ -97,7 +97,11 @@ impl Owner {
             warn!(problem, "packet path");
         }
         self.problem = problem;
-        self.settled = true;
+    }
+
+    /// Programs stand where they will; once so, always so.
+    pub(super) fn settle(&mut self, settled: bool) {
+        self.settled |= settled;
     }
 
     /// Loads the programs while others still read what the tables will be made of.

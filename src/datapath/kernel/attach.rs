@@ -149,6 +149,12 @@ fn because(error: &dyn std::error::Error) -> String {
     words
 }
 
+/// Whether programs of a predecessor are attached by links that are pinned there.
+pub fn is_pinned(pins: &Path) -> bool {
+    let is_link = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("out-");
+    std::fs::read_dir(pins).is_ok_and(|entries| entries.flatten().any(is_link))
+}
+
 /// Whether a folder is, or would be, in a bpffs.
 pub fn is_bpffs(folder: &Path) -> bool {
     /// `BPF_FS_MAGIC`.

@@ -7,7 +7,7 @@ use crate::{
     datapath::{
         hash::Tuple,
         spec::{Frontend, Spec},
-        types::{HOPS_MAX, PORT, Reason, VERSION},
+        types::{FLAG_ANSWER, FLAG_PROBE, HOPS_MAX, PORT, Reason, VERSION},
     },
     types::Protocol,
 };
@@ -78,7 +78,7 @@ pub fn parse(spec: &Spec, frame: &[u8]) -> Judged<Parsed> {
     if !spec.nodes.iter().any(known) {
         return dropped(Reason::DropSpoofed);
     }
-    tunnelled(spec, &ip[header + 8..])
+    tunnelled(spec, be16(ip, header + 4).unwrap_or_default(), &ip[header + 8..])
 }
 
 /// Behind Ethernet and its tags; `None` for what is not IP.
@@ -109,9 +109,16 @@ fn is_tunnel(spec: &Spec, six: bool, ip: &[u8], to: IpAddr) -> bool {
 }
 
 /// Our header and what follows it.
-fn tunnelled(spec: &Spec, bytes: &[u8]) -> Judged<Parsed> {
+fn tunnelled(spec: &Spec, udp_length: u16, bytes: &[u8]) -> Judged<Parsed> {
     let Some((header, inner)) = bytes.split_at_checked(8) else { return dropped(Reason::DropMalformed) };
     let flags = u16::from_be_bytes([header[2], header[3]]);
+    match flags {
+        _ if header[0] != VERSION => {}
+        FLAG_PROBE if udp_length == 16 => return Err(Outcome::Probe),
+        FLAG_PROBE => return dropped(Reason::DropMalformed),
+        FLAG_ANSWER => return Err(Outcome::Foreign),
+        _ => {}
+    }
     if header[0] != VERSION || flags & !1 != 0 {
         return dropped(Reason::DropHeader);
     }
