@@ -101,6 +101,9 @@ fn main() -> io::Result<()> {
         // 0x80 is 2 modulo 7, as an UPDATE's type is.
         put("session", 3000 + number, &[&[0, 0x80][..], &length, &built].concat())?;
     }
+    put("advertisement", 0, &[133, 0, 0, 0, 0, 0, 0, 0])?;
+    let advertisement = [&[134, 0, 0, 0, 64, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0][..], &[1, 1, 2, 0, 0, 0, 0, 9]].concat();
+    put("advertisement", 1, &advertisement)?;
     bfd_seeds(put)
 }
 
