@@ -19,8 +19,8 @@ use ironcast_bgp::{
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-/// How long anything may take; far more than it does.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take; far more than it does, also where every core is busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running speaker of ours.
 pub struct Ours {
