@@ -24,6 +24,7 @@ mod node;
 mod play;
 mod router;
 mod seen;
+mod speaker;
 
 use std::{
     sync::Arc,

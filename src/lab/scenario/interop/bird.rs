@@ -8,15 +8,21 @@ use super::{
     cells::{Cell, Feature},
     link::Link,
     router::Place,
-    seen::{self, EXTENDED_MESSAGE, GRACEFUL_RESTART, Route, Seen, Session},
+    seen::{self, ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Route, Seen, Session},
 };
 use crate::{
     lab::{process::Process, site::ROUTER_ASN, tools::find},
     types::Family,
 };
 
-pub(super) fn lacks(_cell: Cell) -> Option<&'static str> {
-    None
+/// As [`super::node`] has it.
+const BFD: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 3;";
+
+pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
+    match cell {
+        Cell::LinkBandwidth => Some("BIRD 2.0 has no weights from the link bandwidth community"),
+        _ => None,
+    }
 }
 
 pub(super) fn start(place: &Place, links: &[Link]) -> anyhow::Result<Vec<Process>> {
@@ -34,6 +40,7 @@ protocol device {{ scan time 5; }}
 protocol direct {{ ipv4; ipv6; }}
 protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
 protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
+protocol bfd {{ interface \"p*\" {{ {BFD} }}; multihop {{ {BFD} }}; }}
 template bgp node {{
   local as {ROUTER_ASN};
   passive on;
@@ -51,21 +58,41 @@ fn protocol(link: &Link) -> String {
     if let Some(key) = terms.router_key {
         options += &format!("password \"{key}\"; ");
     }
-    if terms.has(Feature::RouterGtsm) {
-        options += "ttl security on; ";
-    }
-    if terms.has(Feature::ExtendedMessages) {
-        options += "enable extended messages on; ";
+    for (feature, option) in [
+        (Feature::RouterGtsm, "ttl security on; "),
+        (Feature::ExtendedMessages, "enable extended messages on; "),
+        (Feature::MultiHop, "multihop 2; "),
+        (Feature::Bfd, "bfd on; "),
+        (Feature::RouterProvider, "local role provider; require roles on; "),
+        (Feature::RouterCustomer, "local role customer; "),
+    ] {
+        options += if terms.has(feature) { option } else { "" };
     }
     for family in terms.families {
-        let table = match family {
-            Family::Ipv4 => "ipv4",
-            Family::Ipv6 => "ipv6",
+        let (table, extended) = match family {
+            Family::Ipv4 if terms.has(Feature::ExtendedNextHop) => ("ipv4", "extended next hop on; "),
+            Family::Ipv4 => ("ipv4", ""),
+            Family::Ipv6 => ("ipv6", ""),
         };
-        options += &format!("{table} {{ import all; export none; }}; ");
+        let paths = if terms.has(Feature::AddPath) { "add paths rx; " } else { "" };
+        options += &format!("{table} {{ import all; export none; {extended}{paths}}}; ");
     }
-    let (number, neighbor, own, asn) = (link.number, link.neighbor(), link.gateway(), terms.expected_as);
-    format!("protocol bgp n{number} from node {{ local {own}; neighbor {neighbor} as {asn}; {options}}}\n")
+    let (number, port, neighbor, own, asn) =
+        (link.number, link.port(), link.neighbor(), link.gateway(), terms.expected_as);
+    let mut around = String::new();
+    let mut scope = String::new();
+    if terms.has(Feature::MultiHop) {
+        around = format!("protocol static {{ ipv4; route {neighbor}/32 via {}; }}\n", link.at_node()[0]);
+    }
+    if terms.has(Feature::LinkLocalOnly) {
+        scope = format!("%{port}");
+        around = format!(
+            "protocol radv {{ interface \"{port}\" {{ min ra interval 3; max ra interval 4; default lifetime 0; }}; }}\n"
+        );
+    }
+    format!(
+        "{around}protocol bgp n{number} from node {{ local {own}; neighbor {neighbor}{scope} as {asn}; {options}}}\n"
+    )
 }
 
 pub(super) async fn look(place: &Place) -> anyhow::Result<Seen> {
@@ -75,7 +102,8 @@ pub(super) async fn look(place: &Place) -> anyhow::Result<Seen> {
         let (birdc, control) = (birdc.clone(), control.clone());
         async move { place.ask(&birdc, &["-s", &control, command]).await }
     };
-    let sessions = parse_sessions(&ask("show protocols all").await?);
+    let mut sessions = parse_sessions(&ask("show protocols all").await?);
+    watched(&mut sessions, &ask("show bfd sessions").await?);
     let (v4, v6) = (ask("show route table master4 all").await?, ask("show route table master6 all").await?);
     let routes = parse_routes(&v4).into_iter().chain(parse_routes(&v6)).collect();
     Ok(Seen { sessions, routes, kernel: Some(seen::kernel(&place.namespace).await?) })
@@ -107,6 +135,7 @@ fn parse_session<'a>(lines: impl Iterator<Item = &'a str>) -> Option<(String, Se
             "Local capabilities" => end = Some(0),
             "Neighbor capabilities" => end = Some(1),
             "Session" => end = None,
+            "Role" if end == Some(1) => session.role = Some(value.to_owned()),
             "Channel ipv4" => channel = Some(Family::Ipv4),
             "Channel ipv6" => channel = Some(Family::Ipv6),
             "State" if value == "UP" => session.families.extend(channel),
@@ -117,10 +146,27 @@ fn parse_session<'a>(lines: impl Iterator<Item = &'a str>) -> Option<(String, Se
             }
         }
     }
-    let words = [("Extended message", EXTENDED_MESSAGE), ("Graceful restart", GRACEFUL_RESTART)];
+    let words = [
+        ("Extended message", EXTENDED_MESSAGE),
+        ("Graceful restart", GRACEFUL_RESTART),
+        ("ADD-PATH", ADD_PATH),
+        ("Extended next hop", EXTENDED_NEXT_HOP),
+    ];
     let both = words.into_iter().filter(|(theirs, _)| ends.iter().all(|end| end.contains(*theirs)));
     session.capabilities = both.map(|(_, ours)| ours).collect();
     neighbor.map(|neighbor| (neighbor, session))
+}
+
+/// `show bfd sessions`: address, interface, state and more in columns. A link-local address stands without its port.
+fn watched(sessions: &mut BTreeMap<String, Session>, text: &str) {
+    for line in text.lines() {
+        let mut columns = line.split_whitespace();
+        if let (Some(address), Some(_), Some(state)) = (columns.next(), columns.next(), columns.next())
+            && let Some(session) = sessions.get_mut(address)
+        {
+            session.bfd = Some(state == "Up");
+        }
+    }
 }
 
 /// `show route all`: a prefix at the margin for its first path, a line with a protocol in brackets for each path,

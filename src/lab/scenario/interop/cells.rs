@@ -12,12 +12,20 @@ pub(super) enum Cell {
     V6,
     BothOverV4,
     BothOverV6,
+    ExtendedNextHop,
+    Unnumbered,
     Md5,
     Md5Wrong,
     Gtsm,
     GtsmMissing,
     GrRestart,
     GrStop,
+    Bfd,
+    BfdMultiHop,
+    AddPath,
+    LinkBandwidth,
+    Role,
+    RoleWrong,
     ExtendedMessages,
     Communities,
     DynamicAs,
@@ -28,17 +36,25 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Every cell, in the order of the matrix.
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 24] = [
         Self::V4,
         Self::V6,
         Self::BothOverV4,
         Self::BothOverV6,
+        Self::ExtendedNextHop,
+        Self::Unnumbered,
         Self::Md5,
         Self::Md5Wrong,
         Self::Gtsm,
         Self::GtsmMissing,
         Self::GrRestart,
         Self::GrStop,
+        Self::Bfd,
+        Self::BfdMultiHop,
+        Self::AddPath,
+        Self::LinkBandwidth,
+        Self::Role,
+        Self::RoleWrong,
         Self::ExtendedMessages,
         Self::Communities,
         Self::DynamicAs,
@@ -54,12 +70,20 @@ impl Cell {
             Self::V6 => "v6",
             Self::BothOverV4 => "both-over-v4",
             Self::BothOverV6 => "both-over-v6",
+            Self::ExtendedNextHop => "extended-next-hop",
+            Self::Unnumbered => "unnumbered",
             Self::Md5 => "md5",
             Self::Md5Wrong => "md5-wrong-key",
             Self::Gtsm => "gtsm",
             Self::GtsmMissing => "gtsm-missing",
             Self::GrRestart => "gr-restart",
             Self::GrStop => "gr-stop",
+            Self::Bfd => "bfd",
+            Self::BfdMultiHop => "bfd-multihop",
+            Self::AddPath => "add-path",
+            Self::LinkBandwidth => "link-bandwidth",
+            Self::Role => "role",
+            Self::RoleWrong => "role-wrong",
             Self::ExtendedMessages => "extended-messages",
             Self::Communities => "communities",
             Self::DynamicAs => "dynamic-as",
@@ -71,7 +95,7 @@ impl Cell {
 
     /// How many nodes it needs.
     pub(super) fn nodes(self) -> u8 {
-        1
+        if self == Self::LinkBandwidth { 2 } else { 1 }
     }
 
     /// What its sessions are configured with.
@@ -82,11 +106,28 @@ impl Cell {
             Self::V6 => Terms { over: Family::Ipv6, families: &[Family::Ipv6], ..base },
             Self::BothOverV6 => Terms { over: Family::Ipv6, ..base },
             Self::BothOverV4 | Self::Communities => base,
+            Self::ExtendedNextHop => {
+                Terms { over: Family::Ipv6, features: &[Feature::NoIpv4, Feature::ExtendedNextHop], ..base }
+            }
+            Self::Unnumbered => Terms {
+                over: Family::Ipv6,
+                router_as: RouterAs::External,
+                features: &[Feature::NoIpv4, Feature::LinkLocalOnly, Feature::ExtendedNextHop],
+                ..base
+            },
             Self::Md5 => Terms { router_key: Some(KEY), node_key: Some(KEY), ..base },
             Self::Md5Wrong => Terms { router_key: Some(KEY), node_key: Some(WRONG_KEY), ..base },
             Self::Gtsm => Terms { features: &[Feature::RouterGtsm, Feature::NodeGtsm], ..base },
             Self::GtsmMissing => Terms { features: &[Feature::RouterGtsm], ..base },
             Self::GrRestart | Self::GrStop => Terms { features: &[Feature::GracefulRestart], ..base },
+            Self::Bfd => Terms { features: &[Feature::Bfd], ..base },
+            Self::BfdMultiHop => {
+                Terms { families: &[Family::Ipv4], features: &[Feature::Bfd, Feature::MultiHop], ..base }
+            }
+            Self::AddPath => Terms { features: &[Feature::Crate, Feature::AddPath], ..base },
+            Self::LinkBandwidth => Terms { features: &[Feature::Crate], ..base },
+            Self::Role => Terms { features: &[Feature::Crate, Feature::RouterProvider], ..base },
+            Self::RoleWrong => Terms { features: &[Feature::Crate, Feature::RouterCustomer], ..base },
             Self::ExtendedMessages => {
                 Terms { over: Family::Ipv6, features: &[Feature::ExtendedMessages], families: &[Family::Ipv6], ..base }
             }
@@ -111,6 +152,23 @@ pub(super) enum Feature {
     NodeGtsm,
     GracefulRestart,
     ExtendedMessages,
+    /// IPv4 routes with IPv6 next hops (RFC 8950).
+    ExtendedNextHop,
+    /// The link has no IPv4 addresses.
+    NoIpv4,
+    /// The link has link-local addresses alone, and the node finds the router by itself.
+    LinkLocalOnly,
+    /// The session stands between addresses of the loopback devices.
+    MultiHop,
+    Bfd,
+    /// The router takes several paths (RFC 7911).
+    AddPath,
+    /// The router says that it is the node's provider (RFC 9234).
+    RouterProvider,
+    /// … its customer.
+    RouterCustomer,
+    /// The crate's speaker stands for the daemon, whose resources have no field for the feature.
+    Crate,
 }
 
 /// What a node is told of the router's AS.

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context;
 use ipnet::IpNet;
+use rustix::process::Signal;
 
 use super::{
     cells::{Cell, KEY, OTHER_ASN},
@@ -11,7 +12,8 @@ use super::{
     node::{COMMUNITIES, MANY, MORE, OnShutdown, STOPPED},
     play::Play,
     router::Make,
-    seen::{EXTENDED_MESSAGE, GRACEFUL_RESTART, Seen, Session},
+    seen::{ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Seen, Session},
+    speaker::{BANDWIDTH, PATHS},
 };
 use crate::{
     lab::{
@@ -29,6 +31,8 @@ const ROUTE_WITHIN: Duration = Duration::from_secs(15);
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
 /// Routes of a daemon that ends for good are gone; far below the hold time of 9 s.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// BFD at 3 × 100 ms finds a frozen node; far below the hold time of 9 s.
+const FROZEN_WITHIN: Duration = Duration::from_secs(4);
 /// The router is without the daemon so long, and keeps the routes.
 const AWAY: Duration = Duration::from_secs(2);
 
@@ -39,18 +43,24 @@ const AWAY: Duration = Duration::from_secs(2);
 pub(super) async fn run(play: &mut Play<'_>) -> Result<(), Stop> {
     let on_shutdown = if play.cell == Cell::GrStop { OnShutdown::Stop } else { OnShutdown::Restart };
     for node in &mut play.nodes {
-        node.start(on_shutdown)?;
+        node.start(on_shutdown).await?;
     }
     match play.cell {
         Cell::Md5Wrong => return wrong_key(play).await,
         Cell::GtsmMissing => return without_ttl_security(play).await,
         Cell::DynamicAsWrong => return refused(play, "dynamicASN", &["Bad Peer AS", "internal", "check"]).await,
         Cell::WrongAs => return refused(play, "myASN", &["Bad Peer AS", "AS 64601", "check myASN"]).await,
+        Cell::RoleWrong => return refused(play, "role", &["Role Mismatch", "role"]).await,
         _ => arrives(play).await?,
     }
     match play.cell {
         Cell::GrRestart => restart(play).await,
         Cell::GrStop => stop(play).await,
+        Cell::ExtendedNextHop | Cell::Unnumbered => negotiated(play, EXTENDED_NEXT_HOP).await,
+        Cell::Bfd | Cell::BfdMultiHop => freeze(play).await,
+        Cell::AddPath => paths(play).await,
+        Cell::LinkBandwidth => weights(play).await,
+        Cell::Role => role(play).await,
         Cell::ExtendedMessages => extended_messages(play).await,
         Cell::Communities => communities(play).await,
         Cell::LocalAs => shows_as(play, OTHER_ASN).await,
@@ -116,11 +126,7 @@ async fn wrong_key(play: &mut Play<'_>) -> Result<(), Stop> {
 
 /// A peer that does not send with TTL 255 is not listened to (RFC 5082).
 async fn without_ttl_security(play: &mut Play<'_>) -> Result<(), Stop> {
-    play.until_node("node", "an attempt that fails", TOLD_WITHIN, |state| {
-        let error = state.sessions.iter().find_map(|session| session.last_error.clone());
-        Observation { ok: error.is_some(), seen: error.unwrap_or_default() }
-    })
-    .await?;
+    play.until_told("node", "an attempt that fails", TOLD_WITHIN, |error| !error.is_empty()).await?;
     never_up(play).await
 }
 
@@ -133,12 +139,8 @@ async fn refused(play: &mut Play<'_>, field: &str, parts: &[&str]) -> Result<(),
 /// The node's line for the operator has these parts.
 async fn told(play: &mut Play<'_>, field: &str, parts: &[&str]) -> Result<(), Stop> {
     let expected = format!("one line on {field} with {}", parts.join(" … "));
-    play.until_node("operator", &expected, TOLD_WITHIN, |state| {
-        let error = state.sessions.iter().find_map(|session| session.last_error.clone()).unwrap_or_default();
-        let ok = parts.iter().all(|part| error.contains(part)) && !error.contains('\n');
-        Observation { seen: error, ok }
-    })
-    .await
+    let is_told = |error: &str| parts.iter().all(|part| error.contains(part)) && !error.contains('\n');
+    play.until_told("operator", &expected, TOLD_WITHIN, is_told).await
 }
 
 /// The router has neither the session nor a route of it, however often the node tries.
@@ -159,7 +161,7 @@ async fn restart(play: &mut Play<'_>) -> Result<(), Stop> {
     end(play).await?;
     let expected = "every route stays";
     play.stays("routes without the daemon", expected, AWAY, |seen| all_used(seen, &announced, &link)).await?;
-    play.nodes[0].start(OnShutdown::Restart)?;
+    play.nodes[0].start(OnShutdown::Restart).await?;
     play.until("return", "Established, nothing stale", SESSION_WITHIN, |seen| {
         let stale = announced.iter().filter(|prefix| seen.route(prefix).is_none_or(|route| route.stale)).count();
         let session = seen.session(&link).map(describe).unwrap_or_default();
@@ -217,9 +219,9 @@ async fn extended_messages(play: &mut Play<'_>) -> Result<(), Stop> {
     negotiated(play, EXTENDED_MESSAGE).await?;
     many(play, "all routes").await?;
     let updates = |seen: &Seen| seen.session(&link).and_then(|session| session.updates);
-    let before = updates(&play.seen.borrow());
     end(play).await?;
-    play.nodes[0].start(OnShutdown::Restart)?;
+    let before = updates(&play.seen.borrow());
+    play.nodes[0].start(OnShutdown::Restart).await?;
     arrives(play).await?;
     many(play, "all routes at once").await?;
     let after = updates(&play.seen.borrow());
@@ -262,6 +264,69 @@ async fn shows_as(play: &mut Play<'_>, asn: u32) -> Result<(), Stop> {
         let shown = seen.session(&link).and_then(|session| session.remote_as);
         let ok = shown == Some(asn) && paths.iter().all(|path| *path == [asn]);
         Observation { seen: format!("AS paths {paths:?} from AS {}", shown.unwrap_or_default()), ok }
+    })
+    .await
+}
+
+/// BFD is up on the router's side; a node that freezes is out of the kernel long before the hold time, and returns.
+async fn freeze(play: &mut Play<'_>) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    play.until("BFD", "up", SESSION_WITHIN, |seen| {
+        let bfd = seen.session(&link).and_then(|session| session.bfd);
+        let word = |up| if up { "up" } else { "down" };
+        Observation { seen: bfd.map_or("no BFD session", word).into(), ok: bfd == Some(true) }
+    })
+    .await?;
+    play.nodes[0].signal(Signal::STOP)?;
+    play.until("frozen node", "no route", FROZEN_WITHIN, |seen| none_used(seen, &announced, &link)).await?;
+    play.nodes[0].signal(Signal::CONT)?;
+    used(play, "thawed node", SESSION_WITHIN).await
+}
+
+/// Every path arrives under an identifier of its own (RFC 7911).
+async fn paths(play: &mut Play<'_>) -> Result<(), Stop> {
+    let announced = play.announced();
+    negotiated(play, ADD_PATH).await?;
+    let wanted: BTreeSet<String> = PATHS.iter().map(|c| (*c).to_owned()).collect();
+    play.until("paths", &format!("paths with {}", PATHS.join(" and ")), ROUTE_WITHIN, |seen| {
+        let found = announced.iter().map(|prefix| seen.routes.get(prefix).map(Vec::as_slice).unwrap_or_default());
+        let found: Vec<Vec<String>> =
+            found.map(|paths| paths.iter().map(|path| words(path.communities.iter().cloned())).collect()).collect();
+        let ok = found.iter().all(|paths| paths.len() == 2 && paths.iter().cloned().collect::<BTreeSet<_>>() == wanted);
+        Observation { seen: format!("{found:?}"), ok }
+    })
+    .await
+}
+
+/// The kernel's weights are as the bandwidths that the nodes announced (RFC 10005).
+async fn weights(play: &mut Play<'_>) -> Result<(), Stop> {
+    let announced = play.announced();
+    let ports: Vec<String> = play.nodes.iter().map(|node| node.link.port()).collect();
+    let expected = format!("weights of {} as {}", ports.join(" and "), BANDWIDTH.map(|b| b.to_string()).join(" to "));
+    play.until("weights", &expected, ROUTE_WITHIN, |seen| {
+        let weight = |prefix: &IpNet, port: &String| {
+            let hops =
+                seen.kernel.as_ref().and_then(|kernel| kernel.get(prefix)).map(Vec::as_slice).unwrap_or_default();
+            hops.iter().find(|hop| hop.port == *port).map(|hop| hop.weight)
+        };
+        let found: Vec<Vec<Option<u32>>> =
+            announced.iter().map(|prefix| ports.iter().map(|port| weight(prefix, port)).collect()).collect();
+        let is_ratio = |weights: &Vec<Option<u32>>| match weights[..] {
+            // Whole numbers out of a hundred: 75 and 25.
+            [Some(first), Some(second)] => first > 1 && first.abs_diff(3 * second) <= 3,
+            _ => false,
+        };
+        Observation { seen: format!("{found:?}"), ok: found.iter().all(is_ratio) }
+    })
+    .await
+}
+
+/// The router knows the node as its customer, and insists on being told (RFC 9234).
+async fn role(play: &mut Play<'_>) -> Result<(), Stop> {
+    let link = play.link();
+    play.until("role", "customer", ROUTE_WITHIN, |seen| {
+        let role = seen.session(&link).and_then(|session| session.role.clone()).unwrap_or_default();
+        Observation { ok: role == "customer", seen: role }
     })
     .await
 }

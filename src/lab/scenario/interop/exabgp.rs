@@ -10,7 +10,7 @@ use super::{
     cells::{Cell, Feature},
     link::Link,
     router::Place,
-    seen::{self, EXTENDED_MESSAGE, GRACEFUL_RESTART, Route, Seen, Session},
+    seen::{self, ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Route, Seen, Session},
 };
 use crate::{
     lab::{process::Process, site::ROUTER_ASN, tools::find},
@@ -23,6 +23,10 @@ const TOLD: &str = "told.json";
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {
         Cell::GrRestart => Some("ExaBGP keeps no table, so there are no routes that it could keep"),
+        Cell::Unnumbered => Some("ExaBGP sends no router advertisements, by which a node finds its router"),
+        Cell::Bfd | Cell::BfdMultiHop => Some("ExaBGP has no BFD"),
+        Cell::LinkBandwidth => Some("ExaBGP writes no kernel routes that could have weights"),
+        Cell::Role | Cell::RoleWrong => Some("ExaBGP 4 has no roles (RFC 9234)"),
         Cell::GtsmMissing => Some("ExaBGP sends with TTL 255 and cannot demand it: Python 3.11 has no IP_MINTTL"),
         _ => None,
     }
@@ -58,6 +62,14 @@ fn neighbor(link: &Link) -> String {
     if terms.has(Feature::RouterGtsm) {
         options += "outgoing-ttl 255; incoming-ttl 255; ";
     }
+    let mut capabilities = String::new();
+    if terms.has(Feature::AddPath) {
+        capabilities += "add-path receive; ";
+    }
+    if terms.has(Feature::ExtendedNextHop) {
+        capabilities += "nexthop enable; ";
+        options += "nexthop { ipv4 unicast ipv6; } ";
+    }
     let graceful = if terms.has(Feature::GracefulRestart) { "graceful-restart 30; " } else { "" };
     let families: String = terms
         .families
@@ -70,7 +82,7 @@ fn neighbor(link: &Link) -> String {
     format!(
         "neighbor {} {{ router-id 10.255.0.1; local-address {}; local-as {ROUTER_ASN}; peer-as {}; hold-time 9; \
          passive true; listen 179; {options}family {{ {families}}} \
-         capability {{ extended-message {}; {graceful}}} \
+         capability {{ extended-message {}; {graceful}{capabilities}}} \
          api {{ processes [ told ]; neighbor-changes; negotiated; receive {{ parsed; open; update; notification; }} }} }}\n",
         link.neighbor(),
         link.gateway(),
@@ -133,8 +145,15 @@ fn open(session: &mut Session, told: &Value) {
 }
 
 fn negotiated(session: &mut Session, told: &Value) {
-    if told["message_size"] == 65_535 {
-        session.capabilities.insert(EXTENDED_MESSAGE);
+    let is_filled = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    for (capability, has) in [
+        (EXTENDED_MESSAGE, told["message_size"] == 65_535),
+        (ADD_PATH, is_filled(&told["add_path"]["receive"])),
+        (EXTENDED_NEXT_HOP, is_filled(&told["nexthop"])),
+    ] {
+        if has {
+            session.capabilities.insert(capability);
+        }
     }
     let families = told["families"].as_array().into_iter().flatten().filter_map(Value::as_str);
     session.families = families.filter_map(family).collect();
@@ -158,23 +177,26 @@ fn update(routes: &mut BTreeMap<IpNet, Vec<Route>>, peer: &str, told: &Value) {
     communities.extend(tuples(&attributes["large-community"]).iter().map(|c| format!("large:{c}")));
     let route = Route { from: peer.into(), as_path: numbers(&attributes["as-path"]), communities, ..Route::default() };
     let withdrawn = told["withdraw"].as_object().into_iter().flatten().flat_map(|(_, list)| prefixes(list));
-    for prefix in withdrawn {
+    for (prefix, id) in withdrawn {
         if let Some(paths) = routes.get_mut(&prefix) {
-            paths.retain(|path| path.from != peer);
+            paths.retain(|path| path.from != peer || path.id != id);
         }
     }
     let announced = told["announce"].as_object().into_iter().flatten().flat_map(|(_, by_next_hop)| {
         by_next_hop.as_object().into_iter().flatten().flat_map(|(_, list)| prefixes(list))
     });
-    for prefix in announced {
+    for (prefix, id) in announced {
         let paths = routes.entry(prefix).or_default();
-        paths.retain(|path| path.from != peer);
-        paths.push(route.clone());
+        paths.retain(|path| path.from != peer || path.id != id);
+        paths.push(Route { id, ..route.clone() });
     }
 }
 
-fn prefixes(list: &Value) -> Vec<IpNet> {
-    list.as_array().into_iter().flatten().filter_map(|nlri| nlri["nlri"].as_str()?.parse().ok()).collect()
+/// Prefixes with their path identifiers.
+fn prefixes(list: &Value) -> Vec<(IpNet, Option<String>)> {
+    let id = |nlri: &Value| nlri["path-information"].as_str().map(str::to_owned);
+    let parse = |nlri: &Value| Some((nlri["nlri"].as_str()?.parse().ok()?, id(nlri)));
+    list.as_array().into_iter().flatten().filter_map(parse).collect()
 }
 
 fn family(name: &str) -> Option<Family> {

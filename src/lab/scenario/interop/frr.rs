@@ -15,7 +15,7 @@ use super::{
     cells::{Cell, Feature},
     link::Link,
     router::{Place, appears},
-    seen::{self, EXTENDED_MESSAGE, GRACEFUL_RESTART, Route, Seen, Session},
+    seen::{self, ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Route, Seen, Session},
 };
 use crate::{
     lab::{
@@ -29,12 +29,29 @@ use crate::{
 /// Routes carry their next hops themselves, so that the kernel's table shows them.
 const ZEBRA: &str = "hostname tor\nlog stdout informational\nno zebra nexthop kernel enable\n";
 
+/// As [`super::node`] has it.
+const BFDD: &str = "hostname tor
+log stdout informational
+bfd
+ profile lab
+  detect-multiplier 3
+  receive-interval 100
+  transmit-interval 100
+ exit
+exit
+";
+
 pub(super) fn lacks(_cell: Cell) -> Option<&'static str> {
     None
 }
 
 pub(super) async fn start(place: &Place, links: &[Link]) -> anyhow::Result<Vec<Process>> {
-    let zebra_config = place.write("zebra.conf", ZEBRA)?;
+    let bare = links.iter().filter(|link| link.terms.has(Feature::LinkLocalOnly));
+    let advertise: String = bare
+        .map(|link| format!("interface {}\n ipv6 nd ra-interval 1\n no ipv6 nd suppress-ra\nexit\n", link.port()))
+        .collect();
+    let zebra_config = place.write("zebra.conf", &(ZEBRA.to_owned() + &advertise))?;
+    let bfdd_config = place.write("bfdd.conf", BFDD)?;
     let bgpd_config = place.write("bgpd.conf", &config(links))?;
     let output = Command::new("chown").args(["-R", "frr:frr"]).arg(&place.folder).output().await?;
     if !output.status.success() {
@@ -44,20 +61,24 @@ pub(super) async fn start(place: &Place, links: &[Link]) -> anyhow::Result<Vec<P
     let opened = appears(Path::new(&place.path("zserv.api"))).await;
     zebra.must_run()?;
     opened?;
-    Ok(vec![zebra, daemon(place, "bgpd", &bgpd_config)?])
+    Ok(vec![zebra, daemon(place, "bfdd", &bfdd_config)?, daemon(place, "bgpd", &bgpd_config)?])
 }
 
 fn daemon(place: &Place, name: &str, config: &str) -> anyhow::Result<Process> {
     let (folder, zserv, pid) = (place.path(""), place.path("zserv.api"), place.path(&format!("{name}.pid")));
     // -P 0: no terminal over TCP, which would open a port on every address.
-    let arguments = ["-f", config, "-i", &pid, "-z", &zserv, "--vty_socket", &folder, "-P", "0"];
+    let control = place.path("bfdd.sock");
+    let mut arguments = vec!["-f", config, "-i", &pid, "-z", &zserv, "--vty_socket", &folder, "-P", "0"];
+    if name == "bfdd" {
+        arguments.extend(["--bfdctl", &control]);
+    }
     place.start(name, &find_frr(name)?, &arguments)
 }
 
 fn config(links: &[Link]) -> String {
     let (mut neighbors, mut v4, mut v6) = (String::new(), String::new(), String::new());
     for link in links {
-        let neighbor = link.neighbor();
+        let neighbor = name(link);
         neighbors += &self::neighbor(link);
         if link.terms.carries(Family::Ipv4) {
             v4 += &format!("  neighbor {neighbor} activate\n  neighbor {neighbor} route-map none out\n");
@@ -90,17 +111,35 @@ exit
     )
 }
 
+/// An unnumbered neighbour is known by its port.
+fn name(link: &Link) -> String {
+    if link.terms.has(Feature::LinkLocalOnly) { link.port() } else { link.neighbor().to_string() }
+}
+
 fn neighbor(link: &Link) -> String {
-    let (neighbor, terms) = (link.neighbor(), &link.terms);
-    let mut lines = format!(
-        " neighbor {neighbor} remote-as {}\n neighbor {neighbor} passive\n neighbor {neighbor} timers 3 9\n",
-        terms.expected_as
-    );
+    let (neighbor, terms) = (name(link), &link.terms);
+    let mut lines = match terms.has(Feature::LinkLocalOnly) {
+        true => format!(" neighbor {neighbor} interface remote-as external\n"),
+        false => format!(" neighbor {neighbor} remote-as {}\n neighbor {neighbor} passive\n", terms.expected_as),
+    };
+    lines += &format!(" neighbor {neighbor} timers 3 9\n");
     if let Some(key) = terms.router_key {
         lines += &format!(" neighbor {neighbor} password {key}\n");
     }
-    if terms.has(Feature::RouterGtsm) {
-        lines += &format!(" neighbor {neighbor} ttl-security hops 1\n");
+    let source = format!("update-source {}", link.gateway());
+    for (feature, option) in [
+        (Feature::RouterGtsm, "ttl-security hops 1"),
+        (Feature::ExtendedNextHop, "capability extended-nexthop"),
+        (Feature::MultiHop, "ebgp-multihop 2"),
+        (Feature::MultiHop, &source),
+        (Feature::Bfd, "bfd"),
+        (Feature::Bfd, "bfd profile lab"),
+        (Feature::RouterProvider, "local-role provider strict-mode"),
+        (Feature::RouterCustomer, "local-role customer"),
+    ] {
+        if terms.has(feature) {
+            lines += &format!(" neighbor {neighbor} {option}\n");
+        }
     }
     lines
 }
@@ -129,7 +168,20 @@ fn session(told: &Value) -> Session {
     let both = |value: &Value| value.as_str().is_some_and(|word| word.starts_with("advertisedAndReceived"));
     let extensions = &capabilities["multiprotocolExtensions"];
     let families = [("ipv4Unicast", Family::Ipv4), ("ipv6Unicast", Family::Ipv6)];
-    let words = [("extendedMessage", EXTENDED_MESSAGE), ("gracefulRestart", GRACEFUL_RESTART)];
+    let words = [
+        ("extendedMessage", EXTENDED_MESSAGE),
+        ("gracefulRestart", GRACEFUL_RESTART),
+        ("extendedNexthop", EXTENDED_NEXT_HOP),
+    ];
+    let mut all: BTreeSet<_> =
+        words.into_iter().filter(|(name, _)| both(&capabilities[name])).map(|(_, word)| word).collect();
+    // We take what the node would send.
+    let takes = |family: &Value| family["rxAdvertised"] == true || family["rxAdvertisedAndReceived"] == true;
+    let sends = |family: &Value| family["txReceived"] == true || family["txAdvertisedAndReceived"] == true;
+    let add_path = capabilities["addPath"].as_object();
+    if add_path.is_some_and(|by_family| by_family.values().any(|family| takes(family) && sends(family))) {
+        all.insert(ADD_PATH);
+    }
     Session {
         established: told["bgpState"] == "Established",
         families: families
@@ -137,7 +189,9 @@ fn session(told: &Value) -> Session {
             .filter(|(name, _)| extensions[name]["advertisedAndReceived"] == true)
             .map(|(_, family)| family)
             .collect(),
-        capabilities: words.into_iter().filter(|(name, _)| both(&capabilities[name])).map(|(_, word)| word).collect(),
+        capabilities: all,
+        role: told["remoteRole"].as_str().filter(|role| *role != "undefined").map(str::to_owned),
+        bfd: told["peerBfdInfo"]["status"].as_str().map(|status| status == "Up"),
         remote_as: told["remoteAs"].as_u64().and_then(|asn| asn.try_into().ok()),
         updates: told["messageStats"]["updatesRecv"].as_u64(),
         end: told["lastResetDueTo"].as_str().unwrap_or_default().to_owned(),
@@ -164,6 +218,7 @@ fn route(path: &Value) -> Route {
     communities.extend(words(&path["largeCommunity"]).iter().map(|c| format!("large:{c}")));
     Route {
         from: path["peer"]["peerId"].as_str().unwrap_or_default().to_owned(),
+        id: path["addpathRxId"].as_u64().map(|id| id.to_string()),
         as_path: words(&path["aspath"]).iter().filter_map(|asn| asn.parse().ok()).collect(),
         communities,
         stale: path["stale"] == true,
@@ -200,7 +255,8 @@ mod tests {
         let routes = parse_routes(ROUTES).expect("valid");
         let [path] = &routes[&"192.0.2.12/32".parse().expect("valid")][..] else { panic!("{routes:?}") };
         let communities = ["65000:100", "large:64500:1:2", "no-export"].map(str::to_owned).into();
-        let expected = Route { from: "10.77.12.2".into(), as_path: vec![64601], communities, stale: true };
+        let as_path = vec![64601];
+        let expected = Route { from: "10.77.12.2".into(), id: None, as_path, communities, stale: true };
         assert_eq!(*path, expected);
     }
 }

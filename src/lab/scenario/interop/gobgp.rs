@@ -11,7 +11,7 @@ use super::{
     cells::{Cell, Feature},
     link::Link,
     router::Place,
-    seen::{self, GRACEFUL_RESTART, Route, Seen, Session},
+    seen::{self, ADD_PATH, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Route, Seen, Session},
 };
 use crate::{
     lab::{process::Process, site::ROUTER_ASN, tools::find},
@@ -23,6 +23,10 @@ const API: &str = "127.0.0.1:50051";
 
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {
+        Cell::Unnumbered => Some("GoBGP sends no router advertisements, by which a node finds its router"),
+        Cell::Bfd | Cell::BfdMultiHop => Some("GoBGP has no BFD"),
+        Cell::LinkBandwidth => Some("GoBGP writes no kernel routes that could have weights"),
+        Cell::Role | Cell::RoleWrong => Some("GoBGP 3 has no roles (RFC 9234)"),
         Cell::ExtendedMessages => Some("GoBGP 3 does not offer extended messages (RFC 8654)"),
         _ => None,
     }
@@ -70,8 +74,9 @@ fn neighbor(link: &Link) -> String {
             Family::Ipv4 => "ipv4-unicast",
             Family::Ipv6 => "ipv6-unicast",
         };
+        let paths = if terms.has(Feature::AddPath) { ", add-paths: {config: {receive: true}}" } else { "" };
         lines += &format!(
-            "      - {{config: {{afi-safi-name: {name}}}, mp-graceful-restart: {{config: {{enabled: {graceful}}}}}}}\n"
+            "      - {{config: {{afi-safi-name: {name}}}, mp-graceful-restart: {{config: {{enabled: {graceful}}}}}{paths}}}\n"
         );
     }
     lines
@@ -129,6 +134,8 @@ fn parse_sessions(json: &str) -> anyhow::Result<BTreeMap<String, Session>> {
             match (name, capability.value.as_str()) {
                 ("MultiProtocolCapability", "CgQIARAB") => _ = session.families.insert(Family::Ipv4),
                 ("MultiProtocolCapability", "CgQIAhAB") => _ = session.families.insert(Family::Ipv6),
+                ("AddPathCapability", _) => _ = session.capabilities.insert(ADD_PATH),
+                ("ExtendedNexthopCapability", _) => _ = session.capabilities.insert(EXTENDED_NEXT_HOP),
                 ("GracefulRestartCapability", _) => _ = session.capabilities.insert(GRACEFUL_RESTART),
                 _ => {}
             }
@@ -208,7 +215,8 @@ mod tests {
         let routes = parse_routes(ROUTES).expect("valid");
         let [path] = &routes[&"192.0.2.12/32".parse().expect("valid")][..] else { panic!("{routes:?}") };
         let communities = ["65000:100", "large:64500:1:2", "no-export"].map(str::to_owned).into();
-        let expected = Route { from: "10.77.12.2".into(), as_path: vec![64601], communities, stale: false };
+        let as_path = vec![64601];
+        let expected = Route { from: "10.77.12.2".into(), id: None, as_path, communities, stale: false };
         assert_eq!(*path, expected);
     }
 }

@@ -15,7 +15,7 @@ use anyhow::Context;
 use ipnet::IpNet;
 use tokio::process::Command;
 
-use super::cells::{Cell, Terms};
+use super::cells::{Cell, Feature, Terms};
 use crate::{
     lab::{
         claim::Claim,
@@ -82,18 +82,25 @@ impl Link {
         pair(self.number, 2)
     }
 
-    pub(super) fn at_router(&self) -> [IpAddr; 2] {
-        pair(self.number, 1)
-    }
-
-    /// The node as the router knows it.
+    /// The node's end of the session.
     pub(super) fn neighbor(&self) -> IpAddr {
-        self.at_node()[usize::from(self.terms.over == Family::Ipv6)]
+        self.end(2)
     }
 
-    /// The router as the node knows it.
+    /// The router's.
     pub(super) fn gateway(&self) -> IpAddr {
-        self.at_router()[usize::from(self.terms.over == Family::Ipv6)]
+        self.end(1)
+    }
+
+    fn end(&self, host: u8) -> IpAddr {
+        let number = self.number;
+        if self.terms.has(Feature::LinkLocalOnly) {
+            return link_local(number, host).into();
+        }
+        if self.terms.has(Feature::MultiHop) {
+            return Ipv4Addr::new(10, 99, number, host).into();
+        }
+        pair(number, host)[usize::from(self.terms.over == Family::Ipv6)]
     }
 
     /// What the node announces, of the families of its session.
@@ -108,6 +115,10 @@ impl Link {
 pub(super) fn vips(number: u8) -> [IpAddr; 2] {
     let v6 = Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, number.into());
     [Ipv4Addr::new(192, 0, 2, number).into(), v6.into()]
+}
+
+fn link_local(number: u8, host: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x77, number.into(), host.into())
 }
 
 fn pair(number: u8, host: u8) -> [IpAddr; 2] {
@@ -136,15 +147,35 @@ pub(super) async fn build(router: &Namespace, links: &[Link]) -> anyhow::Result<
     batch(&lines).await.context("lay the cables")?;
     let mut at_router = "link set lo up\n".to_owned();
     for link in links {
-        at_router += &end(&link.port(), link.at_router());
-        let at_node = "link set lo up\n".to_owned() + &end("eth0", link.at_node());
+        at_router += &end(link, &link.port(), 1);
+        let at_node = "link set lo up\n".to_owned() + &end(link, "eth0", 2);
         configure(&link.namespace, &at_node).await?;
     }
     configure(router, &at_router).await
 }
 
-fn end(interface: &str, [v4, v6]: [IpAddr; 2]) -> String {
-    format!("link set {interface} up\naddress add {v4}/24 dev {interface}\naddress add {v6}/64 dev {interface} nodad\n")
+/// One end of a cable: `host` 1 is the router, 2 the node.
+fn end(link: &Link, interface: &str, host: u8) -> String {
+    let [v4, v6] = pair(link.number, host);
+    let mut lines = String::new();
+    if link.terms.has(Feature::LinkLocalOnly) {
+        // The router must know it, so the kernel makes none.
+        let local = link_local(link.number, host);
+        let _ = writeln!(lines, "link set {interface} addrgenmode none up");
+        let _ = writeln!(lines, "address add {local}/64 dev {interface} nodad");
+        return lines;
+    }
+    let _ = writeln!(lines, "link set {interface} up");
+    let _ = writeln!(lines, "address add {v6}/64 dev {interface} nodad");
+    if !link.terms.has(Feature::NoIpv4) {
+        let _ = writeln!(lines, "address add {v4}/24 dev {interface}");
+    }
+    if link.terms.has(Feature::MultiHop) {
+        let (own, far) = (link.end(host), link.end(3 - host));
+        let _ = writeln!(lines, "address add {own}/32 dev lo");
+        let _ = writeln!(lines, "route add {far}/32 via {}", pair(link.number, 3 - host)[0]);
+    }
+    lines
 }
 
 async fn batch(lines: &str) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     cells::{Cell, Feature, RouterAs},
     link::{Link, vips},
+    speaker::Speaking,
 };
 use crate::{
     admin::client,
@@ -20,7 +21,6 @@ use crate::{
         process::{Process, Spec},
         site::NODE_ASN,
     },
-    types::NodeState,
 };
 
 /// Our resources live here.
@@ -42,12 +42,12 @@ pub(super) enum OnShutdown {
 }
 
 /// The node.
-#[derive(Debug)]
 pub(super) struct Node {
     pub(super) link: Link,
     folder: PathBuf,
     logs: PathBuf,
     daemon: Option<Process>,
+    speaker: Option<Speaking>,
 }
 
 impl Node {
@@ -56,7 +56,7 @@ impl Node {
     /// # Errors
     /// The folder cannot be written.
     pub(super) fn new(link: Link, folder: &Path, logs: &Path) -> anyhow::Result<Self> {
-        let node = Self { link, folder: folder.join("nodes"), logs: logs.into(), daemon: None };
+        let node = Self { link, folder: folder.join("nodes"), logs: logs.into(), daemon: None, speaker: None };
         std::fs::create_dir_all(node.manifests())?;
         std::fs::create_dir_all(node.state_dir())?;
         node.write("service", &services(&node.link))?;
@@ -72,11 +72,15 @@ impl Node {
         self.write(&self.link.node(), &peering(&self.link, Some(key)))
     }
 
-    /// Starts the daemon.
+    /// Starts the daemon, or what stands for it.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(super) fn start(&mut self, on_shutdown: OnShutdown) -> anyhow::Result<()> {
+    pub(super) async fn start(&mut self, on_shutdown: OnShutdown) -> anyhow::Result<()> {
+        if self.link.terms.has(Feature::Crate) {
+            self.speaker = Some(Speaking::start(&self.link).await?);
+            return Ok(());
+        }
         let name = self.link.node();
         let mut arguments: Vec<String> =
             ["run", "--node", &name, "--vip-interface", "none", "--admin", "none"].map(str::to_owned).to_vec();
@@ -125,9 +129,15 @@ impl Node {
         self.daemon.as_mut().map_or(Ok(()), Process::must_run)
     }
 
-    /// What the daemon says of itself; `None` while it does not answer.
-    pub(super) async fn state(&self) -> Option<NodeState> {
-        client::state(&self.socket()).await.ok()
+    /// Its words on why the session is not up.
+    pub(super) async fn last_error(&self) -> Option<String> {
+        match &self.speaker {
+            Some(speaker) => speaker.last_error(),
+            None => {
+                let state = client::state(&self.socket()).await.ok()?;
+                state.sessions.into_iter().find_map(|session| session.last_error)
+            }
+        }
     }
 
     fn manifests(&self) -> PathBuf {
@@ -171,7 +181,7 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
         },
     });
     let mut spec = json!({
-        "myASN": NODE_ASN, "peerAddress": link.gateway(),
+        "myASN": NODE_ASN,
         "holdTime": "9s", "keepaliveTime": "3s", "connectTime": "1s",
         "enableGracefulRestart": terms.has(Feature::GracefulRestart),
         "dualStackAddressFamily": terms.families.len() == 2,
@@ -185,10 +195,24 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     if let Some(asn) = terms.local_as {
         spec["localASN"] = asn.into();
     }
+    let mut objects = vec![node];
+    match terms.has(Feature::LinkLocalOnly) {
+        true => spec["interface"] = "eth0".into(),
+        false => spec["peerAddress"] = link.gateway().to_string().into(),
+    }
     if terms.has(Feature::NodeGtsm) {
         spec["ttlSecurity"] = 1.into();
     }
-    let mut objects = vec![node];
+    if terms.has(Feature::MultiHop) {
+        spec["ebgpMultiHop"] = true.into();
+        spec["sourceAddress"] = link.neighbor().to_string().into();
+    }
+    if terms.has(Feature::Bfd) {
+        spec["bfdProfile"] = "lab".into();
+        // BIRD sends multi-hop packets with TTL 64.
+        let profile = json!({"receiveInterval": 100, "transmitInterval": 100, "detectMultiplier": 3, "minimumTtl": 60});
+        objects.push(ours("BFDProfile", "lab", profile));
+    }
     if let Some(key) = key {
         spec["passwordSecret"] = json!({"name": "tor"});
         objects.push(json!({

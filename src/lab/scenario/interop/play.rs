@@ -15,12 +15,9 @@ use super::{
     router::{Make, Place},
     seen::Seen,
 };
-use crate::{
-    lab::{
-        report::{Expectation, Report},
-        stage::{Observation, Stop},
-    },
-    types::NodeState,
+use crate::lab::{
+    report::{Expectation, Report},
+    stage::{Observation, Stop},
 };
 
 /// Between two questions to a node.
@@ -94,24 +91,23 @@ impl Play<'_> {
         }
     }
 
-    /// Waits until the first node says what is expected.
+    /// Waits until the first node's words on why its session is not up are what is expected.
     ///
     /// # Errors
     /// The time is over, or a daemon has ended.
-    pub(super) async fn until_node(
+    pub(super) async fn until_told(
         &mut self,
         what: &str,
         expected: &str,
         within: Duration,
-        judge: impl Fn(&NodeState) -> Observation,
+        judge: impl Fn(&str) -> bool,
     ) -> Result<(), Stop> {
         let deadline = Instant::now() + within;
         loop {
-            let state = self.nodes[0].state().await;
-            let silent = || Observation { seen: "the daemon does not answer".into(), ok: false };
-            let now = state.as_ref().map_or_else(silent, &judge);
-            if now.ok || Instant::now() > deadline {
-                return self.settle(what, expected, now);
+            let seen = self.nodes[0].last_error().await.unwrap_or_default();
+            let ok = judge(&seen);
+            if ok || Instant::now() > deadline {
+                return self.settle(what, expected, Observation { seen, ok });
             }
             self.must_run(what, expected)?;
             tokio::time::sleep(EVERY).await;

@@ -35,6 +35,10 @@ pub(super) struct Session {
     pub(super) capabilities: BTreeSet<&'static str>,
     /// The AS that the node showed.
     pub(super) remote_as: Option<u32>,
+    /// The node's role, in the router's words.
+    pub(super) role: Option<String>,
+    /// Whether the router's BFD session with the node is up, where it has one.
+    pub(super) bfd: Option<bool>,
     /// UPDATEs received so far, over all connections, where the router counts them.
     pub(super) updates: Option<u64>,
     /// The router's words on how the last connection ended.
@@ -44,12 +48,16 @@ pub(super) struct Session {
 /// Words for [`Session::capabilities`].
 pub(super) const EXTENDED_MESSAGE: &str = "extended-message";
 pub(super) const GRACEFUL_RESTART: &str = "graceful-restart";
+pub(super) const ADD_PATH: &str = "add-path";
+pub(super) const EXTENDED_NEXT_HOP: &str = "extended-next-hop";
 
 /// A path to a prefix.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Route {
     /// Who announced it, in the router's words.
     pub(super) from: String,
+    /// The path identifier, where the router shows one (RFC 7911).
+    pub(super) id: Option<String>,
     pub(super) as_path: Vec<u32>,
     /// `65000:100`, `no-export`, `large:64500:1:2`.
     pub(super) communities: BTreeSet<String>,
@@ -66,7 +74,9 @@ pub(super) struct Hop {
 
 impl Seen {
     pub(super) fn session(&self, link: &Link) -> Option<&Session> {
-        self.sessions.get(&link.neighbor().to_string())
+        let neighbor = link.neighbor().to_string();
+        let names = [link.port(), format!("{neighbor}%{}", link.port()), neighbor];
+        names.iter().find_map(|name| self.sessions.get(name))
     }
 
     pub(super) fn is_established(&self, link: &Link) -> bool {
