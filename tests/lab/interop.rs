@@ -13,17 +13,25 @@ use super::{alone, is_possible, program, scenarios::is_installed};
 
 const ROUTERS: [&str; 4] = ["bird", "frr", "gobgp", "exabgp"];
 /// No row may leave one out.
-const CELLS: [&str; 16] = [
+const CELLS: [&str; 24] = [
     "v4",
     "v6",
     "both-over-v4",
     "both-over-v6",
+    "extended-next-hop",
+    "unnumbered",
     "md5",
     "md5-wrong-key",
     "gtsm",
     "gtsm-missing",
     "gr-restart",
     "gr-stop",
+    "bfd",
+    "bfd-multihop",
+    "add-path",
+    "link-bandwidth",
+    "role",
+    "role-wrong",
     "extended-messages",
     "communities",
     "dynamic-as",
