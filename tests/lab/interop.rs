@@ -13,7 +13,7 @@ use super::{alone, is_possible, program, scenarios::is_installed};
 
 const ROUTERS: [&str; 4] = ["bird", "frr", "gobgp", "exabgp"];
 /// No row may leave one out.
-const CELLS: [&str; 24] = [
+const CELLS: [&str; 25] = [
     "v4",
     "v6",
     "both-over-v4",
@@ -34,6 +34,7 @@ const CELLS: [&str; 24] = [
     "role-wrong",
     "extended-messages",
     "communities",
+    "extended-communities",
     "dynamic-as",
     "dynamic-as-wrong",
     "wrong-as",

@@ -192,6 +192,10 @@ fn parse_routes(text: &str) -> BTreeMap<IpNet, Vec<Route>> {
             "BGP.as_path" => path.as_path = value.split_whitespace().filter_map(|asn| asn.parse().ok()).collect(),
             "BGP.community" => path.communities.extend(tuples(value).iter().map(|c| seen::community(c))),
             "BGP.large_community" => path.communities.extend(tuples(value).iter().map(|c| format!("large:{c}"))),
+            "BGP.ext_community" => path.communities.extend(tuples(value).iter().filter_map(|c| {
+                let (kind, rest) = c.split_once(':')?;
+                Some(seen::extended(kind, rest))
+            })),
             _ => {}
         }
     }

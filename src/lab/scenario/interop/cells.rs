@@ -28,6 +28,7 @@ pub(super) enum Cell {
     RoleWrong,
     ExtendedMessages,
     Communities,
+    ExtendedCommunities,
     DynamicAs,
     DynamicAsWrong,
     WrongAs,
@@ -36,7 +37,7 @@ pub(super) enum Cell {
 
 impl Cell {
     /// Every cell, in the order of the matrix.
-    pub(super) const ALL: [Self; 24] = [
+    pub(super) const ALL: [Self; 25] = [
         Self::V4,
         Self::V6,
         Self::BothOverV4,
@@ -57,6 +58,7 @@ impl Cell {
         Self::RoleWrong,
         Self::ExtendedMessages,
         Self::Communities,
+        Self::ExtendedCommunities,
         Self::DynamicAs,
         Self::DynamicAsWrong,
         Self::WrongAs,
@@ -86,6 +88,7 @@ impl Cell {
             Self::RoleWrong => "role-wrong",
             Self::ExtendedMessages => "extended-messages",
             Self::Communities => "communities",
+            Self::ExtendedCommunities => "extended-communities",
             Self::DynamicAs => "dynamic-as",
             Self::DynamicAsWrong => "dynamic-as-wrong",
             Self::WrongAs => "wrong-as",
@@ -125,7 +128,7 @@ impl Cell {
                 Terms { families: &[Family::Ipv4], features: &[Feature::Bfd, Feature::MultiHop], ..base }
             }
             Self::AddPath => Terms { features: &[Feature::Crate, Feature::AddPath], ..base },
-            Self::LinkBandwidth => Terms { features: &[Feature::Crate], ..base },
+            Self::LinkBandwidth | Self::ExtendedCommunities => Terms { features: &[Feature::Crate], ..base },
             Self::Role => Terms { features: &[Feature::Crate, Feature::RouterProvider], ..base },
             Self::RoleWrong => Terms { features: &[Feature::Crate, Feature::RouterCustomer], ..base },
             Self::ExtendedMessages => {

@@ -13,7 +13,7 @@ use super::{
     play::Play,
     router::Make,
     seen::{ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Seen, Session},
-    speaker::{BANDWIDTH, PATHS},
+    speaker::{BANDWIDTH, EXTENDED, PATHS},
 };
 use crate::{
     lab::{
@@ -62,7 +62,8 @@ pub(super) async fn run(play: &mut Play<'_>) -> Result<(), Stop> {
         Cell::LinkBandwidth => weights(play).await,
         Cell::Role => role(play).await,
         Cell::ExtendedMessages => extended_messages(play).await,
-        Cell::Communities => communities(play).await,
+        Cell::Communities => communities(play, &COMMUNITIES).await,
+        Cell::ExtendedCommunities => communities(play, &EXTENDED).await,
         Cell::LocalAs => shows_as(play, OTHER_ASN).await,
         Cell::V4 | Cell::V6 => shows_as(play, NODE_ASN).await,
         _ => Ok(()),
@@ -244,9 +245,9 @@ async fn many(play: &mut Play<'_>, what: &str) -> Result<(), Stop> {
 }
 
 /// Every community arrives as it was written.
-async fn communities(play: &mut Play<'_>) -> Result<(), Stop> {
+async fn communities(play: &mut Play<'_>, all: &[&str]) -> Result<(), Stop> {
     let announced = play.announced();
-    let wanted: BTreeSet<String> = COMMUNITIES.iter().map(|c| (*c).to_owned()).collect();
+    let wanted: BTreeSet<String> = all.iter().map(|c| (*c).to_owned()).collect();
     play.until("communities", &words(wanted.iter().cloned()), ROUTE_WITHIN, |seen| {
         let found: Vec<_> = announced.iter().map(|p| seen.route(p).map(|r| r.communities.clone())).collect();
         let said = words(found.iter().flatten().flatten().cloned().collect::<BTreeSet<_>>());

@@ -175,6 +175,9 @@ fn update(routes: &mut BTreeMap<IpNet, Vec<Route>>, peer: &str, told: &Value) {
     let mut communities: BTreeSet<String> =
         tuples(&attributes["community"]).iter().map(|c| seen::community(c)).collect();
     communities.extend(tuples(&attributes["large-community"]).iter().map(|c| format!("large:{c}")));
+    let extended =
+        attributes["extended-community"].as_array().into_iter().flatten().filter_map(|c| c["string"].as_str());
+    communities.extend(extended.filter_map(|c| c.split_once(':').map(|(kind, rest)| seen::extended(kind, rest))));
     let route = Route { from: peer.into(), as_path: numbers(&attributes["as-path"]), communities, ..Route::default() };
     let withdrawn = told["withdraw"].as_object().into_iter().flatten().flat_map(|(_, list)| prefixes(list));
     for (prefix, id) in withdrawn {

@@ -216,6 +216,8 @@ fn route(path: &Value) -> Route {
     };
     let mut communities: BTreeSet<String> = words(&path["community"]).iter().map(|c| seen::community(c)).collect();
     communities.extend(words(&path["largeCommunity"]).iter().map(|c| format!("large:{c}")));
+    let split = |c: &String| c.split_once(':').map(|(kind, rest)| seen::extended(kind, rest));
+    communities.extend(words(&path["extendedCommunity"]).iter().filter_map(split));
     Route {
         from: path["peer"]["peerId"].as_str().unwrap_or_default().to_owned(),
         id: path["addpathRxId"].as_u64().map(|id| id.to_string()),

@@ -174,6 +174,14 @@ fn route(path: Path) -> Route {
                 let words = |c: u32| seen::community(&format!("{}:{}", c >> 16, c & 0xffff));
                 route.communities.extend(list("communities").filter_map(number).map(words));
             }
+            Some(16) => route.communities.extend(list("value").map(|c| {
+                let kind = match c["subtype"].as_u64() {
+                    Some(2) => "rt",
+                    Some(3) => "ro",
+                    _ => "",
+                };
+                seen::extended(kind, c["value"].as_str().unwrap_or_default())
+            })),
             Some(32) => route
                 .communities
                 .extend(list("value").map(|c| format!("large:{}:{}:{}", c["ASN"], c["LocalData1"], c["LocalData2"]))),

@@ -59,7 +59,7 @@ pub(super) struct Route {
     /// The path identifier, where the router shows one (RFC 7911).
     pub(super) id: Option<String>,
     pub(super) as_path: Vec<u32>,
-    /// `65000:100`, `no-export`, `large:64500:1:2`.
+    /// `65000:100`, `no-export`, `large:64500:1:2`, `rt:65000:100`.
     pub(super) communities: BTreeSet<String>,
     /// Kept from before the node's restart.
     pub(super) stale: bool,
@@ -160,6 +160,16 @@ fn parse_kernel(json: &[u8]) -> anyhow::Result<BTreeMap<IpNet, Vec<Hop>>> {
 /// A community in our words: `65535:65281` is `no-export`.
 pub(super) fn community(text: &str) -> String {
     text.parse::<Community>().map_or_else(|_| text.to_owned(), |community| community.to_string())
+}
+
+/// A route target or origin in our words, from the router's word for it and the rest.
+pub(super) fn extended(kind: &str, value: &str) -> String {
+    let kind = match kind.to_ascii_lowercase().as_str() {
+        "rt" | "target" => "rt",
+        "ro" | "soo" | "origin" => "ro",
+        other => return format!("{other}:{value}"),
+    };
+    format!("{kind}:{value}")
 }
 
 /// A prefix, or the address of a host.

@@ -22,6 +22,8 @@ use crate::lab::{
 pub(super) const BANDWIDTH: [f32; 2] = [3e9, 1e9];
 /// What tells the paths of [`Cell::AddPath`] from each other.
 pub(super) const PATHS: [&str; 2] = ["65000:1", "65000:2"];
+/// What [`Cell::ExtendedCommunities`] announces with.
+pub(super) const EXTENDED: [&str; 2] = ["rt:65000:100", "rt:65001:200"];
 
 /// A speaker that runs; it ends without a word when dropped.
 pub(super) struct Speaking {
@@ -91,6 +93,11 @@ fn attributes(link: &Link, prefix: &IpNet) -> anyhow::Result<Vec<Attributes>> {
             let bandwidth = BANDWIDTH[usize::from(link.number != link.first)];
             let link_bandwidth = Some(LinkBandwidth::new(bandwidth, transitive)?);
             Ok(vec![Attributes { link_bandwidth, ..Attributes::default() }])
+        }
+        Cell::ExtendedCommunities => {
+            let mut extended_communities = EXTENDED.iter().map(|c| c.parse()).collect::<Result<Vec<_>, _>>()?;
+            extended_communities.sort();
+            Ok(vec![Attributes { extended_communities, ..Attributes::default() }])
         }
         _ => Ok(vec![Attributes::default()]),
     }
