@@ -108,7 +108,7 @@ impl Cell {
             Self::V4 => Terms { families: &[Family::Ipv4], ..base },
             Self::V6 => Terms { over: Family::Ipv6, families: &[Family::Ipv6], ..base },
             Self::BothOverV6 => Terms { over: Family::Ipv6, ..base },
-            Self::BothOverV4 | Self::Communities => base,
+            Self::BothOverV4 | Self::Communities | Self::LinkBandwidth => base,
             Self::ExtendedNextHop => {
                 Terms { over: Family::Ipv6, features: &[Feature::NoIpv4, Feature::ExtendedNextHop], ..base }
             }
@@ -128,9 +128,9 @@ impl Cell {
                 Terms { families: &[Family::Ipv4], features: &[Feature::Bfd, Feature::MultiHop], ..base }
             }
             Self::AddPath => Terms { features: &[Feature::Crate, Feature::AddPath], ..base },
-            Self::LinkBandwidth | Self::ExtendedCommunities => Terms { features: &[Feature::Crate], ..base },
-            Self::Role => Terms { features: &[Feature::Crate, Feature::RouterProvider], ..base },
-            Self::RoleWrong => Terms { features: &[Feature::Crate, Feature::RouterCustomer], ..base },
+            Self::ExtendedCommunities => Terms { features: &[Feature::Crate], ..base },
+            Self::Role => Terms { features: &[Feature::RouterProvider], ..base },
+            Self::RoleWrong => Terms { features: &[Feature::RouterCustomer], ..base },
             Self::ExtendedMessages => {
                 Terms { over: Family::Ipv6, features: &[Feature::ExtendedMessages], families: &[Family::Ipv6], ..base }
             }

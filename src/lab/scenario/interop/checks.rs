@@ -13,7 +13,7 @@ use super::{
     play::Play,
     router::Make,
     seen::{ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Seen, Session},
-    speaker::{BANDWIDTH, EXTENDED, PATHS},
+    speaker::{EXTENDED, PATHS},
 };
 use crate::{
     lab::{
@@ -299,11 +299,11 @@ async fn paths(play: &mut Play<'_>) -> Result<(), Stop> {
     .await
 }
 
-/// The kernel's weights are as the bandwidths that the nodes announced (RFC 10005).
+/// The kernel's weights are as the ready pods on the nodes, which these announced as bandwidths (RFC 10005).
 async fn weights(play: &mut Play<'_>) -> Result<(), Stop> {
     let announced = play.announced();
     let ports: Vec<String> = play.nodes.iter().map(|node| node.link.port()).collect();
-    let expected = format!("weights of {} as {}", ports.join(" and "), BANDWIDTH.map(|b| b.to_string()).join(" to "));
+    let expected = format!("weights of {} as their pods: 3 to 1", ports.join(" and "));
     play.until("weights", &expected, ROUTE_WITHIN, |seen| {
         let weight = |prefix: &IpNet, port: &String| {
             let hops =

@@ -200,6 +200,9 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
         true => spec["interface"] = "eth0".into(),
         false => spec["peerAddress"] = link.gateway().to_string().into(),
     }
+    if terms.has(Feature::RouterProvider) || terms.has(Feature::RouterCustomer) {
+        spec["role"] = "customer".into();
+    }
     if terms.has(Feature::NodeGtsm) {
         spec["ttlSecurity"] = 1.into();
     }
@@ -236,6 +239,9 @@ fn services(link: &Link) -> Vec<Value> {
     if link.cell == Cell::Communities {
         advertisement["communities"] = json!(COMMUNITIES);
     }
+    if link.cell == Cell::LinkBandwidth {
+        advertisement["linkBandwidth"] = "nonTransitive".into();
+    }
     let mut objects = vec![
         ours("IPAddressPool", "pool", json!({"addresses": ranges})),
         ours("BGPAdvertisement", "all", advertisement),
@@ -263,10 +269,13 @@ fn service(link: &Link, name: &str, requested: Option<String>) -> [Value; 3] {
         "metadata": {"name": name, "namespace": "default", "annotations": annotations},
         "spec": {
             "type": "LoadBalancer", "ipFamilyPolicy": policy, "ipFamilies": families,
+            "externalTrafficPolicy": if link.cell == Cell::LinkBandwidth { "Local" } else { "Cluster" },
             "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
         },
     });
-    let slice = |family: &str, pod: &str| {
+    let slice = |family: &str, prefix: &str| {
+        let endpoint = |(i, node): (usize, String)| json!({"addresses": [format!("{prefix}{}", i + 1)], "nodeName": node, "conditions": {"ready": true}});
+        let endpoints: Vec<Value> = pods(link).into_iter().enumerate().map(endpoint).collect();
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
@@ -274,9 +283,18 @@ fn service(link: &Link, name: &str, requested: Option<String>) -> [Value; 3] {
                 "labels": {"kubernetes.io/service-name": name},
             },
             "addressType": family,
-            "endpoints": [{"addresses": [pod], "nodeName": link.node(), "conditions": {"ready": true}}],
+            "endpoints": endpoints,
             "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
         })
     };
-    [service, slice("IPv4", "10.78.0.1"), slice("IPv6", "fd00:78::1")]
+    [service, slice("IPv4", "10.78.0."), slice("IPv6", "fd00:78::")]
+}
+
+/// The node of each pod: three pods on the first and one on the second where weights are to show it.
+fn pods(link: &Link) -> Vec<String> {
+    let first = link.cell.name().to_owned();
+    match link.cell {
+        Cell::LinkBandwidth => vec![first.clone(), first.clone(), first.clone(), format!("{first}-2")],
+        _ => vec![first],
+    }
 }

@@ -3,12 +3,11 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use ipnet::IpNet;
 use ironcast_bgp::{
-    Asn, Family, HoldTime, LinkBandwidth, RouterId,
+    Asn, Family, HoldTime, RouterId,
     net::Speaker,
     rib::{Attributes, Route},
-    speaker::{AddPath, Exports, PeerAs, PeerConfig, PeerId, PeerStatus, Role, SpeakerConfig},
+    speaker::{AddPath, Exports, PeerAs, PeerConfig, PeerId, PeerStatus, SpeakerConfig},
 };
 use tokio::sync::watch;
 
@@ -18,8 +17,6 @@ use crate::lab::{
     site::{NODE_ASN, ROUTER_ASN},
 };
 
-/// Octets a second that the first and every other node of [`Cell::LinkBandwidth`] can carry.
-pub(super) const BANDWIDTH: [f32; 2] = [3e9, 1e9];
 /// What tells the paths of [`Cell::AddPath`] from each other.
 pub(super) const PATHS: [&str; 2] = ["65000:1", "65000:2"];
 /// What [`Cell::ExtendedCommunities`] announces with.
@@ -65,7 +62,6 @@ fn peer(link: &Link) -> anyhow::Result<PeerConfig> {
         hold_time: HoldTime::new(9)?,
         connect_retry: Duration::from_secs(1),
         add_path: AddPath { send: link.cell == Cell::AddPath, receive: false },
-        role: matches!(link.cell, Cell::Role | Cell::RoleWrong).then_some(Role::Customer),
         ..PeerConfig::new(link.gateway(), own, PeerAs::Exactly(theirs))
     })
 }
@@ -73,7 +69,7 @@ fn peer(link: &Link) -> anyhow::Result<PeerConfig> {
 fn routes(link: &Link) -> anyhow::Result<Vec<Route>> {
     let mut routes = Vec::new();
     for prefix in link.announced() {
-        for attributes in attributes(link, &prefix)? {
+        for attributes in attributes(link)? {
             routes.push(Route { prefix, attributes: Arc::new(attributes) });
         }
     }
@@ -81,19 +77,12 @@ fn routes(link: &Link) -> anyhow::Result<Vec<Route>> {
 }
 
 /// One set for each path.
-fn attributes(link: &Link, prefix: &IpNet) -> anyhow::Result<Vec<Attributes>> {
+fn attributes(link: &Link) -> anyhow::Result<Vec<Attributes>> {
     match link.cell {
         Cell::AddPath => PATHS
             .iter()
             .map(|community| Ok(Attributes { communities: vec![community.parse()?], ..Attributes::default() }))
             .collect(),
-        Cell::LinkBandwidth => {
-            // The two forms, since routers differ in which they take.
-            let transitive = prefix.addr().is_ipv4();
-            let bandwidth = BANDWIDTH[usize::from(link.number != link.first)];
-            let link_bandwidth = Some(LinkBandwidth::new(bandwidth, transitive)?);
-            Ok(vec![Attributes { link_bandwidth, ..Attributes::default() }])
-        }
         Cell::ExtendedCommunities => {
             let mut extended_communities = EXTENDED.iter().map(|c| c.parse()).collect::<Result<Vec<_>, _>>()?;
             extended_communities.sort();
