@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// As [`super::node`] has it.
-const BFD: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 3;";
+const BFD: &str = "min rx interval 300 ms; min tx interval 300 ms; multiplier 3;";
 
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {

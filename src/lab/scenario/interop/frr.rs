@@ -35,8 +35,8 @@ log stdout informational
 bfd
  profile lab
   detect-multiplier 3
-  receive-interval 100
-  transmit-interval 100
+  receive-interval 300
+  transmit-interval 300
  exit
 exit
 ";

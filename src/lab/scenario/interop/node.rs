@@ -213,7 +213,7 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     if terms.has(Feature::Bfd) {
         spec["bfdProfile"] = "lab".into();
         // BIRD sends multi-hop packets with TTL 64.
-        let profile = json!({"receiveInterval": 100, "transmitInterval": 100, "detectMultiplier": 3, "minimumTtl": 60});
+        let profile = json!({"receiveInterval": 300, "transmitInterval": 300, "detectMultiplier": 3, "minimumTtl": 60});
         objects.push(ours("BFDProfile", "lab", profile));
     }
     if let Some(key) = key {
