@@ -38,7 +38,7 @@ fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)
 
 bench: ## figures as ratios against a floor or a peer
 	@tests/setup build
-	cargo bench --workspace
+	cargo bench --workspace --all-features
 
 lint: ## formatting, clippy, the core without I/O
 	cargo fmt --all --check
