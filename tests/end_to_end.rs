@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const SPACE: &str = "ironcast-system";
 const ROUTERS: [&str; 2] = ["bird", "frr"];
 const NODES: [(&str, u8); 2] = [("n1", 11), ("n2", 12)];
-/// What issue 2 asks for, of a release build.
+/// The bound that operators are promised of a release build.
 const MEMORY: u64 = 20 << 20;
 /// What the packet path's programs and tables take beyond that.
 const PACKET_PATH: u64 = 16 << 20;

@@ -148,12 +148,13 @@ fn datapath(state: &DatapathState, packets: &Counted) -> [Samples; 5] {
     ]
 }
 
-fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 5] {
+fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 6] {
     let per_session = |value: fn(&crate::types::SessionState) -> f64| -> Vec<(Labels, f64)> {
         state.sessions.iter().map(|s| (label("peer", &s.peer), value(s))).collect()
     };
     let established = per_session(|s| s.established_count as f64);
     let treated = figures.counters.iter().map(|(peer, c)| (label("peer", peer), c.treated_as_withdraw as f64));
+    let leaked = figures.counters.iter().map(|(peer, c)| (label("peer", peer), c.prefixes_leaked as f64));
     [
         family("bgp_session_up", "1 where the session is Established", per_session(|s| bit(s.state == "Established"))),
         family("bgp_routes_advertised", "Prefixes in the Adj-RIB-Out", per_session(|s| s.advertised as f64)),
@@ -162,6 +163,10 @@ fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 5] {
         Samples {
             counts: true,
             ..family("bgp_updates_treated_as_withdraw", "Malformed UPDATEs (RFC 7606)", treated.collect())
+        },
+        Samples {
+            counts: true,
+            ..family("bgp_prefixes_leaked", "Received prefixes against our role", leaked.collect())
         },
     ]
 }
