@@ -3,7 +3,7 @@
 //! The driver is started with the first session and runs on a thread of its own. A path that fails ends its BGP
 //! session; a path that was never up, or that the router took down on purpose, ends nothing (RFC 5882 §3.2, §4.1).
 //!
-//! Before a restart the sessions are left to the next process ([`Paths::hand_over`]): routers such as BIRD drop the
+//! Before a restart the sessions are left to the next process (`Paths::hand_over`): routers such as BIRD drop the
 //! routes of a peer whose BFD ends, whatever it says and although they negotiated graceful restart.
 
 mod legacy;

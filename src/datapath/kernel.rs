@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{
     image::{Image, ImageError, Numbers, Placement, backend_entry, image},
-    mapped::{Mapped, wait_for_readers},
+    mapped::{Mapped, give_back_memory, wait_for_readers},
     ranges::Ranges,
     slots::lay_out,
     spec::{Spec, Table, TableId},
@@ -398,7 +398,10 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
             loader.map_pin_path(name, pins.join(name));
         }
     }
-    loader.load(OBJECT).map_err(|e| DatapathError::Load(Box::new(e)))
+    let loaded = loader.load(OBJECT).map_err(|e| DatapathError::Load(Box::new(e)));
+    drop(loader);
+    give_back_memory();
+    loaded
 }
 
 fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {

@@ -133,3 +133,13 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Gives what was freed back to the kernel. The loader reads the type information of the whole kernel, which takes
+/// tens of megabytes for a moment; glibc would keep them for the life of the daemon.
+pub(super) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointer goes in, and the allocator takes its own locks.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

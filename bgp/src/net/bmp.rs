@@ -6,7 +6,7 @@
 //!        └────────────── Note: connected, lost ───────────────────┘
 //! ```
 //!
-//! The speaker's task owns [`Stations`] and never waits for one: what does not fit into a station's feed costs that
+//! The speaker's task owns `Stations` and never waits for one: what does not fit into a station's feed costs that
 //! station its connection, and it begins anew with everything that is so by then. Each station has a task of its
 //! own that ends with the speaker's.
 
