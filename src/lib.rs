@@ -17,6 +17,7 @@ pub mod datapath;
 pub mod lab;
 pub mod netlink;
 pub mod plan;
+pub mod provider;
 pub mod source;
 pub mod telemetry;
 pub mod types;

@@ -2,6 +2,7 @@
 //! does about it ([`NodeState`]). Values only; no I/O, no decisions. Everything is parsed already: a `Peer`
 //! has a valid AS, a `Pool` has ranges that are not empty. Objects that could not be parsed are [`Problem`]s.
 
+mod claim;
 mod peer;
 mod pool;
 mod service;
@@ -9,6 +10,7 @@ mod state;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
+pub use claim::{ClaimId, InvalidClaimId};
 pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
