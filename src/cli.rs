@@ -5,6 +5,7 @@ mod check;
 mod columns;
 mod drain;
 mod explain;
+mod import;
 mod status;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
@@ -46,6 +47,8 @@ enum Command {
     LabRouter(lab::RouterArgs),
     /// Say what is wrong in a folder of manifests, and what each Service would get; exit code 1 if anything is refused
     Check(check::Args),
+    /// Translate another system's configuration to our objects; exit code 1 if something has no counterpart
+    Import(import::Args),
     /// Print the definitions of our resources, for `kubectl apply -f -`
     Crds,
     /// Write a completion script for a shell to standard output
@@ -87,6 +90,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
         Command::Check(args) => verdict(check::run(&args)),
+        Command::Import(args) => verdict(import::run(&args)),
         Command::Crds => {
             print(&source::api::crds_yaml());
             ExitCode::SUCCESS

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod check;
 pub mod convert;
+pub mod import;
 pub mod index;
 pub mod kubernetes;
 pub mod lease;

@@ -18,6 +18,10 @@ mod watch;
 mod tests;
 
 pub use folder::Folder;
+pub(super) use {
+    decode::{Decoded, decode},
+    document::{Malformed, documents},
+};
 
 use std::{
     convert::Infallible,
@@ -120,7 +124,7 @@ fn publish(snapshots: &Sender<Option<Arc<Snapshot>>>, snapshot: Option<Snapshot>
 }
 
 /// Whether a file of this name is a manifest.
-fn is_manifest(path: &Path) -> bool {
+pub(super) fn is_manifest(path: &Path) -> bool {
     let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
     let extension = path.extension().and_then(|extension| extension.to_str());
     !hidden && matches!(extension, Some("yaml" | "yml" | "json"))

@@ -17,7 +17,7 @@ use crate::{
 
 /// What became of a document.
 #[derive(Debug)]
-pub(super) enum Decoded {
+pub(in crate::source) enum Decoded {
     /// An object, and its fields that nobody reads.
     Object(Object, Vec<Problem>),
     /// An object that is of a kind of ours but cannot be read.
@@ -27,7 +27,7 @@ pub(super) enum Decoded {
 }
 
 /// Reads a document.
-pub(super) fn decode(mut value: Value) -> Decoded {
+pub(in crate::source) fn decode(mut value: Value) -> Decoded {
     let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (version, name) = (text(&value, "apiVersion"), text(&value, "kind"));
     let metadata = value.get("metadata").cloned().unwrap_or_default();

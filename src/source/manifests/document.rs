@@ -6,15 +6,15 @@ use serde_json::Value;
 
 /// A document that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Malformed {
+pub(in crate::source) struct Malformed {
     /// Line of the file, from 1.
-    pub(super) line: usize,
+    pub(in crate::source) line: usize,
     /// What is wrong.
-    pub(super) message: String,
+    pub(in crate::source) message: String,
 }
 
 /// Every document of a file; `List`s are taken apart, empty documents are left out.
-pub(super) fn documents(text: &str, json: bool) -> Vec<Result<Value, Malformed>> {
+pub(in crate::source) fn documents(text: &str, json: bool) -> Vec<Result<Value, Malformed>> {
     let mut values = Vec::new();
     match json {
         true => read_json(text, &mut values),
