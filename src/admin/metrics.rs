@@ -200,7 +200,7 @@ fn paths(state: &NodeState) -> [Samples; 2] {
 }
 
 /// The BFD driver: how punctual it is, and what it threw away.
-fn bfd(figures: &BfdFigures) -> [Samples; 5] {
+fn bfd(figures: &BfdFigures) -> [Samples; 6] {
     let BfdFigures { report, packets } = figures;
     let of_peer = |(peer, packets): &(String, super::BfdPackets)| {
         let kinds = [
@@ -227,6 +227,11 @@ fn bfd(figures: &BfdFigures) -> [Samples; 5] {
         Samples { counts: true, ..family("bfd_packets_stray", "BFD packets that belong to no session", stray) },
         count("bfd_wakeups", "Timers of the BFD thread that fired", report.wakeups),
         count("bfd_wakeups_late", "Of these more than a millisecond late", report.late),
+        count(
+            "bfd_reliefs",
+            "Times that BFD's second thread stood in, the first one's processor standing still",
+            report.reliefs,
+        ),
         family(
             "bfd_lateness_seconds_max",
             "The latest wake-up of the BFD thread since it started",

@@ -65,6 +65,8 @@ impl Facts for Fixed {
         let control = BfdPackets { received: 9, ..BfdPackets::default() };
         let report = Report {
             class: ironcast_bgp::net::bfd::Class::Normal,
+            memory_locked: true,
+            reliefs: 3,
             wakeups: 100,
             late: 1,
             max_lateness: std::time::Duration::from_micros(1500),
@@ -143,6 +145,7 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
         "ironcast_bfd_failures_total{peer=\"tor\"} 4",
         "ironcast_bfd_packets_total{peer=\"tor\",kind=\"received\"} 9",
         "ironcast_bfd_packets_stray_total{reason=\"no-session\"} 3",
+        "ironcast_bfd_reliefs_total{} 3",
         "ironcast_bfd_lateness_seconds_max{} 0.0015",
         "ironcast_plan_withheld{reason=\"noEndpoints\"} 2",
         "ironcast_pool_addresses{pool=\"edge\",family=\"IPv6\",state=\"assigned\"} 2",

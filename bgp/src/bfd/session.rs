@@ -18,7 +18,7 @@ use echo::Echo;
 pub use echo::EchoPayload;
 pub use handover::Handover;
 use pace::{Jitter, Pace};
-pub use status::Status;
+pub use status::{Discard, Status};
 
 use super::{Datagram, Diag, Discriminator, Header, Interval, Packet, Params, State, auth::Sequences};
 
@@ -106,29 +106,6 @@ pub enum Output {
     Changed,
 }
 
-/// Why a well-formed packet was discarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
-pub enum Discard {
-    /// The session is in AdminDown (RFC 5880 §6.8.6).
-    #[error("session is administratively down")]
-    AdminDown,
-    /// The A bit is set and no authentication is configured.
-    #[error("packet is authenticated, session is not")]
-    UnexpectedAuth,
-    /// The A bit is clear and authentication is configured.
-    #[error("packet is not authenticated, session is")]
-    MissingAuth,
-    /// Another type of authentication than configured.
-    #[error("packet has another type of authentication")]
-    AuthType,
-    /// Wrong key, key id or digest.
-    #[error("key id or digest is wrong")]
-    AuthFailed,
-    /// The sequence number is outside of the window.
-    #[error("sequence number is out of the window")]
-    Replayed,
-}
-
 impl Session {
     /// A session in Down (AdminDown if so configured). `seed` feeds jitter, sequence number and echo token; it
     /// should not be guessable.
@@ -210,7 +187,13 @@ impl Session {
 
     /// Marks what is due to be sent, and nothing else: a driver calls it before it reads.
     pub fn handle_transmit(&mut self, now: Instant) {
-        if self.transmit_deadline().is_some_and(|at| at <= now) {
+        self.transmit_early(now, Duration::ZERO);
+    }
+
+    /// The same for what is due within `window` too, as far as it may be sent now: the jitter of RFC 5880 §6.8.7
+    /// shortens an interval by a quarter at most. A driver that is awake for one session sends for others then.
+    pub fn transmit_early(&mut self, now: Instant, window: Duration) {
+        if self.control_due(now, window) {
             self.farewell.packets = self.farewell.packets.saturating_sub(1);
             self.outbox.packet = true;
             self.mark_sent(now);
@@ -219,6 +202,12 @@ impl Session {
             self.echo.mark_sent(now, self.params.detect_mult);
             self.outbox.echo = true;
         }
+    }
+
+    /// Whether [`Session::transmit_early`] has something to send.
+    #[must_use]
+    pub fn may_transmit(&self, now: Instant, window: Duration) -> bool {
+        self.control_due(now, window) || self.echo_transmit_deadline().is_some_and(|at| at <= now)
     }
 
     /// Everything that is due, detection included. `now` must not be later than the moment up to which every
@@ -412,6 +401,16 @@ impl Session {
             None => Some(self.since),
             Some(at) => Some(at + self.jitter.apply(self.transmit_interval())),
         }
+    }
+
+    fn control_due(&self, now: Instant, window: Duration) -> bool {
+        let Some(at) = self.transmit_deadline() else { return false };
+        at <= now || at <= now + window && self.last_sent.is_some_and(|last| now >= last + self.least_interval())
+    }
+
+    /// The full reduction that jitter allows.
+    fn least_interval(&self) -> Duration {
+        micros(self.transmit_interval()) * 3 / 4
     }
 
     /// µs, before jitter (RFC 5880 §6.8.7).

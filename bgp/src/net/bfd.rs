@@ -4,7 +4,8 @@
 //! milliseconds is what a peer with 3 × 10 ms takes for a failure. The thread is in the real-time class where
 //! that is allowed ([`Report::class`] says), sleeps until absolute deadlines, sends before it does anything
 //! else, and reads everything that waits before it declares a peer down; a packet counts from the moment that
-//! the kernel had it. In steady state it allocates nothing and takes no lock.
+//! the kernel had it. In steady state it allocates nothing, and the only lock that it takes is free: a second thread on
+//! other processors takes over while its own stands still ([`vigil`]).
 //!
 //! One socket per family receives for all single-hop sessions (port 3784), one for all multi-hop sessions
 //! (4784); they are opened with the first session that needs them. Each session sends from a socket of its own,
@@ -20,13 +21,16 @@ mod link;
 mod metrics;
 mod receive;
 mod socket;
+mod threads;
+mod vigil;
+mod wait;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -97,6 +101,12 @@ struct Shared {
     /// Newest wins. The thread only ever tries the lock: who holds it rings the bell behind.
     commands: Mutex<Commands>,
     bell: socket::Bell,
+    vigil: vigil::Vigil,
+    /// What is to be published, newest wins. A watch has a lock, and whoever looks at it may be put off the processor
+    /// meanwhile; so a third thread publishes, and the others only ever try this lock.
+    news: Mutex<Option<Sessions>>,
+    /// There are some, or it is over.
+    herald: socket::Bell,
     /// What a successor gets, written when the thread ends.
     legacy: Mutex<Vec<Legacy>>,
     metrics: metrics::Metrics,
@@ -149,12 +159,17 @@ impl Bfd {
         let shared = Arc::new(Shared {
             commands: Mutex::default(),
             bell: socket::Bell::new()?,
+            vigil: vigil::Vigil::new(Instant::now()),
+            news: Mutex::default(),
+            herald: socket::Bell::new()?,
             legacy: Mutex::default(),
             metrics: metrics::Metrics::default(),
         });
         let (publish, sessions) = watch::channel(Sessions::default());
-        let driver = driver::Driver::new(Arc::clone(&shared), publish, legacy)?;
-        thread::Builder::new().name("bfd".into()).spawn(move || driver.run(&config))?;
+        let keeper = threads::Keeper::new(Arc::clone(&shared), driver::Driver::new(Arc::clone(&shared), legacy))?;
+        let herald = threads::Herald::new(Arc::clone(&shared), publish, &config);
+        thread::Builder::new().name("bfd-herald".into()).spawn(move || herald.run())?;
+        thread::Builder::new().name("bfd".into()).spawn(move || keeper.run(&config))?;
         Ok((Self { handle: Arc::new(Handle(shared)), sessions: sessions.clone() }, sessions))
     }
 

@@ -39,6 +39,29 @@ pub struct Status {
     pub echo: bool,
 }
 
+/// Why a well-formed packet was discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+pub enum Discard {
+    /// The session is in AdminDown (RFC 5880 §6.8.6).
+    #[error("session is administratively down")]
+    AdminDown,
+    /// The A bit is set and no authentication is configured.
+    #[error("packet is authenticated, session is not")]
+    UnexpectedAuth,
+    /// The A bit is clear and authentication is configured.
+    #[error("packet is not authenticated, session is")]
+    MissingAuth,
+    /// Another type of authentication than configured.
+    #[error("packet has another type of authentication")]
+    AuthType,
+    /// Wrong key, key id or digest.
+    #[error("key id or digest is wrong")]
+    AuthFailed,
+    /// The sequence number is outside of the window.
+    #[error("sequence number is out of the window")]
+    Replayed,
+}
+
 impl Session {
     /// The session as it is now.
     pub fn status(&self) -> Status {

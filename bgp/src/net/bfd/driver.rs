@@ -1,4 +1,4 @@
-//! The thread: one wait, then send, read, declare.
+//! What a turn does: send, read, declare.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -7,14 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
-use tracing::warn;
-
 use super::{
-    BfdConfig, Class, Legacy, Sessions, Shared, Stop, echo,
-    link::{GRACE, Link, Outlet, RETRY, Way},
+    Legacy, Shared, Stop, echo,
+    link::{Link, Outlet, RETRY, Way},
     receive::Receiver,
-    socket::{self, Datagram, Inbox, Timer},
+    socket::{self, Datagram, Inbox},
+    vigil::Role,
+    wait::{self, Plan, WARY, Woken},
 };
 use crate::{
     bfd::{Arrival, Config, Demux, EchoPayload, Packet, Path, Session, State, Unmatched},
@@ -24,20 +23,24 @@ use crate::{
 /// How long an orderly end may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What is due within this time of something else is sent along with it, as far as jitter allows: one wake-up for many
+/// sessions.
+const COALESCE: Duration = Duration::from_millis(1);
+
 /// Which receiving socket: family and distance.
 const RECEIVERS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    publish: watch::Sender<Sessions>,
-    timer: Timer,
+    /// A flood was seen: its sockets are watched until then.
+    wary_until: Instant,
     inbox: Inbox,
     /// By discriminator.
     links: BTreeMap<u32, Link>,
     demux: Demux<u32>,
     receivers: [Option<Receiver>; 4],
     echo: Option<Receiver>,
-    /// Nobody is declared down before: this thread was late, and what delayed it, a stolen virtual CPU above all,
+    /// Nobody is declared down before: a thread was late, and what delayed it, a stolen virtual CPU above all,
     /// may have delayed the kernel's own receiving as well. What waits in the network card gets the time that
     /// was lost to come through.
     not_before: Instant,
@@ -51,17 +54,16 @@ pub(super) struct Driver {
 
 /// Goes on, or ends.
 #[derive(PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     Continue,
     End,
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, publish: watch::Sender<Sessions>, legacy: Vec<Legacy>) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(shared: Arc<Shared>, legacy: Vec<Legacy>) -> Self {
+        Self {
             shared,
-            publish,
-            timer: Timer::new()?,
+            wary_until: Instant::now(),
             inbox: Inbox::new(),
             links: BTreeMap::new(),
             demux: Demux::new(),
@@ -71,70 +73,41 @@ impl Driver {
             dirty: false,
             ending: None,
             legacy,
-        })
-    }
-
-    pub(super) fn run(mut self, config: &BfdConfig) {
-        let class = match config.priority.map(|priority| (priority, socket::become_real_time(priority))) {
-            None => Class::Normal,
-            Some((priority, Ok(()))) => Class::RealTime(priority),
-            Some((_, Err(error))) => {
-                warn!(%error, "BFD runs without real-time priority and may be late; give it CAP_SYS_NICE");
-                Class::Refused(error.to_string())
-            }
-        };
-        self.shared.metrics.class.set(class).expect("set once, here");
-        loop {
-            match self.turn() {
-                Ok(Next::Continue) => {}
-                Ok(Next::End) => return,
-                Err(error) => return warn!(%error, "BFD driver ends"),
-            }
         }
     }
 
-    fn turn(&mut self) -> io::Result<Next> {
-        self.timer.arm(self.deadline())?;
-        let [v4, v6, far_v4, far_v6] = &self.receivers;
-        let sockets = [v4, v6, far_v4, far_v6].map(|receiver| socket::poll_entry(receiver.as_ref().map(|r| &r.socket)));
-        let [a, b, c, d] = sockets;
-        let mut entries = [
-            a,
-            b,
-            c,
-            d,
-            socket::poll_entry(self.echo.as_ref().map(|r| &r.socket)),
-            socket::poll_entry(Some(&self.timer)),
-            socket::poll_entry(Some(&self.shared.bell)),
-        ];
-        socket::wait(&mut entries)?;
-        let now = Instant::now();
-        if let Some(due) = self.timer.take_fired(now) {
-            let lateness = now.saturating_duration_since(due);
-            if self.shared.metrics.note_wakeup(lateness) {
-                self.not_before = now + lateness.min(GRACE);
-            }
-        }
+    /// What to wait for.
+    pub(super) fn plan(&self) -> Plan {
+        let entry = |receiver: &Option<Receiver>| socket::poll_entry(receiver.as_ref().map(|r| &r.socket));
+        let [v4, v6, far_v4, far_v6] = self.receivers.each_ref().map(entry);
+        let sockets = [v4, v6, far_v4, far_v6, entry(&self.echo)];
+        Plan { due: self.deadline(), wary: Instant::now() < self.wary_until, sockets }
+    }
+
+    /// Does what there is to do: sends, reads, declares, obeys.
+    pub(super) fn turn(&mut self, woken: &Woken, role: Role) -> Next {
+        let now = woken.now;
         self.send(now);
-        for (index, entry) in entries[..4].iter().enumerate() {
-            if entry.revents != 0 {
+        for (index, readable) in woken.readable.into_iter().enumerate() {
+            if readable {
                 self.read(index);
             }
         }
-        if entries[4].revents != 0 {
+        if woken.echo {
             self.read_echo();
         }
+        self.not_before = self.shared.vigil.not_before(role, now);
         self.declare(now);
-        if entries[6].revents != 0 && self.obey(now) == Next::End {
-            return Ok(Next::End);
+        if woken.bell && self.obey(now) == Next::End {
+            return Next::End;
         }
         self.tend(now);
         let over = |at: Instant| at <= now || self.links.values().all(Link::may_be_left);
         if !self.ending.is_some_and(over) {
-            return Ok(Next::Continue);
+            return Next::Continue;
         }
         self.bequeath(now);
-        Ok(Next::End)
+        Next::End
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -144,8 +117,8 @@ impl Driver {
     /// What is due to be sent, before anything else.
     fn send(&mut self, now: Instant) {
         for link in self.links.values_mut() {
-            if link.session.next_transmit().is_some_and(|at| at <= now) && link.outlet().is_some() {
-                link.session.handle_transmit(now);
+            if link.outlet().is_some() && link.session.may_transmit(now, COALESCE) {
+                link.session.transmit_early(now, COALESCE);
                 self.dirty |= link.flush(now);
             }
         }
@@ -173,8 +146,10 @@ impl Driver {
                 Err(_) => _ = metrics.unmatched.fetch_add(1, Relaxed),
             }
         });
-        if result.is_err() {
-            metrics.receive_errors.fetch_add(1, Relaxed);
+        match result {
+            Ok(packets) if wait::is_flood(packets, links.len()) => self.wary_until = Instant::now() + WARY,
+            Ok(_) => {}
+            Err(_) => _ = metrics.receive_errors.fetch_add(1, Relaxed),
         }
     }
 
@@ -304,9 +279,15 @@ impl Driver {
             self.links.retain(|_, link| !gone(link));
             self.dirty = true;
         }
-        if std::mem::take(&mut self.dirty) {
+        // Where the herald holds the lock now, the next turn tries again.
+        if self.dirty
+            && let Ok(mut news) = self.shared.news.try_lock()
+        {
             let live = self.links.values().filter(|link| !link.leaving);
-            self.publish.send_replace(Arc::new(live.map(|link| (link.id.clone(), link.publish())).collect()));
+            let before = news.replace(Arc::new(live.map(|link| (link.id.clone(), link.publish())).collect()));
+            drop((news, before));
+            self.shared.herald.ring();
+            self.dirty = false;
         }
     }
 

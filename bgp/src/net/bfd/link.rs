@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{SockAddr, Socket};
+use socket2::Socket;
 
 use super::{Counters, Legacy, Session as Published, echo, socket};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
 /// The longest that late wake-ups postpone a declaration, however many there are.
-pub(super) const GRACE: Duration = Duration::from_millis(50);
+pub(super) const GRACE: Duration = Duration::from_millis(100);
 
 /// The ports that RFC 5881 §4 allows as a source.
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49152..=65535;
@@ -30,7 +30,7 @@ pub(super) struct Link {
     pub(super) config: Config,
     pub(super) session: Session,
     pub(super) way: Way,
-    /// The port that a predecessor sent from.
+    /// The port to send from again: a predecessor's, or its own before its way was gone (RFC 5881 §4).
     pub(super) port: Option<u16>,
     /// Removed: says its AdminDown and is dropped.
     pub(super) leaving: bool,
@@ -45,8 +45,8 @@ pub(super) enum Way {
 
 /// Where a session's packets leave.
 pub(super) struct Outlet {
+    /// Connected, so that the kernel looks for the way once and not for each packet.
     socket: Socket,
-    target: SockAddr,
     source_port: u16,
     /// Index of the interface of a single-hop session that names one.
     pub(super) interface: Option<u32>,
@@ -108,16 +108,17 @@ impl Link {
     /// Sends; `true` if the way out is gone and has to be opened anew.
     fn transmit(&mut self, now: Instant, octets: &[u8]) -> bool {
         let Way::Open(outlet) = &self.way else { return false };
-        let Err(error) = outlet.socket.send_to(octets, &outlet.target) else {
+        let Err(error) = outlet.send(octets) else {
             self.counters.note_sent();
             return false;
         };
         self.counters.note_send_error();
-        // The interface or the address is not what it was; a missing route or a full queue heals by itself.
-        let gone = [libc::ENODEV, libc::ENXIO, libc::EADDRNOTAVAIL, libc::EINVAL];
-        if !error.raw_os_error().is_some_and(|code| gone.contains(&code)) {
+        // A full queue or a firewall heals by itself. Else interface, address or route are not what they were.
+        let passing = [libc::ECONNREFUSED, libc::ENOBUFS, libc::EAGAIN, libc::EPERM];
+        if error.raw_os_error().is_some_and(|code| passing.contains(&code)) {
             return false;
         }
+        self.port = Some(outlet.source_port);
         let problem = format!("send BFD to {}: {error}", self.config.endpoint.peer).into();
         self.way = Way::Closed { problem, retry_at: now + RETRY };
         true
@@ -178,9 +179,17 @@ impl Outlet {
         let start = port.map_or(random, |port| port.saturating_sub(*SOURCE_PORTS.start()).into());
         let source_port = bind(&socket, endpoint, scope, start, taken)?;
         let port = if endpoint.path == Path::SingleHop { SINGLE_HOP_PORT } else { MULTI_HOP_PORT };
-        let target = address(endpoint.peer, port, scope).into();
+        socket.connect(&address(endpoint.peer, port, scope).into())?;
         let interface = index.filter(|_| endpoint.path == Path::SingleHop);
-        Ok(Self { socket, target, source_port, interface, echo: None })
+        Ok(Self { socket, source_port, interface, echo: None })
+    }
+
+    /// Sends. A peer whose port was closed a packet ago is told this one all the same: its error is that one's.
+    fn send(&self, octets: &[u8]) -> io::Result<usize> {
+        match self.socket.send(octets) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.socket.send(octets),
+            result => result,
+        }
     }
 
     /// Echo packets can be sent if `config` wants them.
@@ -232,6 +241,6 @@ mod tests {
         let ms = |millis| at + Duration::from_millis(millis);
         assert_eq!(postponed(ms(30), ms(0)), ms(30), "punctual");
         assert_eq!(postponed(ms(30), ms(45)), ms(45), "late once");
-        assert_eq!(postponed(ms(30), ms(500)), ms(80), "late again and again");
+        assert_eq!(postponed(ms(30), ms(500)), ms(130), "late again and again");
     }
 }

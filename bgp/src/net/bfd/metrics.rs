@@ -3,7 +3,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -66,12 +66,16 @@ pub enum Class {
 pub struct Report {
     /// Which scheduling class the thread got.
     pub class: Class,
+    /// What the thread runs on cannot be paged out (`mlockall`): the process has CAP_IPC_LOCK or a large limit.
+    pub memory_locked: bool,
     /// Timers that fired.
     pub wakeups: u64,
     /// Of these more than a millisecond late.
     pub late: u64,
     /// The latest.
     pub max_lateness: Duration,
+    /// Times that the second thread did what the first should have done, whose processor stood still.
+    pub reliefs: u64,
     /// Payloads that are no control packets (RFC 5880 §6.8.6).
     pub malformed: u64,
     /// Control packets that belong to no session.
@@ -85,9 +89,11 @@ pub struct Report {
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     pub(super) class: OnceLock<Class>,
+    pub(super) memory_locked: AtomicBool,
     wakeups: AtomicU64,
     late: AtomicU64,
     max_lateness: AtomicU64,
+    pub(super) reliefs: AtomicU64,
     pub(super) malformed: AtomicU64,
     pub(super) unmatched: AtomicU64,
     pub(super) wrong_ttl: AtomicU64,
@@ -106,9 +112,11 @@ impl Metrics {
     pub(super) fn report(&self) -> Report {
         Report {
             class: self.class.get().cloned().unwrap_or(Class::Starting),
+            memory_locked: self.memory_locked.load(Relaxed),
             wakeups: self.wakeups.load(Relaxed),
             late: self.late.load(Relaxed),
             max_lateness: Duration::from_nanos(self.max_lateness.load(Relaxed)),
+            reliefs: self.reliefs.load(Relaxed),
             malformed: self.malformed.load(Relaxed),
             unmatched: self.unmatched.load(Relaxed),
             wrong_ttl: self.wrong_ttl.load(Relaxed),

@@ -27,15 +27,16 @@ impl Receiver {
         Ok(Self { socket: socket::receiver(v6, port)?, multi_hop, read_until: now })
     }
 
-    /// Reads what waits and hands each packet over with the moment at which the kernel had it.
+    /// Reads what waits and hands each packet over with the moment at which the kernel had it. Returns how many there
+    /// were.
     pub(super) fn read(
         &mut self,
         inbox: &mut Inbox,
         mut take: impl FnMut(Instant, Instant, Datagram<'_>),
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let wall = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let mut latest = self.read_until;
+        let (mut latest, mut total) = (self.read_until, 0);
         for _ in 0..MAX_BATCHES {
             let count = match inbox.receive(&self.socket) {
                 Ok(count) => count,
@@ -45,6 +46,7 @@ impl Receiver {
                     return Err(error);
                 }
             };
+            total += count;
             for index in 0..count {
                 let datagram = inbox.datagram(index);
                 // The stamp is wall time, which may be set at any moment: never earlier than the last look,
@@ -56,12 +58,12 @@ impl Receiver {
             }
             if count < BATCH {
                 self.read_until = now;
-                return Ok(());
+                return Ok(total);
             }
         }
         // The queue is in order of arrival: what came before the last one that was read has been read.
         self.read_until = latest;
-        Ok(())
+        Ok(total)
     }
 }
 

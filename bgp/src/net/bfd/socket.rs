@@ -8,6 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     ptr,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(super) const BATCH: usize = 16;
 /// More than the Length of a control packet can say.
 const BUFFER: usize = 256;
+
+/// Octets that a receiving socket may hold, by the kernel's generous count: some thousand packets.
+const QUEUE: c_int = 1 << 20;
 
 /// What the kernel knows of a packet.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +153,10 @@ pub(super) fn receiver(v6: bool, port: u16) -> io::Result<Socket> {
         set_option(&socket, *level, *name, 1)?;
     }
     set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    // Beyond the limit for everybody only with CAP_NET_ADMIN; else what is allowed.
+    if set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, QUEUE).is_err() {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, QUEUE)?;
+    }
     let any: SocketAddr = if v6 { (Ipv6Addr::UNSPECIFIED, port).into() } else { (Ipv4Addr::UNSPECIFIED, port).into() };
     socket.bind(&any.into())?;
     Ok(socket)
@@ -236,15 +244,27 @@ impl Timer {
         if at == self.armed && !self.fired {
             return Ok(());
         }
-        // Zero would disarm, and a moment before the origin is as good as the origin.
-        let value = at.map_or(Duration::ZERO, |at| self.origin.1 + at.saturating_duration_since(self.origin.0));
-        let value = libc::timespec { tv_sec: value.as_secs() as _, tv_nsec: value.subsec_nanos().into() };
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // Zero disarms.
+        let value = at.map_or(zero, |at| self.clock(at));
         let spec = libc::itimerspec { it_interval: zero, it_value: value };
         // SAFETY: `spec` is live, and the old value is not asked for.
         check(unsafe { libc::timerfd_settime(self.fd.as_raw_fd(), libc::TFD_TIMER_ABSTIME, &spec, ptr::null_mut()) })?;
         (self.armed, self.fired) = (at, false);
         Ok(())
+    }
+
+    /// Sleeps until then; a signal may end it early.
+    pub(super) fn sleep_until(&self, at: Instant) {
+        let at = self.clock(at);
+        // SAFETY: `at` is a live timespec, and the rest is not asked for.
+        unsafe { libc::clock_nanosleep(libc::CLOCK_MONOTONIC, libc::TIMER_ABSTIME, &at, ptr::null_mut()) };
+    }
+
+    /// The moment on the clock of the kernel; one before the origin is as good as the origin.
+    fn clock(&self, at: Instant) -> libc::timespec {
+        let value = self.origin.1 + at.saturating_duration_since(self.origin.0);
+        libc::timespec { tv_sec: value.as_secs() as _, tv_nsec: value.subsec_nanos().into() }
     }
 
     /// The timer was armed for this moment; it is not armed any more once it has passed.
@@ -263,31 +283,42 @@ impl AsRawFd for Timer {
 
 /// A descriptor that other threads make readable.
 #[derive(Debug)]
-pub(super) struct Bell(OwnedFd);
+pub(super) struct Bell {
+    fd: OwnedFd,
+    rung: AtomicBool,
+}
 
 impl Bell {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: takes no pointers; the descriptor is new and ours.
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?) };
-        Ok(Self(fd))
+        Ok(Self { fd, rung: AtomicBool::new(false) })
+    }
+
+    /// Whether it was rung since it was silenced; no system call.
+    pub(super) fn rings(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
     }
 
     pub(super) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
         let one = 1u64;
         // SAFETY: `one` is eight live octets. A full counter is a bell that rings already.
-        unsafe { libc::write(self.0.as_raw_fd(), ptr::from_ref(&one).cast(), 8) };
+        unsafe { libc::write(self.fd.as_raw_fd(), ptr::from_ref(&one).cast(), 8) };
     }
 
+    /// Before what it was rung for is looked at.
     pub(super) fn silence(&self) {
+        self.rung.store(false, Ordering::Release);
         let mut count = 0u64;
         // SAFETY: `count` is eight live octets. Nothing to read is a bell that does not ring.
-        unsafe { libc::read(self.0.as_raw_fd(), ptr::from_mut(&mut count).cast(), 8) };
+        unsafe { libc::read(self.fd.as_raw_fd(), ptr::from_mut(&mut count).cast(), 8) };
     }
 }
 
 impl AsRawFd for Bell {
     fn as_raw_fd(&self) -> c_int {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 
@@ -312,6 +343,37 @@ pub(super) fn become_real_time(priority: u8) -> io::Result<()> {
     let parameters = libc::sched_param { sched_priority: priority.into() };
     // SAFETY: `parameters` is live; 0 is the calling thread.
     check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &parameters) })?;
+    Ok(())
+}
+
+/// The processors that this thread may run on.
+pub(super) fn processors() -> io::Result<Vec<usize>> {
+    // SAFETY: plain integers, for which zero is a value; the set is live and its size is given; 0 is this thread.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        check(libc::sched_getaffinity(0, mem::size_of::<libc::cpu_set_t>(), &mut set))?;
+        set
+    };
+    // SAFETY: the index is below the size of the set.
+    Ok((0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect())
+}
+
+/// Keeps this thread on some of them.
+pub(super) fn run_on(processors: &[usize]) -> io::Result<()> {
+    // SAFETY: as above; the indices came from such a set.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        processors.iter().for_each(|cpu| libc::CPU_SET(*cpu, &mut set));
+        check(libc::sched_setaffinity(0, mem::size_of::<libc::cpu_set_t>(), &set))?;
+    }
+    Ok(())
+}
+
+/// Keeps what this process has mapped in memory once it was used: a page that has to be read from a disk makes a
+/// real-time thread late. What is mapped later is not concerned, so that a limit never fails it.
+pub(super) fn lock_memory() -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_ONFAULT) })?;
     Ok(())
 }
 

@@ -1,8 +1,12 @@
 //! BFD under load: this driver against itself, BIRD and FRR in network namespaces, every core busy.
 //!
 //! `bfd_soak [SECONDS] [INTERVAL_MS] [PEER…]`, as root; peers are `self`, `bird` and `frr`, `self` where none is
-//! named. Prints one line per failure and, at the end, false downs, lateness and what a session costs; the exit code
-//! is 1 if there was a false down. Nothing fails on purpose here, so every failure is a false one.
+//! named. Nothing fails on purpose here, so every failure is a false one. Prints one line per failure: which end
+//! declared it, what every processor missed in the half second before ([`canary`]), and the lateness of the driver; at
+//! the end the sum, and what a session costs. A failure beside a gap as long as a detection time less one interval is
+//! counted apart: the machine stood still, and with it both ends. The exit code is 1 if there was another one.
+
+mod canary;
 
 use std::{
     collections::BTreeMap,
@@ -16,8 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use canary::{Canaries, Gap};
 use ironcast_bgp::{
-    bfd::{Config, DetectMult, Endpoint, Interval, Params, Path, State},
+    bfd::{Config, DetectMult, Diag, Endpoint, Interval, Params, Path, State, Status},
     net::bfd::{Bfd, BfdConfig, Sessions},
     speaker::PeerId,
 };
@@ -104,10 +109,9 @@ fn run(command: &str) -> Outcome<()> {
 }
 
 /// Everything that runs at the other end of a link.
-#[allow(dead_code)] // held, not read
 enum Peer {
     Ours(Driver),
-    Routers(Vec<Router>),
+    Routers(#[allow(dead_code)] Vec<Router>), // held, not read
 }
 
 fn start_peer(spaces: &Spaces, n: usize, kind: &str, millis: u64, params: &Params) -> Outcome<Peer> {
@@ -199,8 +203,9 @@ fn main() -> Outcome<ExitCode> {
     node.0.set_sessions(sessions)?;
     wait_up(&node, kinds.len())?;
 
+    let canaries = Canaries::start(Duration::from_millis(millis / 2));
     let busy = AtomicBool::new(true);
-    let before = cpu_time();
+    let (start, before, stolen) = (Instant::now(), cpu_time(), stolen());
     let failures = thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) * 4 {
             scope.spawn(|| {
@@ -209,20 +214,35 @@ fn main() -> Outcome<ExitCode> {
                 }
             });
         }
-        let failures = watch_for(Duration::from_secs(seconds), &node, &kinds);
+        let failures = watch_for(Duration::from_secs(seconds), (&node, &peers), &kinds, &canaries, 2 * millis);
         busy.store(false, Ordering::Relaxed);
         failures
     });
     // Threads of the same name may serve the other end too.
     let threads = kinds.iter().filter(|kind| *kind == "self").count() as f64 + kinds.len() as f64;
     let share = (cpu_time() - before).as_secs_f64() / seconds as f64 / threads * 100.0;
-    println!("{seconds} s at 3 × {millis} ms beside {} with every core busy: {failures} false downs", kinds.join(", "));
+    let gaps = canaries.since(start);
+    canaries.stop()?;
+    let longest = gaps.iter().map(|gap| gap.length).max().unwrap_or_default();
+    println!(
+        "{seconds} s at 3 × {millis} ms beside {} with every core busy: {} false downs, {} more while the machine stood \
+         still",
+        kinds.join(", "),
+        failures.ours,
+        failures.still
+    );
+    println!(
+        "processors stood still {} times for more than {} ms, {longest:?} at most; {:?} were stolen",
+        gaps.len(),
+        millis / 2,
+        self::stolen().saturating_sub(stolen)
+    );
     println!("a session takes {share:.2} % of a core; {:?}", node.0.report());
     for (id, session) in node.1.borrow().iter() {
         println!("{id}: {:?}", session.counters);
     }
     drop(peers);
-    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failures.ours == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn wait_up(node: &Driver, count: usize) -> Outcome<()> {
@@ -237,28 +257,83 @@ fn wait_up(node: &Driver, count: usize) -> Outcome<()> {
     Ok(())
 }
 
+/// False downs.
+#[derive(Default)]
+struct Failures {
+    ours: u64,
+    /// While the machine stood still.
+    still: u64,
+}
+
 /// Prints what fails and counts it; a session that ends down without a failure counts too.
-fn watch_for(span: Duration, (bfd, sessions): &Driver, kinds: &[String]) -> u64 {
+fn watch_for(
+    span: Duration,
+    (node, peers): (&Driver, &[Peer]),
+    kinds: &[String],
+    canaries: &Canaries,
+    still: u64,
+) -> Failures {
     let start = Instant::now();
     let mut known: BTreeMap<PeerId, u64> = BTreeMap::new();
+    let mut failures = Failures::default();
     while start.elapsed() < span {
         thread::sleep(Duration::from_millis(20));
-        for ((id, session), kind) in sessions.borrow().iter().zip(kinds) {
+        let sessions = node.1.borrow().clone();
+        for (((id, session), kind), peer) in sessions.iter().zip(kinds).zip(peers) {
             let known = known.entry(id.clone()).or_default();
-            if session.status.failures > *known {
-                *known = session.status.failures;
-                println!("{:?}: {kind}: {} ({:?})", start.elapsed(), session.status.diag, bfd.report());
+            if session.status.failures <= *known {
+                continue;
             }
+            let count = session.status.failures - *known;
+            *known = session.status.failures;
+            // A canary that stands still reports when it runs again.
+            thread::sleep(Duration::from_millis(100));
+            let gaps = canaries.since(Instant::now() - Duration::from_millis(600));
+            let stood = gaps.iter().any(|gap| gap.length >= Duration::from_millis(still));
+            *if stood { &mut failures.still } else { &mut failures.ours } += count;
+            print_failure(start.elapsed(), kind, &session.status, peer, &gaps, node);
         }
     }
-    let down = sessions.borrow().values().filter(|s| s.status.state != State::Up && s.status.failures == 0).count();
-    known.values().sum::<u64>() + down as u64
+    let sessions = node.1.borrow();
+    let down = sessions.values().filter(|s| s.status.state != State::Up && s.status.failures == 0).count();
+    failures.ours += down as u64;
+    failures
+}
+
+fn print_failure(at: Duration, kind: &str, status: &Status, peer: &Peer, gaps: &[Gap], node: &Driver) {
+    let declared_by = match status.diag {
+        Diag::DETECTION_TIME_EXPIRED => "this end".to_owned(),
+        _ => format!("the other end ({})", status.remote_diag),
+    };
+    let end = Instant::now();
+    let gaps: Vec<String> = gaps
+        .iter()
+        .map(|gap| format!("cpu{} {:?} until {:?} ago", gap.cpu, gap.length, end.duration_since(gap.end)))
+        .collect();
+    let far = match peer {
+        Peer::Ours(far) => format!("; the other end: {:?}", far.0.report()),
+        Peer::Routers(_) => String::new(),
+    };
+    println!(
+        "{at:?}: {kind}: declared by {declared_by}; stood still: [{}]; {:?}{far}",
+        gaps.join(", "),
+        node.0.report()
+    );
+}
+
+/// Time that the host took from all processors since boot (`/proc/stat`, in hundredths of a second).
+fn stolen() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = text.lines().next().and_then(|line| line.split_whitespace().nth(8)?.parse().ok()).unwrap_or(0);
+    Duration::from_millis(ticks * 10)
 }
 
 /// What the threads of all drivers of this process have used of the processor.
 fn cpu_time() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
-    let drivers = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "bfd"));
+    let drivers = tasks.filter(|task| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| ["bfd", "bfd-relief"].contains(&name.trim()))
+    });
     // The first number is nanoseconds on a processor.
     let time = |task: PathBuf| {
         let text = fs::read_to_string(task.join("schedstat")).ok()?;
