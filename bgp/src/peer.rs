@@ -457,6 +457,8 @@ impl Peer {
         }
         let failure = match (&end.cause, &end.sent) {
             (_, Some(sent)) if too_many(sent) => Failure::TooMany,
+            (Cause::Notified(heard), _) if heard.code == code::OPEN => Failure::Mismatch,
+            (_, Some(sent)) if sent.code == code::OPEN => Failure::Mismatch,
             (Cause::PathDown, _) => Failure::Lost,
             (Cause::Notified(_), _) | (_, Some(_)) => Failure::Notified,
             _ if end.state == State::Established => Failure::Lost,

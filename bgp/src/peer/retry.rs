@@ -41,6 +41,8 @@ pub(super) enum Failure {
     Closed,
     /// One end sent a NOTIFICATION.
     Notified,
+    /// One end refused the other's OPEN: nobody changes a configuration within milliseconds.
+    Mismatch,
     /// The peer announced more than it may.
     TooMany,
 }
@@ -54,6 +56,9 @@ pub(super) struct Retry {
     refused: u32,
     closed: u32,
     notified: u32,
+    /// The last answer was an OPEN error. A router that closes connections without a word after it (BIRD does, for its
+    /// error wait time) still means the same.
+    mismatch: bool,
 }
 
 impl Retry {
@@ -74,7 +79,7 @@ impl Retry {
 
     /// A session ended that had been Established for `held`.
     pub(super) fn was_established(&mut self, held: Duration) {
-        (self.refused, self.closed) = (0, 0);
+        (self.refused, self.closed, self.mismatch) = (0, 0, false);
         if held >= SETTLED {
             self.notified = 0;
         }
@@ -88,22 +93,28 @@ impl Retry {
                 refused_pause(self.refused, most)
             }
             Failure::Lost => QUICK,
+            Failure::Closed if self.mismatch => self.notified_pause(most),
             Failure::Closed => {
                 self.closed = self.closed.saturating_add(1);
                 doubled(CLOSED, self.closed - 1).min(most.max(CLOSED))
             }
-            Failure::Notified => {
-                self.notified = self.notified.saturating_add(1);
-                match self.notified {
-                    1 => QUICK,
-                    n => doubled(NOTIFIED, n - 2).min(NOTIFIED_MAX.max(most)),
-                }
+            Failure::Notified | Failure::Mismatch => {
+                self.mismatch = failure == Failure::Mismatch;
+                self.notified_pause(most)
             }
             Failure::TooMany => TOO_MANY,
             Failure::TimedOut => QUICK,
             Failure::Local => most.min(Duration::from_secs(5)),
         };
         self.at = Some(now + if pause > QUICK { jitter.shorten(pause) } else { pause });
+    }
+
+    fn notified_pause(&mut self, most: Duration) -> Duration {
+        self.notified = self.notified.saturating_add(1);
+        match self.notified {
+            1 => QUICK,
+            n => doubled(NOTIFIED, n - 2).min(NOTIFIED_MAX.max(most)),
+        }
     }
 }
 
@@ -139,6 +150,22 @@ mod tests {
         assert!((0.75..=1.0).contains(&pauses[1].as_secs_f64()), "{pauses:?}");
         assert!((1.5..=2.0).contains(&pauses[2].as_secs_f64()), "{pauses:?}");
         assert!((90.0..=120.0).contains(&pauses[11].as_secs_f64()), "{pauses:?}");
+    }
+
+    #[test]
+    fn router_that_closes_silently_after_an_open_error_is_still_refusing() {
+        let (mut retry, mut jitter, now) = (Retry::default(), Jitter::new(1), Instant::now());
+        let mut pause = |failure| {
+            retry.after(failure, now, Duration::from_secs(30), &mut jitter);
+            retry.at.expect("set") - now
+        };
+        assert_eq!(pause(Failure::Mismatch), QUICK);
+        assert!((0.75..=1.0).contains(&pause(Failure::Closed).as_secs_f64()));
+        assert!((1.5..=2.0).contains(&pause(Failure::Closed).as_secs_f64()));
+        assert!((3.0..=4.0).contains(&pause(Failure::Mismatch).as_secs_f64()));
+        // After a Cease the router restarts, and wants us back at once.
+        pause(Failure::Notified);
+        assert!(pause(Failure::Closed) <= CLOSED);
     }
 
     #[test]
