@@ -81,6 +81,11 @@ impl End {
             Cause::Stopped => return None,
             Cause::PathDown => "BFD declared the path to the router down".into(),
             Cause::Silent if self.state == State::OpenSent => "the router sent no OPEN for 4 minutes".into(),
+            Cause::Silent if self.state == State::OpenConfirm => {
+                "the router sent an OPEN and then nothing for the hold time: Hold Timer Expired; it does not hear us: is TTL \
+                 security (ttlSecurity) set at one end alone?"
+                    .into()
+            }
             Cause::Silent => "the router sent nothing for the hold time: Hold Timer Expired".into(),
             Cause::Stuck => "the router read nothing for the send hold time (RFC 9687): connection given up".into(),
             Cause::Malformed(error) => format!("the router's message was malformed: {error}; we sent {sent}"),
