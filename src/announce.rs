@@ -139,6 +139,9 @@ pub async fn run(
     let router_id = config.router_id.or(desired.router_id).unwrap_or_else(|| default_router_id(None, &config.node));
     let speaker_config =
         SpeakerConfig { router_id, listen: config.listen, restarted: config.restarted, dynamic: Vec::new() };
+    if let Err(error) = net::probe_tcp_ao() {
+        tracing::info!(%error, "peers with tcpAO get no session on this node");
+    }
     let (speaker, driver) = Speaker::start(speaker_config, None).map_err(AnnounceError::Start)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(driver);

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 
 use crate::bmp::Identity;
-use crate::speaker::{Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown, SpeakerConfig};
+use crate::speaker::{AoAlgorithm, AoKey, Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown, SpeakerConfig};
 
 /// A handle to a running speaker; cheap to clone. Whole sets go in, differences are the speaker's business.
 #[derive(Debug, Clone)]
@@ -34,6 +34,13 @@ pub struct Links(Vec<sockopt::Local>);
 /// Reads [`Links`]; none where the kernel does not tell.
 pub fn links() -> Links {
     Links(sockopt::addresses().unwrap_or_default())
+}
+
+/// Whether this kernel has TCP-AO (RFC 5925); the error says what is missing.
+pub fn probe_tcp_ao() -> std::io::Result<()> {
+    let key = AoKey { send_id: 1, receive_id: 1, algorithm: AoAlgorithm::HmacSha1, key: b"probe".as_slice().into() };
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    sockopt::ao(&socket, std::net::Ipv4Addr::LOCALHOST.into(), 32, &key, true)
 }
 
 impl Links {

@@ -87,7 +87,9 @@ fn params(profile: &BfdProfile) -> Result<Params, InvalidValue> {
         desired_min_tx: Interval::new(profile.transmit)?,
         required_min_rx: Interval::new(profile.receive)?,
         echo: profile.echo.map(Interval::new).transpose()?,
+        echo_receive: profile.echo_receive.map(Interval::new).transpose()?,
         passive: profile.passive,
+        auth: profile.auth.clone(),
         ..Params::new(Interval::SLOW, DetectMult::new(profile.detect_mult)?)
     })
 }

@@ -49,6 +49,7 @@ pub(super) fn peer(name: &str) -> Peer {
         ttl_security: None,
         passive: false,
         password: None,
+        ao_keys: Vec::new(),
         missing_secret: None,
         node_selectors: Vec::new(),
         long_lived: None,
@@ -60,6 +61,7 @@ pub(super) fn peer(name: &str) -> Peer {
         graceful_restart: false,
         dual_stack: false,
         prefix_budget: None,
+        maximum_prefixes: None,
     }
 }
 

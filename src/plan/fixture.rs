@@ -107,6 +107,7 @@ pub(super) fn peer(name: &str, address: &str) -> Peer {
         ttl_security: None,
         passive: false,
         password: None,
+        ao_keys: Vec::new(),
         missing_secret: None,
         node_selectors: Vec::new(),
         long_lived: None,
@@ -118,6 +119,7 @@ pub(super) fn peer(name: &str, address: &str) -> Peer {
         graceful_restart: false,
         dual_stack: true,
         prefix_budget: None,
+        maximum_prefixes: None,
     }
 }
 

@@ -30,7 +30,11 @@ fn missing_secret(snapshot: &Snapshot, peer: &Peer) -> Option<Problem> {
     let secret = peer.missing_secret.as_ref()?;
     let object = ObjectRef::new("BGPPeer", "", &peer.name);
     let is_same = |problem: &&Problem| problem.object.kind == object.kind && problem.object.name == object.name;
-    let known = snapshot.problems.iter().filter(is_same).any(|problem| problem.field.starts_with("spec.password"));
+    let known = snapshot
+        .problems
+        .iter()
+        .filter(is_same)
+        .any(|problem| ["spec.password", "spec.tcpAO"].iter().any(|field| problem.field.starts_with(field)));
     (!known).then(|| Problem {
         object,
         field: "spec.passwordSecret".into(),

@@ -18,11 +18,13 @@ mod pool;
 mod rules;
 
 pub use advertisement::{BGPAdvertisement, BGPAdvertisementSpec, LinkBandwidthForm};
-pub use bfd::{BFDProfile, BFDProfileSpec};
+pub use bfd::{BFDProfile, BFDProfileSpec, BfdAuthentication, BfdAuthenticationType};
 pub use community::{Community, CommunitySpec, NamedCommunity};
 pub use crds::{crds, crds_yaml};
 pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus};
-pub use peer::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole, SecretReference};
+pub use peer::{
+    AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole, SecretReference, TcpAoAlgorithm, TcpAoKey,
+};
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -9,6 +9,7 @@ mod bfd;
 mod community;
 mod duration;
 mod endpoints;
+mod key;
 mod node;
 mod peer;
 mod pool;
@@ -20,11 +21,12 @@ mod service;
 mod tests;
 
 pub use advertisement::{AdvertisementDraft, advertisement};
-pub use bfd::bfd_profile;
+pub use bfd::{ProfileDraft, bfd_profile};
 pub use community::{CommunityValue, communities};
 pub use endpoints::{Slice, slice};
+pub use key::secret_password;
 pub use node::node;
-pub use peer::{PeerDraft, peer, secret_password};
+pub use peer::{PeerDraft, peer};
 pub use pool::pool;
 pub use service::{request_field, service};
 

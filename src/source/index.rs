@@ -11,6 +11,7 @@
 
 mod aggregates;
 mod configuration;
+mod keys;
 mod object;
 mod services;
 mod settle;

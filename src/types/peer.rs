@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ironcast_bgp::{
     Asn, Community, HoldTime, LargeCommunity, RouterId,
-    speaker::{AddPath, Md5Key, PeerAs, Role},
+    bfd::Auth,
+    speaker::{AddPath, AoKey, MaximumPrefixes, Md5Key, PeerAs, Role},
 };
 
 use super::{Family, Labels, family_of};
@@ -95,7 +96,9 @@ pub struct Peer {
     pub passive: bool,
     /// `password` or the value of `passwordSecret`.
     pub password: Option<Md5Key>,
-    /// `passwordSecret` by name, when its value has not been seen: the session waits for it.
+    /// `tcpAO`, with the values of their Secrets.
+    pub ao_keys: Vec<AoKey>,
+    /// A Secret of `passwordSecret` or `tcpAO` by name, when its value has not been seen: the session waits for it.
     pub missing_secret: Option<String>,
     /// `nodeSelectors`: any is enough, none selects all.
     pub node_selectors: Vec<NodeSelector>,
@@ -115,6 +118,8 @@ pub struct Peer {
     pub add_path: AddPath,
     /// `prefixBudget`: at most so many prefixes are announced.
     pub prefix_budget: Option<u32>,
+    /// `maximumPrefixes`, and `maximumPrefixesWarningOnly`.
+    pub maximum_prefixes: Option<MaximumPrefixes>,
 }
 
 impl Peer {
@@ -171,6 +176,10 @@ pub struct BfdProfile {
     pub detect_mult: u8,
     /// `echoMode` and `echoInterval`.
     pub echo: Option<Duration>,
+    /// `echoReceiveInterval`.
+    pub echo_receive: Option<Duration>,
+    /// `authentication`, with the value of its Secret.
+    pub auth: Option<Auth>,
     /// `passiveMode`.
     pub passive: bool,
     /// `minimumTtl`, multi-hop only.

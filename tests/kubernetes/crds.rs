@@ -81,6 +81,16 @@ const ACCEPTED: &[(&str, &str)] = &[
          [{matchLabels: {a: b}}]}",
     ),
     (
+        "BGPPeer",
+        "{myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, maximumPrefixes: 10, maximumPrefixesWarningOnly: true, \
+         tcpAO: [{sendID: 1, receiveID: 2, secret: {name: a}}, {sendID: 2, receiveID: 1, algorithm: aes128CMAC, secret: \
+         {name: b}}]}",
+    ),
+    (
+        "BFDProfile",
+        "{echoReceiveInterval: 50, authentication: {type: meticulousKeyedSHA1, keyID: 1, secret: {name: a}}}",
+    ),
+    (
         "BFDProfile",
         "{receiveInterval: 50, transmitInterval: 50, detectMultiplier: 3, passiveMode: true, minimumTtl: 250}",
     ),
@@ -136,6 +146,23 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, password: a, passwordSecret: {name: b}}",
         "only one of password",
     ),
+    (
+        "BGPPeer",
+        "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, password: a, tcpAO: [{sendID: 1, receiveID: 1, secret: {name: b}}]}",
+        "exclude each other",
+    ),
+    (
+        "BGPPeer",
+        "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, tcpAO: [{sendID: 1, receiveID: 1, secret: {name: b}}, \
+         {sendID: 1, receiveID: 2, secret: {name: c}}]}",
+        "may be there once",
+    ),
+    (
+        "BGPPeer",
+        "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, maximumPrefixesWarningOnly: true}",
+        "needs maximumPrefixes",
+    ),
+    ("BFDProfile", "{authentication: {type: keyedMD5, keyID: 1, secret: {name: a}}}", "spec.authentication.type"),
     ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, ebgpMultiHopTTL: 5}", "needs ebgpMultiHop: true"),
     (
         "BGPPeer",

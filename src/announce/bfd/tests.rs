@@ -12,6 +12,8 @@ fn profile() -> BfdProfile {
         transmit: Duration::from_millis(10),
         detect_mult: 5,
         echo: None,
+        echo_receive: None,
+        auth: None,
         passive: true,
         minimum_ttl: None,
     }

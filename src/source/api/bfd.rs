@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConditionsStatus, is_false};
+use super::{ConditionsStatus, SecretReference, is_false};
 
 /// Parameters of the BFD sessions of the peers that name it.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +45,14 @@ pub struct BFDProfileSpec {
     /// True: the router loops echo packets back. Single-hop peers only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub echo_mode: bool,
+    /// Least time between echo packets of the router that the node's kernel may be given to loop back, in milliseconds;
+    /// absent: none are taken. Single-hop peers only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 60_000))]
+    pub echo_receive_interval: Option<u32>,
+    /// How packets are signed, and which are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<BfdAuthentication>,
     /// True: wait for the router's first packet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub passive_mode: bool,
@@ -52,4 +60,33 @@ pub struct BFDProfileSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<u32>,
+}
+
+/// `authentication` (RFC 5880 §6.7).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdAuthentication {
+    /// Which.
+    #[serde(rename = "type")]
+    pub kind: BfdAuthenticationType,
+    /// The key id, the same at the router.
+    #[serde(rename = "keyID")]
+    pub key_id: u8,
+    /// A Secret of type kubernetes.io/basic-auth whose key `password` is the key: at most 16 octets for `simple`, 20
+    /// for the others.
+    pub secret: SecretReference,
+}
+
+/// `authentication.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BfdAuthenticationType {
+    /// The password in the clear.
+    #[serde(rename = "simple")]
+    Simple,
+    /// Keyed SHA-1.
+    #[serde(rename = "keyedSHA1")]
+    KeyedSha1,
+    /// Meticulous keyed SHA-1: each packet is accepted once.
+    #[serde(rename = "meticulousKeyedSHA1")]
+    MeticulousKeyedSha1,
 }

@@ -108,6 +108,11 @@ pub struct BGPPeerSpec {
     /// A Secret of type kubernetes.io/basic-auth whose key `password` is the TCP MD5 key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret: Option<SecretReference>,
+    /// TCP-AO keys (RFC 5925), instead of a password, where the node's kernel has it (Linux 6.7, CONFIG_TCP_AO). All are
+    /// accepted, the first is sent with: for a new key add it behind the old one on both ends, then take the old one away.
+    #[serde(default, rename = "tcpAO", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub tcp_ao: Vec<TcpAoKey>,
     /// Nodes that hold a session with this peer; one selector that fits is enough, none means all nodes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -142,6 +147,43 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub prefix_budget: Option<u32>,
+    /// The router may announce so many prefixes of each family; one more ends the session for two minutes. They are
+    /// refused in any case, so this only tells a router that leaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub maximum_prefixes: Option<u32>,
+    /// True: more than `maximumPrefixes` are told and end nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub maximum_prefixes_warning_only: bool,
+}
+
+/// One key of `tcpAO`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpAoKey {
+    /// The KeyID of what we send; the router's receive id.
+    #[serde(rename = "sendID")]
+    pub send_id: u8,
+    /// The KeyID of what we receive; the router's send id.
+    #[serde(rename = "receiveID")]
+    pub receive_id: u8,
+    /// How segments are signed (RFC 5926); `hmacSHA1`.
+    #[serde(default)]
+    pub algorithm: TcpAoAlgorithm,
+    /// A Secret of type kubernetes.io/basic-auth whose key `password` is the key.
+    pub secret: SecretReference,
+}
+
+/// `tcpAO[].algorithm`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TcpAoAlgorithm {
+    /// HMAC-SHA-1-96.
+    #[default]
+    #[serde(rename = "hmacSHA1")]
+    HmacSha1,
+    /// AES-128-CMAC-96.
+    #[serde(rename = "aes128CMAC")]
+    Aes128Cmac,
 }
 
 /// `localASNMode`.

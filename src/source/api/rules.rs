@@ -110,6 +110,17 @@ fn connection() -> Value {
         ),
         ("", "!has(self.password) || !has(self.passwordSecret)", "only one of password and passwordSecret may be set"),
         (
+            ".tcpAO",
+            "!has(self.tcpAO) || (!has(self.password) && !has(self.passwordSecret))",
+            "tcpAO and a password exclude each other",
+        ),
+        (
+            ".tcpAO",
+            "!has(self.tcpAO) || self.tcpAO.all(a, self.tcpAO.exists_one(b, a.sendID == b.sendID) && \
+             self.tcpAO.exists_one(b, a.receiveID == b.receiveID))",
+            "each sendID and each receiveID may be there once",
+        ),
+        (
             ".ebgpMultiHopTTL",
             "!has(self.ebgpMultiHopTTL) || (has(self.ebgpMultiHop) && self.ebgpMultiHop)",
             "needs ebgpMultiHop: true",
@@ -138,6 +149,11 @@ fn offers() -> Value {
             "roles are for eBGP peers only (RFC 9234)",
         ),
         (".roleStrict", "!has(self.roleStrict) || !self.roleStrict || has(self.role)", "needs role"),
+        (
+            ".maximumPrefixesWarningOnly",
+            "!has(self.maximumPrefixesWarningOnly) || !self.maximumPrefixesWarningOnly || has(self.maximumPrefixes)",
+            "needs maximumPrefixes",
+        ),
         (".localASNMode", "!has(self.localASNMode) || has(self.localASN)", "needs localASN"),
         (
             ".longLivedStaleTime",

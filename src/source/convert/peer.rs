@@ -1,14 +1,13 @@
-//! `BGPPeer` to [`Peer`], and the Secret that holds its key.
+//! `BGPPeer` to [`Peer`].
 
 use std::{net::IpAddr, time::Duration};
 
-use ironcast_bgp::{
-    Asn, HoldTime, RouterId,
-    speaker::{AddPath, Md5Key, PeerAs, Role},
+use super::{
+    Converted, duration,
+    key::{self, AoDraft},
+    report::Report,
+    selector::selectors,
 };
-use k8s_openapi::api::core::v1::Secret;
-
-use super::{Converted, duration, report::Report, selector::selectors};
 use crate::{
     source::{
         api::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole},
@@ -16,17 +15,20 @@ use crate::{
     },
     types::{Peer, family_of},
 };
+use ironcast_bgp::{
+    Asn, HoldTime, RouterId,
+    speaker::{AddPath, MaximumPrefixes, PeerAs, Role},
+};
 
-/// Octets of a TCP MD5 key, at most: Linux takes no more (`TCP_MD5SIG_MAXKEYLEN`).
-const KEY_MAX: usize = 80;
-
-/// A peer whose Secret and BFD profile are not resolved yet.
+/// A peer whose Secrets and BFD profile are not resolved yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerDraft {
     /// The rest.
     pub peer: Peer,
     /// `passwordSecret`.
     pub secret: Option<ObjectKey>,
+    /// `tcpAO`.
+    pub ao: Vec<AoDraft>,
     /// `bfdProfile` by name.
     pub bfd_profile: Option<String>,
 }
@@ -42,13 +44,12 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
     let (address, interface, source) = place(&mut report, spec);
     let (multihop, ttl_security) = distance(&mut report, spec);
     let router_id = router_id(&mut report, spec);
-    let password = password(&mut report, spec);
-    let secret = spec.password_secret.as_ref().map(|reference| {
-        let own = object.metadata.namespace.clone().unwrap_or_default();
-        ObjectKey::new(reference.namespace.clone().unwrap_or(own), reference.name.clone())
-    });
+    let password = key::password(&mut report, spec);
+    let secret = spec.password_secret.as_ref().map(|reference| key::secret(object, reference));
+    let ao = key::tcp_ao(&mut report, object);
     let node_selectors = selectors(&mut report, "spec.nodeSelectors", &spec.node_selectors);
     at_least_one(&mut report, "spec.prefixBudget", spec.prefix_budget);
+    let maximum_prefixes = maximum_prefixes(&mut report, spec);
     let long_lived = long_lived(&mut report, spec);
     let role = role(&mut report, spec);
     needs(&mut report, ("spec.localASNMode", spec.local_asn_mode.is_some()), ("localASN", spec.local_asn.is_some()));
@@ -72,6 +73,7 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
         ttl_security,
         passive: spec.passive,
         password,
+        ao_keys: Vec::new(),
         missing_secret: None,
         node_selectors,
         bfd: None,
@@ -82,8 +84,9 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
         role_strict: spec.role_strict,
         add_path: add_path(spec),
         prefix_budget: spec.prefix_budget,
+        maximum_prefixes,
     });
-    report.finish(peer.map(|peer| PeerDraft { peer, secret, bfd_profile: spec.bfd_profile.clone() }))
+    report.finish(peer.map(|peer| PeerDraft { peer, secret, ao, bfd_profile: spec.bfd_profile.clone() }))
 }
 
 fn asn(report: &mut Report, field: &str, number: u32) -> Option<Asn> {
@@ -303,45 +306,17 @@ fn router_id(report: &mut Report, spec: &BGPPeerSpec) -> Option<RouterId> {
     report.take("spec.routerID", RouterId::new(id), HINT)
 }
 
-fn password(report: &mut Report, spec: &BGPPeerSpec) -> Option<Md5Key> {
-    let text = spec.password.as_deref()?;
-    if spec.password_secret.is_some() {
-        report.error("spec.password", "is set beside passwordSecret", "keep passwordSecret");
+fn maximum_prefixes(report: &mut Report, spec: &BGPPeerSpec) -> Option<MaximumPrefixes> {
+    let (limit, warning_only) = (spec.maximum_prefixes, spec.maximum_prefixes_warning_only);
+    needs(report, ("spec.maximumPrefixesWarningOnly", warning_only), ("maximumPrefixes", limit.is_some()));
+    if limit == Some(0) {
+        report.error("spec.maximumPrefixes", "0 would end every session", "use at least 1, or leave it out");
     }
-    report.take("spec.password", key(text.as_bytes()), "use 1 to 80 octets, the same as on the router")
-}
-
-fn key(octets: &[u8]) -> Result<Md5Key, String> {
-    match octets.len() {
-        1..=KEY_MAX => Ok(Md5Key(octets.into())),
-        0 => Err("is empty".into()),
-        n => Err(format!("is {n} octets long, the kernel takes {KEY_MAX}")),
-    }
+    limit.map(|limit| MaximumPrefixes { limit, warning_only })
 }
 
 fn at_least_one(report: &mut Report, field: &str, number: Option<u32>) {
     if number == Some(0) {
         report.error(field, "0 would announce nothing", "use at least 1, or leave it out");
     }
-}
-
-/// The TCP MD5 key in a Secret of type kubernetes.io/basic-auth, under `password` (in manifests also from
-/// `stringData`). Its value is in no message.
-pub fn secret_password(object: &Secret) -> Converted<Md5Key> {
-    const TYPE: &str = "kubernetes.io/basic-auth";
-    let mut report = Report::new(object);
-    let kind = object.type_.as_deref().unwrap_or("Opaque");
-    if kind != TYPE {
-        report.error("type", format!("is {kind}"), format!("a peer's password must be in a Secret of type {TYPE}"));
-    }
-    let text = object.string_data.as_ref().and_then(|data| data.get("password")).map(|s| s.as_bytes());
-    let octets = text.or_else(|| object.data.as_ref()?.get("password").map(|b| b.0.as_slice()));
-    let value = match octets {
-        None => {
-            report.error("data.password", "is missing", "put the TCP MD5 key of the peer there");
-            None
-        }
-        Some(octets) => report.take("data.password", key(octets), "use 1 to 80 octets, the same as on the router"),
-    };
-    report.finish(value)
 }

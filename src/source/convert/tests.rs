@@ -157,13 +157,30 @@ fn a_peer_keeps_what_it_says() {
 
 #[test]
 fn words_of_a_peer_that_name_rfcs_become_those_of_the_speaker() {
-    use ironcast_bgp::speaker::{AddPath, Role};
+    use ironcast_bgp::speaker::{AddPath, MaximumPrefixes, Role};
     let spec = "{myASN: 64512, localASN: 65000, localASNMode: prepend, peerASN: 64513, peerAddress: 192.0.2.1, role: \
-                rs-client, roleStrict: true, addPath: both, enableGracefulRestart: true, longLivedStaleTime: 24h}";
+                rs-client, roleStrict: true, addPath: both, enableGracefulRestart: true, longLivedStaleTime: 24h, \
+                maximumPrefixes: 9, maximumPrefixesWarningOnly: true}";
     let peer = peer(&resource("BGPPeer", spec)).value.expect("valid").peer;
     assert_eq!((peer.role, peer.role_strict), (Some(Role::RouteServerClient), true));
     assert_eq!(peer.add_path, AddPath { send: true, receive: true });
     assert_eq!((peer.shows_my_asn, peer.long_lived), (true, Some(Duration::from_secs(86_400))));
+    assert_eq!(peer.maximum_prefixes, Some(MaximumPrefixes { limit: 9, warning_only: true }));
+}
+
+#[test]
+fn keys_of_tcp_ao_keep_their_order_and_the_first_algorithm_is_the_default() {
+    use ironcast_bgp::speaker::{AoAlgorithm, AoKey, Md5Key};
+    let keys = "[{sendID: 7, receiveID: 8, secret: {name: a}}, \
+                {sendID: 0, receiveID: 255, algorithm: aes128CMAC, secret: {name: b, namespace: t}}]";
+    let spec = format!("{{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, tcpAO: {keys}}}");
+    let draft = peer(&resource("BGPPeer", &spec)).value.expect("valid");
+    let secrets: Vec<_> = draft.ao.iter().map(|key| (&*key.secret.namespace, &*key.secret.name)).collect();
+    assert_eq!(secrets, [("s", "a"), ("t", "b")]);
+    let octets: std::sync::Arc<[u8]> = b"hush".as_slice().into();
+    let given: Vec<AoKey> = draft.ao.iter().map(|key| key.with(&Md5Key(octets.clone()))).collect();
+    let key = |send_id, receive_id, algorithm| AoKey { send_id, receive_id, algorithm, key: octets.clone() };
+    assert_eq!(given, [key(7, 8, AoAlgorithm::HmacSha1), key(0, 255, AoAlgorithm::AesCmac)]);
 }
 
 #[test]
@@ -172,6 +189,19 @@ fn fields_that_do_not_go_together_are_named() {
         |more: &str| peer(&resource("BGPPeer", &format!("{{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, {more}}}")));
     let cases = [
         ("roleStrict: true", "BGPPeer s/x: spec.roleStrict: is set without role"),
+        (
+            "maximumPrefixesWarningOnly: true",
+            "BGPPeer s/x: spec.maximumPrefixesWarningOnly: is set without maximumPrefixes",
+        ),
+        ("maximumPrefixes: 0", "BGPPeer s/x: spec.maximumPrefixes: 0 would end every session"),
+        (
+            "password: a, tcpAO: [{sendID: 1, receiveID: 1, secret: {name: k}}]",
+            "BGPPeer s/x: spec.tcpAO: is set beside a password",
+        ),
+        (
+            "tcpAO: [{sendID: 1, receiveID: 1, secret: {name: k}}, {sendID: 2, receiveID: 1, secret: {name: l}}]",
+            "BGPPeer s/x: spec.tcpAO[1].receiveID: 1 is there twice",
+        ),
         ("localASNMode: replace", "BGPPeer s/x: spec.localASNMode: is set without localASN"),
         ("longLivedStaleTime: 1h", "BGPPeer s/x: spec.longLivedStaleTime: is set without enableGracefulRestart: true"),
         (
@@ -223,6 +253,10 @@ fn a_bad_profile_and_a_bad_community_name_the_field() {
     refused(
         &bfd_profile(&resource("BFDProfile", "{receiveInterval: 5}")),
         "BFDProfile s/x: spec.receiveInterval: 5 ms is out of range",
+    );
+    refused(
+        &bfd_profile(&resource("BFDProfile", "{echoReceiveInterval: 5}")),
+        "BFDProfile s/x: spec.echoReceiveInterval: 5 ms is out of range",
     );
     refused(&bfd_profile(&resource("BFDProfile", "{detectMultiplier: 1}")), "BFDProfile s/x: spec.detectMultiplier: 1");
     let some = communities(&resource("Community", "{communities: [{name: a, value: '1:2'}, {name: b, value: x}]}"));

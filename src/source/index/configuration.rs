@@ -10,11 +10,12 @@ use ironcast_bgp::speaker::Md5Key;
 use super::{
     Kind, ObjectKey,
     aggregates::aggregation_problems,
+    keys::Keys,
     settle::{Candidate, NameOnly, Ranges, Sessions, settle},
     store::{Store, still_in_use},
 };
 use crate::{
-    source::convert::{AdvertisementDraft, CommunityValue, PeerDraft},
+    source::convert::{AdvertisementDraft, CommunityValue, PeerDraft, ProfileDraft},
     types::{Advertisement, BfdProfile, Labels, Node, Peer, Pool, Problem, Severity},
 };
 
@@ -24,19 +25,25 @@ pub(super) struct Objects {
     pub(super) pools: Store<Pool>,
     pub(super) peers: Store<PeerDraft>,
     pub(super) advertisements: Store<AdvertisementDraft>,
-    pub(super) bfd_profiles: Store<BfdProfile>,
+    pub(super) bfd_profiles: Store<ProfileDraft>,
     pub(super) communities: Store<Vec<(String, CommunityValue)>>,
     pub(super) secrets: Store<Md5Key>,
     pub(super) namespaces: Store<Labels>,
 }
 
 impl Objects {
-    /// What is wrong with Secrets that peers name; others are not our business.
+    /// The Secrets that peers and BFD profiles name.
+    pub(super) fn named_secrets(&self) -> impl Iterator<Item = &ObjectKey> {
+        let peers = self
+            .peers
+            .values()
+            .flat_map(|(_, _, draft)| draft.secret.iter().chain(draft.ao.iter().map(|key| &key.secret)));
+        peers.chain(self.bfd_profiles.values().filter_map(|(_, _, draft)| Some(&draft.auth.as_ref()?.secret)))
+    }
+
+    /// What is wrong with Secrets that are named; others are not our business.
     pub(super) fn secret_problems(&self) -> impl Iterator<Item = &Problem> {
-        let named = |problem: &&Problem| {
-            let mut secrets = self.peers.values().filter_map(|(_, _, draft)| draft.secret.as_ref());
-            secrets.any(|key| key.reference(Kind::Secret) == problem.object)
-        };
+        let named = |problem: &&Problem| self.named_secrets().any(|key| key.reference(Kind::Secret) == problem.object);
         self.secrets.problems().filter(named)
     }
 }
@@ -46,8 +53,7 @@ impl Objects {
 pub(super) struct Configuration {
     pools: BTreeMap<ObjectKey, Pool>,
     peers: BTreeMap<ObjectKey, Peer>,
-    /// Which Secret the password of a peer in use is from.
-    secrets_of: BTreeMap<ObjectKey, ObjectKey>,
+    keys: Keys,
     advertisements: BTreeMap<ObjectKey, Advertisement>,
     bfd_profiles: BTreeMap<ObjectKey, BfdProfile>,
     /// Addresses of nodes that lie in pools.
@@ -59,7 +65,7 @@ fn by_name<T: Clone>(map: &BTreeMap<ObjectKey, T>) -> BTreeMap<String, T> {
     map.iter().map(|(key, value)| (key.name.clone(), value.clone())).collect()
 }
 
-fn warning(kind: Kind, key: &ObjectKey, field: String, message: String, hint: &str) -> Problem {
+pub(super) fn warning(kind: Kind, key: &ObjectKey, field: String, message: String, hint: &str) -> Problem {
     let object = key.reference(kind);
     Problem { object, field, message, hint: hint.into(), severity: Severity::Warning, file: None }
 }
@@ -68,7 +74,13 @@ impl Configuration {
     /// What is used now, given what was used before.
     pub(super) fn update(&mut self, objects: &Objects, nodes: &[&Node]) {
         let mut problems = Vec::new();
-        let candidates = objects.bfd_profiles.values().map(candidate).collect();
+        self.keys.update(objects);
+        let profiles = objects.bfd_profiles.values();
+        let candidates = profiles.filter_map(|(key, created, draft)| {
+            let value = self.keys.profile(objects, key, draft, self.bfd_profiles.get(key), &mut problems)?;
+            Some(Candidate { key, created, value })
+        });
+        let candidates = candidates.collect();
         self.bfd_profiles = settle(Kind::BFDProfile, candidates, &self.bfd_profiles, &mut NameOnly, &mut problems);
         self.update_pools(objects, nodes, &mut problems);
         self.update_peers(objects, nodes, &mut problems);
@@ -142,45 +154,13 @@ impl Configuration {
         let mut candidates = Vec::new();
         for (key, created, draft) in objects.peers.values() {
             let mut peer = draft.peer.clone();
-            if let Some(secret) = &draft.secret {
-                self.resolve_secret(objects, key, secret, &mut peer, problems);
-            }
+            self.keys.give(objects, key, draft, &mut peer, problems);
             if let Some(profile) = &draft.bfd_profile {
                 peer.bfd = self.resolve_profile(key, profile, problems);
             }
             candidates.push(Candidate { key, created, value: peer });
         }
         self.peers = settle(Kind::BGPPeer, candidates, &self.peers, &mut Sessions::new(nodes), problems);
-        let secret_of = |(key, _, draft): (&ObjectKey, i64, &PeerDraft)| Some((key.clone(), draft.secret.clone()?));
-        self.secrets_of = objects.peers.values().filter_map(secret_of).collect();
-    }
-
-    /// A Secret that is gone leaves a running session its key.
-    fn resolve_secret(
-        &self,
-        objects: &Objects,
-        key: &ObjectKey,
-        secret: &ObjectKey,
-        peer: &mut Peer,
-        problems: &mut Vec<Problem>,
-    ) {
-        peer.password = objects.secrets.value(secret).cloned();
-        if peer.password.is_some() {
-            return;
-        }
-        let before = self.peers.get(key).filter(|_| self.secrets_of.get(key) == Some(secret));
-        peer.password = before.and_then(|before| before.password.clone());
-        let what = secret.reference(Kind::Secret);
-        let (message, hint) = match peer.password {
-            Some(_) => (format!("{what} is gone or invalid; its last key stays in use"), "create it again"),
-            None => {
-                peer.missing_secret = Some(secret.name.clone());
-                let hint =
-                    "the session waits for it; create it with type kubernetes.io/basic-auth and the key under password";
-                (format!("there is no valid {what}"), hint)
-            }
-        };
-        problems.push(warning(Kind::BGPPeer, key, "spec.passwordSecret".into(), message, hint));
     }
 
     /// A profile that is gone leaves a running session what it was: BFD that stops by an accident of deleting would

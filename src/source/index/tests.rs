@@ -290,6 +290,44 @@ fn a_session_waits_for_its_secret_and_keeps_the_key_when_it_goes() {
 }
 
 #[test]
+fn a_session_waits_for_every_key_of_tcp_ao() {
+    let key = |id: u8, name: &str| json!({"sendID": id, "receiveID": id, "secret": {"name": name}});
+    let spec =
+        json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "tcpAO": [key(1, "old"), key(2, "new")]});
+    let mut index = filled(&[peer("p", spec), secret("old", "hush")]);
+    let waiting = snapshot(&mut index);
+    assert_eq!(waiting.peers["p"].missing_secret.as_deref(), Some("new"));
+    tells(&waiting, "BGPPeer s/p: spec.tcpAO[1].secret: there is no valid Secret s/new");
+    index.apply(&secret("new", "hush too"));
+    let with = snapshot(&mut index);
+    assert_eq!((with.peers["p"].ao_keys.len(), with.peers["p"].missing_secret.as_deref()), (2, None));
+    index.delete(Kind::Secret, &ObjectKey::new("s", "old"));
+    let after = snapshot(&mut index);
+    assert_eq!(after.peers, with.peers);
+    tells(&after, "BGPPeer s/p: spec.tcpAO[0].secret: Secret s/old is gone or invalid; its last key stays in use");
+}
+
+#[test]
+fn a_profile_is_not_used_without_its_key_and_keeps_the_last_that_fits() {
+    let signed = json!({"authentication": {"type": "keyedSHA1", "keyID": 3, "secret": {"name": "bfd"}}});
+    let spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "bfdProfile": "fast"});
+    let profile = object::<crate::source::api::BFDProfile>(ours("BFDProfile", "fast", signed));
+    let mut index = filled(&[peer("p", spec), profile]);
+    let waiting = snapshot(&mut index);
+    assert_eq!(waiting.peers["p"].bfd, None);
+    tells(&waiting, "BFDProfile s/fast: spec.authentication.secret: there is no valid Secret s/bfd");
+    tells(&waiting, "BGPPeer s/p: spec.bfdProfile: \"fast\" is no valid BFDProfile");
+    index.apply(&secret("bfd", "hush"));
+    let with = snapshot(&mut index);
+    let auth = with.peers["p"].bfd.as_ref().and_then(|bfd| bfd.auth.clone());
+    assert_eq!(auth, ironcast_bgp::bfd::Auth::new(ironcast_bgp::bfd::AuthKind::KeyedSha1, 3, b"hush").ok());
+    index.apply(&secret("bfd", "far too long for SHA-1"));
+    let long = snapshot(&mut index);
+    assert_eq!(long.peers, with.peers);
+    tells(&long, "BFDProfile s/fast: spec.authentication.secret: Secret s/bfd: BFD key of 22 octets is not valid");
+}
+
+#[test]
 fn a_secret_that_no_peer_names_is_not_our_business() {
     let other = json!({"metadata": {"namespace": "s", "name": "x"}, "type": "Opaque", "data": {}});
     let mut index = filled(&[object::<k8s_openapi::api::core::v1::Secret>(other)]);

@@ -1,4 +1,4 @@
-//! Secrets that peers name: each is watched by its name, so that the daemon needs no right to list the others.
+//! Secrets that peers and BFD profiles name: each is watched by its name, so that the daemon needs no right to list the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,10 +16,10 @@ pub(super) struct Secrets {
     client: Client,
     namespace: String,
     out: mpsc::Sender<(Origin, Event)>,
-    /// Name of the Secret by the peer that names it.
-    named: BTreeMap<ObjectKey, Arc<str>>,
-    /// Peers that a list under way has not shown yet.
-    unseen: BTreeSet<ObjectKey>,
+    /// Names of the Secrets by the object that names them.
+    named: BTreeMap<(Kind, ObjectKey), Vec<Arc<str>>>,
+    /// Objects that a list under way has not shown yet.
+    unseen: BTreeSet<(Kind, ObjectKey)>,
     watched: BTreeMap<Arc<str>, Watched>,
     tasks: JoinSet<()>,
 }
@@ -52,41 +52,37 @@ impl Secrets {
     }
 
     pub(super) fn list_begins(&mut self, kind: Kind) {
-        if kind == Kind::BGPPeer {
-            self.unseen = self.named.keys().cloned().collect();
-        }
+        self.unseen.extend(self.named.keys().filter(|(of, _)| *of == kind).cloned());
     }
 
     pub(super) fn list_ends(&mut self, kind: Kind) {
-        if kind == Kind::BGPPeer {
-            for key in std::mem::take(&mut self.unseen) {
-                self.named.remove(&key);
-            }
+        for object in self.unseen.extract_if(.., |(of, _)| *of == kind) {
+            self.named.remove(&object);
         }
     }
 
-    /// Notes which Secret a peer names.
+    /// Notes which Secrets an object names.
     pub(super) fn observe(&mut self, object: &Object) {
-        let Object::BGPPeer(peer) = object else { return };
-        let key = object.key();
-        self.unseen.remove(&key);
-        match peer.spec.password_secret.as_ref().map(|secret| secret.name.as_str()) {
-            Some(name) if !name.is_empty() => self.named.insert(key, name.into()),
-            _ => self.named.remove(&key),
+        let names: Vec<&str> = match object {
+            Object::BGPPeer(peer) => {
+                let keys = peer.spec.tcp_ao.iter().map(|key| &key.secret);
+                peer.spec.password_secret.iter().chain(keys).map(|secret| secret.name.as_str()).collect()
+            }
+            Object::BFDProfile(profile) => profile.spec.authentication.iter().map(|a| a.secret.name.as_str()).collect(),
+            _ => return,
         };
+        let of = (object.kind(), object.key());
+        self.unseen.remove(&of);
+        self.named.insert(of, names.into_iter().filter(|name| !name.is_empty()).map(Into::into).collect());
     }
 
-    /// A peer is there but could not be decoded: what it named stays in use.
+    /// An object is there but could not be decoded: what it named stays in use.
     pub(super) fn keep(&mut self, kind: Kind, key: &ObjectKey) {
-        if kind == Kind::BGPPeer {
-            self.unseen.remove(key);
-        }
+        self.unseen.remove(&(kind, key.clone()));
     }
 
     pub(super) fn forget(&mut self, kind: Kind, key: &ObjectKey) {
-        if kind == Kind::BGPPeer {
-            self.named.remove(key);
-        }
+        self.named.remove(&(kind, key.clone()));
     }
 
     /// False for what a watch still said when it was ended.
@@ -106,7 +102,7 @@ impl Secrets {
 
     /// Starts the watches that are missing and ends those that nobody needs; the names of the latter.
     pub(super) fn settle(&mut self) -> Vec<Arc<str>> {
-        let wanted: BTreeSet<&Arc<str>> = self.named.values().collect();
+        let wanted: BTreeSet<&Arc<str>> = self.named.values().flatten().collect();
         let gone: Vec<_> = self.watched.keys().filter(|name| !wanted.contains(name)).cloned().collect();
         for name in wanted {
             if !self.watched.contains_key(name) {
