@@ -10,8 +10,8 @@
 //!                  └─▶ node: manifests, daemon ◀───────────── start, end, freeze ─┘
 //! ```
 //!
-//! A cell that the router cannot fill is listed with the reason. A feature that our resources have no field for is
-//! tried at the level of the crate, in `bgp/tests/interop.rs`.
+//! A cell that the router cannot fill is listed with the reason. What the daemon never does is tried with the crate's
+//! speaker in its place ([`speaker`]).
 
 mod bird;
 mod cells;

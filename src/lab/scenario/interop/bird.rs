@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::{
-    cells::{Cell, Feature},
+    cells::{BFD_KEY, Cell, Feature},
     link::Link,
     router::Place,
     seen::{self, ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Route, Seen, Session},
@@ -21,6 +21,7 @@ const BFD: &str = "min rx interval 300 ms; min tx interval 300 ms; multiplier 3;
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {
         Cell::LinkBandwidth => Some("BIRD 2.0 has no weights from the link bandwidth community"),
+        Cell::TcpAo => Some("BIRD has TCP-AO since 2.17, and its kernel must have it"),
         _ => None,
     }
 }
@@ -33,6 +34,15 @@ pub(super) fn start(place: &Place, links: &[Link]) -> anyhow::Result<Vec<Process
 
 fn config(links: &[Link]) -> String {
     let protocols: String = links.iter().map(protocol).collect();
+    let signed = links.iter().filter(|link| link.terms.has(Feature::BfdSigned));
+    let signed: String = signed
+        .map(|link| {
+            let port = link.port();
+            format!(
+                "interface \"{port}\" {{ {BFD} authentication meticulous keyed sha1; password \"{BFD_KEY}\" {{ id 1; }}; }}; "
+            )
+        })
+        .collect();
     format!(
         "router id 10.255.0.1;
 log stderr all;
@@ -40,7 +50,7 @@ protocol device {{ scan time 5; }}
 protocol direct {{ ipv4; ipv6; }}
 protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
 protocol kernel {{ ipv6 {{ import none; export where source = RTS_BGP; }}; merge paths on limit 64; }}
-protocol bfd {{ interface \"p*\" {{ {BFD} }}; multihop {{ {BFD} }}; }}
+protocol bfd {{ {signed}interface \"p*\" {{ {BFD} }}; multihop {{ {BFD} }}; }}
 template bgp node {{
   local as {ROUTER_ASN};
   passive on;
@@ -68,7 +78,7 @@ fn protocol(link: &Link) -> String {
     ] {
         options += if terms.has(feature) { option } else { "" };
     }
-    for family in terms.families {
+    for family in terms.at_router() {
         let (table, extended) = match family {
             Family::Ipv4 if terms.has(Feature::ExtendedNextHop) => ("ipv4", "extended next hop on; "),
             Family::Ipv4 => ("ipv4", ""),

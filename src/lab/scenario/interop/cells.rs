@@ -16,13 +16,17 @@ pub(super) enum Cell {
     Unnumbered,
     Md5,
     Md5Wrong,
+    TcpAo,
     Gtsm,
     GtsmMissing,
     GrRestart,
     GrStop,
+    LongLived,
     Bfd,
     BfdMultiHop,
+    BfdSigned,
     AddPath,
+    AddPaths,
     LinkBandwidth,
     Role,
     RoleWrong,
@@ -32,12 +36,14 @@ pub(super) enum Cell {
     DynamicAs,
     DynamicAsWrong,
     WrongAs,
+    WrongFamily,
     LocalAs,
+    LocalAsPrepend,
 }
 
 impl Cell {
     /// Every cell, in the order of the matrix.
-    pub(super) const ALL: [Self; 25] = [
+    pub(super) const ALL: [Self; 31] = [
         Self::V4,
         Self::V6,
         Self::BothOverV4,
@@ -46,13 +52,17 @@ impl Cell {
         Self::Unnumbered,
         Self::Md5,
         Self::Md5Wrong,
+        Self::TcpAo,
         Self::Gtsm,
         Self::GtsmMissing,
         Self::GrRestart,
         Self::GrStop,
+        Self::LongLived,
         Self::Bfd,
         Self::BfdMultiHop,
+        Self::BfdSigned,
         Self::AddPath,
+        Self::AddPaths,
         Self::LinkBandwidth,
         Self::Role,
         Self::RoleWrong,
@@ -62,7 +72,9 @@ impl Cell {
         Self::DynamicAs,
         Self::DynamicAsWrong,
         Self::WrongAs,
+        Self::WrongFamily,
         Self::LocalAs,
+        Self::LocalAsPrepend,
     ];
 
     /// Its name; also the node's.
@@ -76,13 +88,17 @@ impl Cell {
             Self::Unnumbered => "unnumbered",
             Self::Md5 => "md5",
             Self::Md5Wrong => "md5-wrong-key",
+            Self::TcpAo => "tcp-ao",
             Self::Gtsm => "gtsm",
             Self::GtsmMissing => "gtsm-missing",
             Self::GrRestart => "gr-restart",
             Self::GrStop => "gr-stop",
+            Self::LongLived => "long-lived-gr",
             Self::Bfd => "bfd",
             Self::BfdMultiHop => "bfd-multihop",
+            Self::BfdSigned => "bfd-sha1",
             Self::AddPath => "add-path",
+            Self::AddPaths => "add-path-two",
             Self::LinkBandwidth => "link-bandwidth",
             Self::Role => "role",
             Self::RoleWrong => "role-wrong",
@@ -92,7 +108,9 @@ impl Cell {
             Self::DynamicAs => "dynamic-as",
             Self::DynamicAsWrong => "dynamic-as-wrong",
             Self::WrongAs => "wrong-as",
+            Self::WrongFamily => "wrong-family",
             Self::LocalAs => "local-as",
+            Self::LocalAsPrepend => "local-as-prepend",
         }
     }
 
@@ -123,11 +141,15 @@ impl Cell {
             Self::Gtsm => Terms { features: &[Feature::RouterGtsm, Feature::NodeGtsm], ..base },
             Self::GtsmMissing => Terms { features: &[Feature::RouterGtsm], ..base },
             Self::GrRestart | Self::GrStop => Terms { features: &[Feature::GracefulRestart], ..base },
+            Self::TcpAo => Terms { router_key: Some(KEY), node_key: Some(KEY), ..base },
+            Self::LongLived => Terms { features: &[Feature::Crate, Feature::GracefulRestart], ..base },
+            Self::BfdSigned => Terms { features: &[Feature::Bfd, Feature::BfdSigned], ..base },
             Self::Bfd => Terms { features: &[Feature::Bfd], ..base },
             Self::BfdMultiHop => {
                 Terms { families: &[Family::Ipv4], features: &[Feature::Bfd, Feature::MultiHop], ..base }
             }
-            Self::AddPath => Terms { features: &[Feature::Crate, Feature::AddPath], ..base },
+            Self::AddPath => Terms { features: &[Feature::AddPath], ..base },
+            Self::AddPaths => Terms { features: &[Feature::Crate, Feature::AddPath], ..base },
             Self::ExtendedCommunities => Terms { features: &[Feature::Crate], ..base },
             Self::Role => Terms { features: &[Feature::RouterProvider], ..base },
             Self::RoleWrong => Terms { features: &[Feature::RouterCustomer], ..base },
@@ -137,7 +159,8 @@ impl Cell {
             Self::DynamicAs => Terms { router_as: RouterAs::External, ..base },
             Self::DynamicAsWrong => Terms { router_as: RouterAs::Internal, ..base },
             Self::WrongAs => Terms { expected_as: OTHER_ASN, ..base },
-            Self::LocalAs => Terms { local_as: Some(OTHER_ASN), expected_as: OTHER_ASN, ..base },
+            Self::WrongFamily => Terms { families: &[Family::Ipv4], router_families: Some(&[Family::Ipv6]), ..base },
+            Self::LocalAs | Self::LocalAsPrepend => Terms { local_as: Some(OTHER_ASN), expected_as: OTHER_ASN, ..base },
         }
     }
 }
@@ -145,6 +168,8 @@ impl Cell {
 /// The TCP MD5 key of both ends, and another.
 pub(super) const KEY: &str = "rack-11-row-4";
 pub(super) const WRONG_KEY: &str = "rack-11-row-5";
+/// The key of [`Cell::BfdSigned`].
+pub(super) const BFD_KEY: &str = "rack-11-bfd";
 /// An AS that is neither the nodes' nor the router's.
 pub(super) const OTHER_ASN: u32 = 64_777;
 
@@ -164,13 +189,15 @@ pub(super) enum Feature {
     /// The session stands between addresses of the loopback devices.
     MultiHop,
     Bfd,
+    /// … with meticulous keyed SHA-1.
+    BfdSigned,
     /// The router takes several paths (RFC 7911).
     AddPath,
     /// The router says that it is the node's provider (RFC 9234).
     RouterProvider,
     /// … its customer.
     RouterCustomer,
-    /// The crate's speaker stands for the daemon, whose resources have no field for the feature.
+    /// The crate's speaker stands for the daemon, which never does this.
     Crate,
 }
 
@@ -192,6 +219,8 @@ pub(super) struct Terms {
     pub(super) over: Family,
     /// The families of the routes.
     pub(super) families: &'static [Family],
+    /// The families that the router is configured with, if others.
+    pub(super) router_families: Option<&'static [Family]>,
     pub(super) router_key: Option<&'static str>,
     pub(super) node_key: Option<&'static str>,
     pub(super) router_as: RouterAs,
@@ -207,6 +236,7 @@ impl Default for Terms {
         Self {
             over: Family::Ipv4,
             families: &[Family::Ipv4, Family::Ipv6],
+            router_families: None,
             router_key: None,
             node_key: None,
             router_as: RouterAs::Exactly(ROUTER_ASN),
@@ -220,6 +250,11 @@ impl Default for Terms {
 impl Terms {
     pub(super) fn has(&self, feature: Feature) -> bool {
         self.features.contains(&feature)
+    }
+
+    /// The families at the router's end.
+    pub(super) fn at_router(&self) -> &'static [Family] {
+        self.router_families.unwrap_or(self.families)
     }
 
     pub(super) fn carries(&self, family: Family) -> bool {

@@ -13,7 +13,7 @@ use super::{
     play::Play,
     router::Make,
     seen::{ADD_PATH, EXTENDED_MESSAGE, EXTENDED_NEXT_HOP, GRACEFUL_RESTART, Seen, Session},
-    speaker::{EXTENDED, PATHS},
+    speaker::{EXTENDED, PATHS, RESTART},
 };
 use crate::{
     lab::{
@@ -23,6 +23,8 @@ use crate::{
     types::Family,
 };
 
+/// What a router puts to a route that it keeps for the long-lived time (RFC 9494 §4.6).
+const LLGR_STALE: &str = "llgr-stale";
 /// Sessions come up, all cells at once on a busy machine; routers of other makes wait after a refusal.
 const SESSION_WITHIN: Duration = Duration::from_secs(30);
 /// A route of an established session is in the router's kernel.
@@ -50,6 +52,7 @@ pub(super) async fn run(play: &mut Play<'_>) -> Result<(), Stop> {
         Cell::GtsmMissing => return without_ttl_security(play).await,
         Cell::DynamicAsWrong => return refused(play, "dynamicASN", &["Bad Peer AS", "internal", "check"]).await,
         Cell::WrongAs => return refused(play, "myASN", &["Bad Peer AS", "AS 64601", "check myASN"]).await,
+        Cell::WrongFamily => return refused(play, "families", &["ipv4-unicast", "ipv6-unicast", "famil"]).await,
         Cell::RoleWrong => return refused(play, "role", &["Role Mismatch", "role"]).await,
         _ => arrives(play).await?,
     }
@@ -57,15 +60,18 @@ pub(super) async fn run(play: &mut Play<'_>) -> Result<(), Stop> {
         Cell::GrRestart => restart(play).await,
         Cell::GrStop => stop(play).await,
         Cell::ExtendedNextHop | Cell::Unnumbered => negotiated(play, EXTENDED_NEXT_HOP).await,
-        Cell::Bfd | Cell::BfdMultiHop => freeze(play).await,
-        Cell::AddPath => paths(play).await,
+        Cell::LongLived => long_lived(play).await,
+        Cell::Bfd | Cell::BfdMultiHop | Cell::BfdSigned => freeze(play).await,
+        Cell::AddPath => negotiated(play, ADD_PATH).await,
+        Cell::AddPaths => paths(play).await,
         Cell::LinkBandwidth => weights(play).await,
         Cell::Role => role(play).await,
         Cell::ExtendedMessages => extended_messages(play).await,
         Cell::Communities => communities(play, &COMMUNITIES).await,
         Cell::ExtendedCommunities => communities(play, &EXTENDED).await,
-        Cell::LocalAs => shows_as(play, OTHER_ASN).await,
-        Cell::V4 | Cell::V6 => shows_as(play, NODE_ASN).await,
+        Cell::LocalAs => shows_as(play, &[OTHER_ASN]).await,
+        Cell::LocalAsPrepend => shows_as(play, &[OTHER_ASN, NODE_ASN]).await,
+        Cell::V4 | Cell::V6 => shows_as(play, &[NODE_ASN]).await,
         _ => Ok(()),
     }
 }
@@ -174,6 +180,33 @@ async fn restart(play: &mut Play<'_>) -> Result<(), Stop> {
     play.settle("routes in between", "not lost for a moment", Observation { ok: lost.is_empty(), seen: words(lost) })
 }
 
+/// The speaker goes for longer than its restart time: the router keeps the routes as long-lived stale ones, and takes
+/// the new ones when it returns (RFC 9494).
+async fn long_lived(play: &mut Play<'_>) -> Result<(), Stop> {
+    let (link, announced) = (play.link(), play.announced());
+    negotiated(play, GRACEFUL_RESTART).await?;
+    end(play).await?;
+    let marked = |seen: &Seen| {
+        let stale = |prefix| {
+            let route = seen.route(prefix)?;
+            Some(route.communities.contains(LLGR_STALE))
+        };
+        let Observation { seen: said, ok } = all_used(seen, &announced, &link);
+        let count = announced.iter().filter(|prefix| stale(prefix) == Some(true)).count();
+        Observation { seen: format!("{said}; {count} with {LLGR_STALE}"), ok: ok && count == announced.len() }
+    };
+    let expected = format!("every route, with {LLGR_STALE}");
+    play.until("long-lived", &expected, RESTART + SESSION_WITHIN, marked).await?;
+    play.stays("routes after the restart time", &expected, AWAY, marked).await?;
+    play.nodes[0].start(OnShutdown::Restart).await?;
+    arrives(play).await?;
+    play.until("return", "nothing stale", SESSION_WITHIN, |seen| {
+        let Observation { seen, ok } = marked(seen);
+        Observation { seen, ok: !ok }
+    })
+    .await
+}
+
 /// The daemon ends, and the router notices.
 async fn end(play: &mut Play<'_>) -> Result<(), Stop> {
     let link = play.link();
@@ -256,14 +289,15 @@ async fn communities(play: &mut Play<'_>, all: &[&str]) -> Result<(), Stop> {
     .await
 }
 
-/// The AS path is this AS alone, and it is the one that the OPEN showed.
-async fn shows_as(play: &mut Play<'_>, asn: u32) -> Result<(), Stop> {
+/// The AS path is this one, and its first AS is the one that the OPEN showed.
+async fn shows_as(play: &mut Play<'_>, wanted: &[u32]) -> Result<(), Stop> {
     let (link, announced) = (play.link(), play.announced());
-    play.until("AS", &format!("AS path {asn} from AS {asn}"), ROUTE_WITHIN, |seen| {
+    let asn = wanted[0];
+    play.until("AS", &format!("AS path {wanted:?} from AS {asn}"), ROUTE_WITHIN, |seen| {
         let paths: Vec<_> =
             announced.iter().map(|p| seen.route(p).map(|r| r.as_path.clone()).unwrap_or_default()).collect();
         let shown = seen.session(&link).and_then(|session| session.remote_as);
-        let ok = shown == Some(asn) && paths.iter().all(|path| *path == [asn]);
+        let ok = shown == Some(asn) && paths.iter().all(|path| *path == wanted);
         Observation { seen: format!("AS paths {paths:?} from AS {}", shown.unwrap_or_default()), ok }
     })
     .await

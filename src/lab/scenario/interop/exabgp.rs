@@ -22,9 +22,10 @@ const TOLD: &str = "told.json";
 
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {
-        Cell::GrRestart => Some("ExaBGP keeps no table, so there are no routes that it could keep"),
+        Cell::TcpAo => Some("ExaBGP 4 has no TCP-AO"),
+        Cell::GrRestart | Cell::LongLived => Some("ExaBGP keeps no table, so there are no routes that it could keep"),
         Cell::Unnumbered => Some("ExaBGP sends no router advertisements, by which a node finds its router"),
-        Cell::Bfd | Cell::BfdMultiHop => Some("ExaBGP has no BFD"),
+        Cell::Bfd | Cell::BfdMultiHop | Cell::BfdSigned => Some("ExaBGP has no BFD"),
         Cell::LinkBandwidth => Some("ExaBGP writes no kernel routes that could have weights"),
         Cell::Role | Cell::RoleWrong => Some("ExaBGP 4 has no roles (RFC 9234)"),
         Cell::GtsmMissing => Some("ExaBGP sends with TTL 255 and cannot demand it: Python 3.11 has no IP_MINTTL"),
@@ -72,7 +73,7 @@ fn neighbor(link: &Link) -> String {
     }
     let graceful = if terms.has(Feature::GracefulRestart) { "graceful-restart 30; " } else { "" };
     let families: String = terms
-        .families
+        .at_router()
         .iter()
         .map(|family| match family {
             Family::Ipv4 => "ipv4 unicast; ",

@@ -41,8 +41,12 @@ bfd
 exit
 ";
 
-pub(super) fn lacks(_cell: Cell) -> Option<&'static str> {
-    None
+pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
+    match cell {
+        Cell::TcpAo => Some("FRR 8.4 has no TCP-AO"),
+        Cell::BfdSigned => Some("FRR's BFD has no authentication"),
+        _ => None,
+    }
 }
 
 pub(super) async fn start(place: &Place, links: &[Link]) -> anyhow::Result<Vec<Process>> {
@@ -80,10 +84,10 @@ fn config(links: &[Link]) -> String {
     for link in links {
         let neighbor = name(link);
         neighbors += &self::neighbor(link);
-        if link.terms.carries(Family::Ipv4) {
+        if link.terms.at_router().contains(&Family::Ipv4) {
             v4 += &format!("  neighbor {neighbor} activate\n  neighbor {neighbor} route-map none out\n");
         }
-        if link.terms.carries(Family::Ipv6) {
+        if link.terms.at_router().contains(&Family::Ipv6) {
             v6 += &format!("  neighbor {neighbor} activate\n  neighbor {neighbor} route-map none out\n");
         }
     }
@@ -98,6 +102,7 @@ router bgp {ROUTER_ASN}
  bgp graceful-restart
  bgp graceful-restart notification
  bgp graceful-restart stalepath-time 60
+ bgp long-lived-graceful-restart stale-time 60
 {neighbors} address-family ipv4 unicast
 {v4}  maximum-paths 64
  exit-address-family

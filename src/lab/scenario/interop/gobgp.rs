@@ -24,7 +24,8 @@ const API: &str = "127.0.0.1:50051";
 pub(super) fn lacks(cell: Cell) -> Option<&'static str> {
     match cell {
         Cell::Unnumbered => Some("GoBGP sends no router advertisements, by which a node finds its router"),
-        Cell::Bfd | Cell::BfdMultiHop => Some("GoBGP has no BFD"),
+        Cell::Bfd | Cell::BfdMultiHop | Cell::BfdSigned => Some("GoBGP has no BFD"),
+        Cell::TcpAo => Some("GoBGP 3 has no TCP-AO"),
         Cell::LinkBandwidth => Some("GoBGP writes no kernel routes that could have weights"),
         Cell::Role | Cell::RoleWrong => Some("GoBGP 3 has no roles (RFC 9234)"),
         Cell::ExtendedMessages => Some("GoBGP 3 does not offer extended messages (RFC 8654)"),
@@ -65,16 +66,21 @@ fn neighbor(link: &Link) -> String {
     if terms.has(Feature::RouterGtsm) {
         lines += "    ttl-security: {config: {enabled: true, ttl-min: 255}}\n";
     }
+    let long_lived = link.cell == Cell::LongLived;
     if graceful {
-        lines += "    graceful-restart: {config: {enabled: true, restart-time: 30, notification-enabled: true}}\n";
+        let more = if long_lived { ", long-lived-enabled: true" } else { ", notification-enabled: true" };
+        lines += &format!("    graceful-restart: {{config: {{enabled: true, restart-time: 30{more}}}}}\n");
     }
     lines += "    afi-safis:\n";
-    for family in terms.families {
+    for family in terms.at_router() {
         let name = match family {
             Family::Ipv4 => "ipv4-unicast",
             Family::Ipv6 => "ipv6-unicast",
         };
-        let paths = if terms.has(Feature::AddPath) { ", add-paths: {config: {receive: true}}" } else { "" };
+        let mut paths = if terms.has(Feature::AddPath) { ", add-paths: {config: {receive: true}}" } else { "" };
+        if long_lived {
+            paths = ", long-lived-graceful-restart: {config: {enabled: true, restart-time: 60}}";
+        }
         lines += &format!(
             "      - {{config: {{afi-safi-name: {name}}}, mp-graceful-restart: {{config: {{enabled: {graceful}}}}}{paths}}}\n"
         );

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{
-    cells::{Cell, Feature, RouterAs},
+    cells::{BFD_KEY, Cell, Feature, RouterAs},
     link::{Link, vips},
     speaker::Speaking,
 };
@@ -104,6 +104,9 @@ impl Node {
     /// # Errors
     /// There is none, or it does not end.
     pub(super) async fn terminate(&mut self) -> anyhow::Result<()> {
+        if self.speaker.take().is_some() {
+            return Ok(());
+        }
         self.signal(Signal::TERM)?;
         let mut daemon = self.daemon.take().context("it was just there")?;
         let deadline = Instant::now() + ENDS_WITHIN;
@@ -168,6 +171,13 @@ fn ours(kind: &str, name: &str, spec: Value) -> Value {
     })
 }
 
+fn secret(name: &str, key: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
+        "metadata": {"name": name, "namespace": SYSTEM}, "stringData": {"password": key},
+    })
+}
+
 /// The node and its session with the router.
 fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     let (name, terms) = (link.node(), &link.terms);
@@ -194,6 +204,7 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     }
     if let Some(asn) = terms.local_as {
         spec["localASN"] = asn.into();
+        spec["localASNMode"] = if link.cell == Cell::LocalAsPrepend { "prepend" } else { "replace" }.into();
     }
     let mut objects = vec![node];
     match terms.has(Feature::LinkLocalOnly) {
@@ -202,6 +213,9 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     }
     if terms.has(Feature::RouterProvider) || terms.has(Feature::RouterCustomer) {
         spec["role"] = "customer".into();
+    }
+    if terms.has(Feature::AddPath) {
+        spec["addPath"] = "send".into();
     }
     if terms.has(Feature::NodeGtsm) {
         spec["ttlSecurity"] = 1.into();
@@ -213,15 +227,17 @@ fn peering(link: &Link, key: Option<&str>) -> Vec<Value> {
     if terms.has(Feature::Bfd) {
         spec["bfdProfile"] = "lab".into();
         // BIRD sends multi-hop packets with TTL 64.
-        let profile = json!({"receiveInterval": 300, "transmitInterval": 300, "detectMultiplier": 3, "minimumTtl": 60});
+        let mut profile =
+            json!({"receiveInterval": 300, "transmitInterval": 300, "detectMultiplier": 3, "minimumTtl": 60});
+        if terms.has(Feature::BfdSigned) {
+            profile["authentication"] = json!({"type": "meticulousKeyedSHA1", "keyID": 1, "secret": {"name": "bfd"}});
+            objects.push(secret("bfd", BFD_KEY));
+        }
         objects.push(ours("BFDProfile", "lab", profile));
     }
     if let Some(key) = key {
         spec["passwordSecret"] = json!({"name": "tor"});
-        objects.push(json!({
-            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/basic-auth",
-            "metadata": {"name": "tor", "namespace": SYSTEM}, "stringData": {"password": key},
-        }));
+        objects.push(secret("tor", key));
     }
     objects.push(ours("BGPPeer", &name, spec));
     objects

@@ -1,4 +1,5 @@
-//! The crate's speaker inside a node's namespace, for features that the daemon's resources have no field for.
+//! The crate's speaker inside a node's namespace, for what the daemon never does: two paths to one prefix, extended
+//! communities other than link bandwidth, a restart time of two seconds.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
@@ -17,7 +18,9 @@ use crate::lab::{
     site::{NODE_ASN, ROUTER_ASN},
 };
 
-/// What tells the paths of [`Cell::AddPath`] from each other.
+/// The restart time of [`Cell::LongLived`]: after it a route is kept only as a long-lived one.
+pub(super) const RESTART: Duration = Duration::from_secs(2);
+/// What tells the paths of [`Cell::AddPaths`] from each other.
 pub(super) const PATHS: [&str; 2] = ["65000:1", "65000:2"];
 /// What [`Cell::ExtendedCommunities`] announces with.
 pub(super) const EXTENDED: [&str; 2] = ["rt:65000:100", "rt:65001:200"];
@@ -61,7 +64,9 @@ fn peer(link: &Link) -> anyhow::Result<PeerConfig> {
         families: [Family::Ipv4Unicast, Family::Ipv6Unicast].into(),
         hold_time: HoldTime::new(9)?,
         connect_retry: Duration::from_secs(1),
-        add_path: AddPath { send: link.cell == Cell::AddPath, receive: false },
+        add_path: AddPath { send: link.cell == Cell::AddPaths, receive: false },
+        graceful_restart: (link.cell == Cell::LongLived).then_some(RESTART),
+        long_lived: (link.cell == Cell::LongLived).then_some(Duration::from_secs(60)),
         ..PeerConfig::new(link.gateway(), own, PeerAs::Exactly(theirs))
     })
 }
@@ -79,7 +84,7 @@ fn routes(link: &Link) -> anyhow::Result<Vec<Route>> {
 /// One set for each path.
 fn attributes(link: &Link) -> anyhow::Result<Vec<Attributes>> {
     match link.cell {
-        Cell::AddPath => PATHS
+        Cell::AddPaths => PATHS
             .iter()
             .map(|community| Ok(Attributes { communities: vec![community.parse()?], ..Attributes::default() }))
             .collect(),
