@@ -79,12 +79,20 @@ fn look(cpu: usize, least: Duration, gaps: &Mutex<Vec<Gap>>, stop: &AtomicBool) 
 /// Puts this thread on one processor and before all others there.
 fn pin(cpu: usize) -> io::Result<()> {
     let check = |result| if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: plain integers, for which zero is a value; both pointers are to live values; 0 is this thread.
+    // SAFETY: plain integers, for which zero is a value; the pointer is to a live value; 0 is this thread.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
         check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))?;
-        check(libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters))
     }
+    run_before_others(PRIORITY)
+}
+
+/// Puts this thread into the real-time class, but not those that it starts.
+pub(crate) fn run_before_others(priority: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: priority };
+    // SAFETY: the pointer is to a live value; 0 is this thread.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
