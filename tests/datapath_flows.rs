@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use datapath_support::{run::*, *};
 use ironcast::{
-    datapath::{kernel::Datapath, types::Reason},
+    datapath::{hash::node_ids, kernel::Datapath, types::Reason},
     types::ServiceKey,
 };
 
@@ -20,9 +20,24 @@ fn segment(v6: bool, port: u16, flags: u8) -> Packet {
     Packet::tcp((client, PORT), (vip, port), flags, b"")
 }
 
-/// The same as another node sends it here.
+/// The same as another node sends it here, after nobody was asked.
 fn sent_on(packet: &Packet, hops: u8, last: bool) -> Packet {
-    packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(hops, last, 7))
+    sent_after(packet, hops, last, &[])
+}
+
+/// The same after these nodes were asked, the last one first.
+fn sent_after(packet: &Packet, hops: u8, last: bool, asked: &[&str]) -> Packet {
+    packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(hops, last, ids(asked)))
+}
+
+fn ids(asked: &[&str]) -> [u16; 3] {
+    let names: Vec<String> = ["n1", "n2", "n3", "n7", "n8", "n9"].map(String::from).into();
+    let all = node_ids(&names);
+    let mut ids = [0; 3];
+    for (id, node) in ids.iter_mut().zip(asked) {
+        *id = all[node];
+    }
+    ids
 }
 
 /// The pod of this node speaks to the client.
@@ -55,7 +70,7 @@ fn forwarded(dp: &Datapath, packet: &Packet) -> (u8, u8, bool) {
     let answer = ask(dp, &packet.frame());
     assert_eq!(answer.verdict, XDP_TX, "sent on");
     let (node, at) = if answer.frame[12] == 8 { (2, 14 + 28) } else { (3, 14 + 48) };
-    (node, answer.frame[at + 1], answer.frame[at + 3] & 1 != 0)
+    (node, answer.frame[at + 1] & 15, answer.frame[at + 1] >> 4 == 1)
 }
 
 fn handshake(dp: &Datapath, v6: bool, port: u16) {
@@ -94,7 +109,7 @@ fn replies_leave_with_the_vip_and_only_the_pod_moves_a_flow_to_the_established()
         let before = dp.flows("replies").expect("readable").len();
         assert!(delivered(&dp, &segment(v6, 80, SYN), v6));
         ask(&dp, &segment(v6, 80, ACK).frame());
-        assert_eq!(dp.flows("syns").expect("readable").len(), 1, "a forged ACK establishes nothing");
+        assert_eq!(dp.flows("syns").expect("readable").len(), 2, "a forged ACK establishes nothing");
         assert_eq!(dp.flows("replies").expect("readable").len(), before);
         handshake(&dp, v6, 80);
         assert_eq!(dp.flows("syns").expect("readable").len(), 0);
@@ -181,8 +196,8 @@ fn a_syn_ack_offers_what_fits_the_way_between_nodes() {
 fn a_moved_slot_keeps_flows_where_they_are_and_new_ones_go_to_the_new_owner() {
     let Some(dp) = loaded(&spec()) else { return };
     for v6 in [false, true] {
-        // 84 moved from n2 to n1. A stranger is asked after at n2, as hop 1: this node was asked first.
-        assert_eq!(forwarded(&dp, &segment(v6, 84, ACK)), (2, 1, false));
+        // 84 moved from n2 to n1. A stranger is asked after at n2.
+        assert_eq!(forwarded(&dp, &segment(v6, 84, ACK)), (2, 0, false));
         assert_eq!(forwarded(&dp, &sent_on(&segment(v6, 84, ACK), 0, false)), (2, 1, false));
         assert!(delivered(&dp, &segment(v6, 84, SYN), v6), "new");
         assert!(delivered(&dp, &segment(v6, 84, ACK), v6), "its handshake goes on here");
@@ -197,21 +212,39 @@ fn a_moved_slot_keeps_flows_where_they_are_and_new_ones_go_to_the_new_owner() {
 }
 
 #[test]
-fn three_owners_are_asked_in_turn() {
+fn every_candidate_is_asked_once() {
     let Some(dp) = loaded(&spec()) else { return };
     // 85 moved from n3 over n2 to n1.
-    assert_eq!(forwarded(&dp, &sent_on(&segment(false, 85, ACK), 0, false)), (2, 1, false));
-    assert_eq!(forwarded(&dp, &segment(false, 85, ACK)), (2, 1, false));
-    // n2 is `cur` of 83 and this node the last to be asked: back to n2, final.
-    assert_eq!(forwarded(&dp, &sent_on(&segment(false, 83, ACK), 1, false)), (2, 2, true));
+    let stray = segment(false, 85, ACK);
+    assert_eq!(forwarded(&dp, &sent_on(&stray, 0, false)), (2, 1, false));
+    assert_eq!(forwarded(&dp, &stray), (2, 0, false), "this node is the first and `cur`");
+    assert_eq!(forwarded(&dp, &sent_after(&stray, 1, false, &["n9"])), (2, 2, false), "n9 is no candidate");
+    assert_eq!(forwarded(&dp, &sent_after(&stray, 1, false, &["n2"])), (3, 2, false));
+    assert_eq!(forwarded(&dp, &sent_after(&stray, 2, false, &["n9", "n3"])), (2, 3, false));
+    assert!(delivered(&dp, &sent_after(&stray, 2, false, &["n3", "n2"]), false), "nobody is left");
+    assert!(delivered(&dp, &sent_after(&stray, 4, false, &["n7", "n8", "n9"]), false), "known now");
+    let answer = ask(&dp, &sent_after(&segment(false, 83, ACK), 0, false, &["n3"]).frame());
+    let at = 14 + 28;
+    let expected = tunnel(1, false, ids(&["n1", "n3"]));
+    assert_eq!(answer.frame[at..at + 8], expected, "and this node is named from now on");
+}
+
+#[test]
+fn hops_come_to_an_end() {
+    let Some(dp) = loaded(&spec()) else { return };
+    // n2 is `cur` of 83 and was asked: back to it, final.
+    assert_eq!(forwarded(&dp, &sent_after(&segment(false, 83, ACK), 1, false, &["n2"])), (2, 2, true));
     // As first node of 83 it sends to `cur`, hop 0, unless it has the flow itself.
     assert_eq!(forwarded(&dp, &segment(false, 83, ACK)), (2, 0, false));
     assert_eq!(forwarded(&dp, &segment(false, 83, SYN)), (2, 0, false));
-    // Where nodes disagree about a new connection, the third to be asked takes it if it can.
+    // The last hop is kept for the way back.
+    assert_eq!(forwarded(&dp, &sent_on(&segment(false, 83, ACK), 3, false)), (2, 4, false));
+    assert_eq!(forwarded(&dp, &sent_on(&segment(false, 83, ACK), 4, false)), (2, 5, true));
+    // Where nodes disagree about a new connection, the last that may takes it if it can.
     assert_eq!(forwarded(&dp, &sent_on(&segment(false, 83, SYN), 1, false)), (2, 2, false));
-    assert!(delivered(&dp, &sent_on(&segment(false, 83, SYN), 2, false), false));
-    expect(&dp, &sent_on(&segment(false, 81, SYN), 3, false).frame(), XDP_DROP, Reason::DropHops);
-    expect(&dp, &sent_on(&segment(false, 81, ACK), 3, false).frame(), XDP_DROP, Reason::DropHops);
+    assert!(delivered(&dp, &sent_on(&segment(false, 83, SYN), 4, false), false));
+    expect(&dp, &sent_on(&segment(false, 81, SYN), 5, false).frame(), XDP_DROP, Reason::DropHops);
+    expect(&dp, &sent_on(&segment(false, 81, ACK), 5, false).frame(), XDP_DROP, Reason::DropHops);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn a_packet_for_another_node_travels_encapsulated() {
                 packet.tos = 0xb9;
                 let answer = ask(&dp, &packet.frame());
                 let hash = hash(&spec, client, vip, port, packet.protocol);
-                let expected = outer(&packet, node, tunnel(0, false, 7), hash);
+                let expected = outer(&packet, node, tunnel(0, false, [0; 3]), hash);
                 assert_eq!((answer.verdict, answer.frame), (XDP_TX, expected), "v6 {v6} port {port}");
             }
         }
@@ -63,11 +63,11 @@ fn the_owner_takes_the_outer_headers_off() {
         let packet = Packet::tcp((client, PORT), (vip, 80), ACK, b"payload");
         let expected = Packet::tcp((client, PORT), (pod(v6, 1), 8080), ACK, b"payload").frame();
         for (from, to) in [("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1")] {
-            let frame = packet.encapsulated(ip(from), ip(to), tunnel(0, false, 7)).frame();
+            let frame = packet.encapsulated(ip(from), ip(to), tunnel(0, false, [0; 3])).frame();
             let answer = expect(&dp, &frame, XDP_PASS, Reason::Decapsulated);
             assert_eq!(answer.frame, expected, "v6 {v6} over {from}");
         }
-        let mut tagged = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, 7));
+        let mut tagged = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, [0; 3]));
         tagged.vlans = vec![(0x8100, 5)];
         let answer = ask(&dp, &tagged.frame());
         let mut expected = Packet::tcp((client, PORT), (pod(v6, 1), 8080), ACK, b"payload");
@@ -129,7 +129,7 @@ fn what_only_kube_proxy_can_deliver_is_left_to_it_and_never_taken_from_a_tunnel(
             let packet = Packet::tcp((client, PORT), (vip, port), SYN, b"");
             let answer = expect(&dp, &packet.frame(), XDP_PASS, reason);
             assert_eq!(answer.frame, packet.frame(), "untouched");
-            let tunnelled = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, 7));
+            let tunnelled = packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(0, false, [0; 3]));
             expect(&dp, &tunnelled.frame(), XDP_DROP, Reason::DropUnreachable);
         }
     }
@@ -231,7 +231,7 @@ fn malformed_packets_to_a_vip_are_dropped() {
 #[test]
 fn probe_of_another_node_is_answered_and_its_answer_goes_to_the_daemon() {
     let Some(dp) = loaded(&spec()) else { return };
-    let header = |flags: u8| [1, 0, 0, flags, 0, 0, 0, 0];
+    let header = |flags: u8| [2, flags << 4, 0, 0, 0, 0, 0, 0];
     for (from, to) in [("10.0.0.2", "10.0.0.1"), ("fd00::3", "fd00::1")] {
         let probe = Packet::udp((ip(from), 6085), (ip(to), 6085), &header(2));
         let answer = expect(&dp, &probe.frame(), XDP_TX, Reason::Probe);
@@ -260,7 +260,7 @@ fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
     let (client, vip) = ends(false);
     let (n2, me) = (ip("10.0.0.2"), ip("10.0.0.1"));
     let inner = Packet::tcp((client, PORT), (vip, 80), ACK, b"");
-    let good = tunnel(0, false, 7);
+    let good = tunnel(0, false, [0; 3]);
     let refused = |packet: Packet, reason| drop(expect(&dp, &packet.frame(), XDP_DROP, reason));
     refused(inner.encapsulated(ip("10.0.0.9"), me, good), Reason::DropSpoofed);
     refused(inner.encapsulated(client, me, good), Reason::DropSpoofed);
@@ -269,10 +269,10 @@ fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
     refused(to_pod.encapsulated(n2, me, good), Reason::DropSpoofed);
     let to_node = Packet::tcp((client, PORT), (me, 22), SYN, b"");
     refused(to_node.encapsulated(n2, me, good), Reason::DropSpoofed);
-    refused(inner.encapsulated(n2, me, [2, 0, 0, 0, 0, 0, 0, 7]), Reason::DropHeader);
-    refused(inner.encapsulated(n2, me, [1, 0, 0x80, 0, 0, 0, 0, 7]), Reason::DropHeader);
-    refused(inner.encapsulated(n2, me, tunnel(4, false, 7)), Reason::DropHops);
-    refused(inner.encapsulated(n2, me, tunnel(255, true, 7)), Reason::DropHops);
+    refused(inner.encapsulated(n2, me, [1, 0, 0, 0, 0, 0, 0, 7]), Reason::DropHeader);
+    refused(inner.encapsulated(n2, me, [2, 0x80, 0, 0, 0, 0, 0, 0]), Reason::DropHeader);
+    refused(inner.encapsulated(n2, me, tunnel(6, false, [0; 3])), Reason::DropHops);
+    refused(inner.encapsulated(n2, me, tunnel(15, true, [0; 3])), Reason::DropHops);
     let nested = inner.encapsulated(n2, me, good).encapsulated(n2, me, good);
     refused(nested, Reason::DropSpoofed);
     let fragment = Packet { fragment: 0x2000, ..inner.clone() };

@@ -1,7 +1,10 @@
 //! The keyed hashes of `bpf/hash.h`, word for word. Addresses and ports are taken as the little-endian loads of
 //! their network bytes, which is what the programs see.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::types::{ADDRESS_BUCKETS_LOG2, Ip, SERVICE_BUCKETS_LOG2};
 
@@ -104,4 +107,35 @@ impl Place {
 /// The key of a port of a VIP.
 pub fn service_key(vip: u32, protocol: u8, port: u16) -> u64 {
     u64::from(vip) << 32 | u64::from(protocol) << 16 | u64::from(port.to_be())
+}
+
+/// What nodes are called in the header, never 0: a hash of the name, and where two names have the same, another one
+/// for the later of them. Who knows the same nodes calls them the same; who does not differs in those at most that
+/// would have been called the same.
+pub fn node_ids<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeMap<&'a str, u16> {
+    let sorted: BTreeSet<&str> = names.into_iter().map(String::as_str).collect();
+    let mut taken = BTreeSet::from([0]);
+    let mut id = |name: &str| {
+        let mut hash = super::maglev::key(name.as_bytes());
+        while !taken.insert((hash >> 48) as u16) {
+            hash = super::maglev::key(&hash.to_le_bytes());
+        }
+        (hash >> 48) as u16
+    };
+    sorted.into_iter().map(|name| (name, id(name))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_nodes_are_called_the_same_in_the_header() {
+        let names: Vec<String> = (0..8000).map(|n| format!("node-{n}")).collect();
+        let all = node_ids(&names);
+        assert_eq!(all.values().collect::<BTreeSet<_>>().len(), 8000);
+        let fewer = node_ids(&names[..7000]);
+        let renamed = fewer.iter().filter(|(name, id)| all[*name] != **id).count();
+        assert!(renamed < 700, "{renamed} nodes are called something else after others came");
+    }
 }

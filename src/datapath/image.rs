@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    hash::{FlowKeys, Place, service_key},
+    hash::{FlowKeys, Place, node_ids, service_key},
     spec::{Backend, Route, Spec, TableId},
     types::{self, ADDRESS_BUCKETS_LOG2, ADDRESSES, Address, Bucket, Ip, SERVICE_BUCKETS_LOG2, SERVICES, WAYS},
 };
@@ -90,6 +90,24 @@ impl<K: Ord + Clone> Numbers<K> {
     }
 }
 
+/// What nodes are called: in our own tables, and in the header.
+#[derive(Debug)]
+pub struct Nodes<'a> {
+    numbers: &'a Numbers<String>,
+    ids: BTreeMap<&'a str, u16>,
+}
+
+impl<'a> Nodes<'a> {
+    /// Those of this spec, with these numbers (from 1; the own node has none).
+    pub fn new(spec: &'a Spec, numbers: &'a Numbers<String>) -> Self {
+        Self { numbers, ids: node_ids(spec.nodes.keys()) }
+    }
+
+    fn id(&self, name: &str) -> u32 {
+        self.ids.get(name).copied().unwrap_or(0).into()
+    }
+}
+
 /// The content of a bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -107,6 +125,8 @@ pub struct Image {
     pub services: Vec<types::Service>,
     /// Nodes by number.
     pub nodes: Vec<types::Node>,
+    /// What this node is called in the header.
+    pub id: u32,
     /// Keys of the flow hash.
     pub flow_keys: FlowKeys,
     /// Clamp on IPv4.
@@ -115,11 +135,11 @@ pub struct Image {
     pub mss6: u16,
 }
 
-/// Lays a bank out. `nodes` and `services` number the nodes (from 1) and the Services.
+/// Lays a bank out. `services` numbers the Services.
 pub fn image(
     spec: &Spec,
     places: &BTreeMap<TableId, Placement>,
-    nodes: &Numbers<String>,
+    nodes: &Nodes<'_>,
     services: &Numbers<ServiceKey>,
 ) -> Result<Image, ImageError> {
     let addresses = addresses(spec);
@@ -138,7 +158,8 @@ pub fn image(
         service_seed,
         service_buckets,
         services: entries,
-        nodes: node_entries(spec, nodes)?,
+        nodes: node_entries(spec, nodes.numbers)?,
+        id: nodes.id(&spec.node),
         flow_keys: FlowKeys::new(&spec.secret),
         mss4,
         mss6,
@@ -276,14 +297,15 @@ fn clamps(spec: &Spec) -> (u16, u16) {
 }
 
 /// A backend as it stands in the array.
-pub fn backend_entry(backend: &Backend, spec: &Spec, nodes: &Numbers<String>) -> types::Backend {
+pub fn backend_entry(backend: &Backend, spec: &Spec, nodes: &Nodes<'_>) -> types::Backend {
     let own = backend.node == spec.node;
     // A node that is not in the list has no number: the last one stands for "not reachable".
-    let node = if own { 0 } else { nodes.of(&backend.node).unwrap_or(types::NODES as u32 - 1) };
+    let node = if own { 0 } else { nodes.numbers.of(&backend.node).unwrap_or(types::NODES as u32 - 1) };
     types::Backend {
         ip: Ip::from(backend.address),
         port: backend.port.to_be(),
         node: node as u16,
+        id: nodes.id(&backend.node),
         ..Default::default()
     }
 }

@@ -12,7 +12,7 @@ use aya::{
 use tokio::sync::watch;
 
 use super::{
-    image::{Image, ImageError, Numbers, Placement, backend_entry, image},
+    image::{Image, ImageError, Nodes, Numbers, Placement, backend_entry, image},
     mapped::{Mapped, give_back_memory, wait_for_readers},
     ranges::Ranges,
     slots::lay_out,
@@ -190,17 +190,18 @@ impl Datapath {
         let mut services = self.services.clone();
         services.keep(spec.ports.values().map(|t| &t.service), 1);
         self.count_from_zero(&services)?;
-        let changed = self.place_changed(spec, &nodes)?;
+        let named = Nodes::new(spec, &nodes);
+        let changed = self.place_changed(spec, &named)?;
         let places =
             spec.tables.keys().filter_map(|id| Some((id.clone(), changed.get(id).or(self.placed.get(id))?.at)));
-        let image = match image(spec, &places.collect(), &nodes, &services) {
+        let image = match image(spec, &places.collect(), &named, &services) {
             Ok(image) => image,
             Err(e) => {
                 changed.into_values().for_each(|p| self.give_back(&p));
                 return Err(e.into());
             }
         };
-        self.arrays.publish(&image, spec.generation);
+        self.arrays.publish(&image);
         wait_for_readers().map_err(|cause| DatapathError::Map { map: "config", cause })?;
         (self.nodes, self.services) = (nodes, services);
         self.forget_old(spec, changed);
@@ -228,11 +229,7 @@ impl Datapath {
     }
 
     /// Writes the tables that are new or different to free ranges, where no packet sees them yet.
-    fn place_changed(
-        &mut self,
-        spec: &Spec,
-        nodes: &Numbers<String>,
-    ) -> Result<BTreeMap<TableId, Placed>, DatapathError> {
+    fn place_changed(&mut self, spec: &Spec, nodes: &Nodes<'_>) -> Result<BTreeMap<TableId, Placed>, DatapathError> {
         let mut changed = BTreeMap::new();
         for (id, table) in &spec.tables {
             let stands = |p: &Placed| {
@@ -252,7 +249,7 @@ impl Datapath {
         Ok(changed)
     }
 
-    fn place(&mut self, spec: &Spec, table: &Table, nodes: &Numbers<String>) -> Result<Placed, ImageError> {
+    fn place(&mut self, spec: &Spec, table: &Table, nodes: &Nodes<'_>) -> Result<Placed, ImageError> {
         let layout = lay_out(table);
         let written: Vec<types::Backend> = layout.backends.iter().map(|b| backend_entry(b, spec, nodes)).collect();
         let full =
@@ -427,7 +424,7 @@ impl Arrays {
     }
 
     /// Writes the idle bank, and makes it the one that holds.
-    fn publish(&self, image: &Image, generation: u32) {
+    fn publish(&self, image: &Image) {
         let mut config = self.config.load(0);
         let idle = (config.bank & 1 ^ 1) as usize;
         self.addresses.store(idle * types::ADDRESSES, &image.addresses);
@@ -440,7 +437,7 @@ impl Arrays {
         config.address_seed[idle] = image.address_seed;
         config.service_seed[idle] = image.service_seed;
         config.flow_key = image.flow_keys.0;
-        config.generation = generation;
+        config.id = image.id;
         (config.mss4, config.mss6) = (image.mss4, image.mss6);
         self.config.store(0, &[config]);
         self.config.publish(std::mem::offset_of!(types::Config, bank), idle as u32);

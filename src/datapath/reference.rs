@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    hash::{FlowKeys, Tuple},
+    hash::{FlowKeys, Tuple, node_ids},
     image::protocol_number,
     slots::{Layout, lay_out},
     spec::{Backend, Frontend, Route, Spec, TableId, Target},
@@ -50,10 +50,8 @@ pub enum Outcome {
     Forward {
         /// The node.
         node: String,
-        /// Hops in the header.
-        hops: u8,
-        /// Marked final.
-        last: bool,
+        /// How it will arrive there.
+        onward: Arrival,
         /// Hash of the flow, for the source port.
         hash: u32,
     },
@@ -75,19 +73,20 @@ pub enum Remember {
 pub struct Memory {
     /// Established flows and the pods that have them; `true`: closing.
     pub flows: HashMap<Tuple, (IpAddr, u16, bool)>,
-    /// Handshakes under way: client and pod, and the VIP that the client knows the pod by.
-    pub handshakes: HashMap<[(IpAddr, u16); 2], (IpAddr, u16)>,
+    /// Handshakes under way: the pods that were sent a SYN.
+    pub handshakes: HashMap<Tuple, (IpAddr, u16)>,
 }
 
 impl Memory {
     /// A SYN was let through to the pod.
     pub fn begin(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
-        self.handshakes.insert([(t.client, t.client_port), (pod, port)], (t.vip, t.vip_port));
+        self.handshakes.insert(*t, (pod, port));
     }
 
-    fn has_begun(&self, t: &Tuple, b: &Backend) -> bool {
-        let known = self.handshakes.get(&[(t.client, t.client_port), (b.address, b.port)]);
-        known == Some(&(t.vip, t.vip_port))
+    /// The pod has answered.
+    pub fn establish(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
+        self.handshakes.remove(t);
+        self.flows.insert(*t, (pod, port, false));
     }
 }
 
@@ -97,6 +96,7 @@ pub struct Reference<'a> {
     spec: &'a Spec,
     keys: FlowKeys,
     layouts: BTreeMap<TableId, Layout>,
+    ids: BTreeMap<&'a str, u16>,
 }
 
 /// A packet on its way through the decision.
@@ -111,7 +111,7 @@ impl<'a> Reference<'a> {
     /// Lays the tables out.
     pub fn new(spec: &'a Spec) -> Self {
         let layouts = spec.tables.iter().map(|(id, t)| (id.clone(), lay_out(t))).collect();
-        Self { spec, keys: FlowKeys::new(&spec.secret), layouts }
+        Self { spec, keys: FlowKeys::new(&spec.secret), layouts, ids: node_ids(spec.nodes.keys()) }
     }
 
     /// What becomes of a frame that comes in on an uplink.
@@ -154,7 +154,7 @@ impl<'a> Reference<'a> {
         let (candidates, check, hash) = self.slot(target, &parsed.tuple);
         let question = Question { parsed, candidates, check, hash };
         match self.choose(&question, memory) {
-            Outcome::Forward { node, hops, last, hash } => self.fits(parsed, node, hops, last, hash),
+            Outcome::Forward { node, onward, hash } => self.fits(parsed, node, onward, hash),
             outcome => outcome,
         }
     }
@@ -168,10 +168,10 @@ impl<'a> Reference<'a> {
         let first = q.parsed.arrival.first;
         let any_own = q.candidates.iter().flatten().any(|b| self.own(b));
         if first && !any_own {
-            return send(q, cur, false, false);
+            return unasked(q, cur);
         }
         if first && !q.check && !self.own(cur) {
-            return send(q, cur, false, false);
+            return unasked(q, cur);
         }
         if !q.check && self.own(cur) && q.parsed.tuple.protocol == 6 {
             return deliver(q, cur.address, cur.port, Remember::Nothing);
@@ -192,33 +192,44 @@ impl<'a> Reference<'a> {
             let own = if self.own(cur) { Some(cur) } else { any_own().filter(|_| arrival.hops + 1 >= HOPS_MAX) };
             return match own {
                 Some(b) => deliver(q, b.address, b.port, Remember::Nothing),
-                None => send(q, cur, false, false),
+                None => self.send(q, cur, false),
             };
         }
-        let under_way = |b: &&Backend| self.own(b) && memory.has_begun(&q.parsed.tuple, b);
         if q.parsed.tuple.protocol == 6
-            && let Some(b) = q.candidates.iter().flatten().copied().find(under_way)
+            && let Some(&(pod, port)) = memory.handshakes.get(&q.parsed.tuple)
         {
-            return deliver(q, b.address, b.port, Remember::Nothing);
+            return deliver(q, pod, port, Remember::Nothing);
         }
         if arrival.first && !self.own(cur) {
-            return send(q, cur, false, false);
+            return self.send(q, cur, false);
         }
-        let mut others = q.candidates.iter().flatten().filter(|b| !self.own(b));
+        let asked = |b: &Backend| self.ids.get(&*b.node).is_some_and(|id| arrival.asked.contains(id));
         if !arrival.last
-            && let Some(next) = others.nth(arrival.hops.into())
+            && arrival.hops + 1 < HOPS_MAX
+            && let Some(next) = q.candidates.iter().flatten().find(|b| !self.own(b) && !asked(b))
         {
-            return send(q, next, true, false);
+            return self.send(q, next, false);
         }
         let own = if self.own(cur) { Some(cur) } else { any_own().filter(|_| arrival.last) };
         match own {
             Some(b) => deliver(q, b.address, b.port, Remember::Flow),
-            None => send(q, cur, true, true),
+            None => self.send(q, cur, true),
         }
     }
 
+    /// To another node, by one that was asked.
+    fn send(&self, q: &Question<'_>, to: &Backend, last: bool) -> Outcome {
+        let arrival = q.parsed.arrival;
+        let hops = if arrival.first { 0 } else { arrival.hops + 1 };
+        if hops > HOPS_MAX {
+            return Outcome::Drop(Reason::DropHops);
+        }
+        let asked = [self.ids.get(&*self.spec.node).copied().unwrap_or(0), arrival.asked[0], arrival.asked[1]];
+        Outcome::Forward { node: to.node.clone(), onward: Arrival { first: false, hops, last, asked }, hash: q.hash }
+    }
+
     /// Whether the packet fits the way, and what happens when it does not.
-    fn fits(&self, parsed: &Parsed, node: String, hops: u8, last: bool, hash: u32) -> Outcome {
+    fn fits(&self, parsed: &Parsed, node: String, onward: Arrival, hash: u32) -> Outcome {
         let Some(route) = self.route(&node) else {
             return match parsed.arrival.first {
                 true => Outcome::Pass(Reason::PassUnreachable),
@@ -227,7 +238,7 @@ impl<'a> Reference<'a> {
         };
         let over = if route.destination.is_ipv4() { OVER_V4 } else { OVER_V6 };
         if parsed.length + u32::from(over) <= u32::from(route.mtu) {
-            return Outcome::Forward { node, hops, last, hash };
+            return Outcome::Forward { node, onward, hash };
         }
         match parsed {
             p if !p.arrival.first => Outcome::Drop(Reason::DropUnreachable),
@@ -251,12 +262,8 @@ fn deliver(q: &Question<'_>, pod: IpAddr, port: u16, remember: Remember) -> Outc
     Outcome::Deliver { pod, port, remember }
 }
 
-/// To another node: as first node without having been asked (hop 0), or one hop on.
-fn send(q: &Question<'_>, to: &Backend, asked: bool, last: bool) -> Outcome {
-    let arrival = q.parsed.arrival;
-    let hops = if arrival.first && !asked { 0 } else { arrival.hops + 1 };
-    if hops > HOPS_MAX {
-        return Outcome::Drop(Reason::DropHops);
-    }
-    Outcome::Forward { node: to.node.clone(), hops, last, hash: q.hash }
+/// By the first node, which has no candidate or a settled slot: nobody was asked.
+fn unasked(q: &Question<'_>, to: &Backend) -> Outcome {
+    let onward = Arrival { first: false, ..Arrival::default() };
+    Outcome::Forward { node: to.node.clone(), onward, hash: q.hash }
 }

@@ -11,7 +11,7 @@ use crate::types::{Protocol, ServiceKey};
 /// Everything the packet path is told; always the whole.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Spec {
-    /// Number of the published state that this is made of; goes into the header.
+    /// Number of these tables on this node, for people.
     pub generation: u32,
     /// Secret of the cluster, the same on every node: who knows it can aim at a backend.
     pub secret: [u8; 32],

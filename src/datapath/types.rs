@@ -22,13 +22,15 @@ pub const BACKENDS: usize = 1 << 17;
 /// UDP port of the encapsulation.
 pub const PORT: u16 = 6085;
 /// Version of the encapsulation.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+/// Flag of the header: nobody knows the flow, and whoever gets the packet keeps it.
+pub const FLAG_FINAL: u8 = 1;
 /// Flag of the header: asks whether a node takes encapsulated packets.
-pub const FLAG_PROBE: u16 = 2;
+pub const FLAG_PROBE: u8 = 2;
 /// Flag of the header: it does.
-pub const FLAG_ANSWER: u16 = 4;
+pub const FLAG_ANSWER: u8 = 4;
 /// Most hops behind the first node.
-pub const HOPS_MAX: u8 = 3;
+pub const HOPS_MAX: u8 = 5;
 /// Bytes of outer headers over IPv4.
 pub const OVER_V4: u16 = 36;
 /// Bytes of outer headers over IPv6.
@@ -123,10 +125,10 @@ pub struct Backend {
     pub port: u16,
     /// Its node; 0 is this one.
     pub node: u16,
+    /// What that node is called in the header: [`super::hash::node_ids`].
+    pub id: u32,
     /// Zero.
-    pub reserved: u32,
-    /// Zero.
-    pub reserved2: u64,
+    pub reserved: u64,
 }
 
 /// Another node, as the underlay reaches it.
@@ -159,8 +161,8 @@ pub struct Node {
 pub struct Config {
     /// The bank that holds, 0 or 1.
     pub bank: u32,
-    /// Generation of the tables, for the header.
-    pub generation: u32,
+    /// This node, as in [`Backend::id`].
+    pub id: u32,
     /// Keys of the flow hash.
     pub flow_key: [u64; 6],
     /// Seed of the address table, per bank.
@@ -175,7 +177,7 @@ pub struct Config {
     pub reserved: u32,
 }
 
-/// Key of `flows` (other: the VIP), `syns` and `replies` (other: the pod).
+/// Key of `flows` (other: the VIP), `replies` (other: the pod) and `syns` (either).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FlowKey {
@@ -189,11 +191,13 @@ pub struct FlowKey {
     pub other_port: u16,
     /// 6 or 17.
     pub protocol: u8,
+    /// In `syns`: 1 where other is the VIP.
+    pub by_vip: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
-/// Value of `flows` (the pod), `syns` and `replies` (the VIP).
+/// Value of `flows` (the pod), `replies` (the VIP) and `syns` (the one that is not in its key).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {

@@ -15,9 +15,10 @@ struct choice {
 	struct onward onward;
 };
 
-/* How a packet came: hops is that of its header, meaningless at the first node. */
+/* How a packet came: hops and asked are those of its header, 0 at the first node. */
 struct arrival {
 	u8 first, hops, final;
+	u64 asked;
 };
 
 INLINE void deliver_to(struct choice *c, const struct backend *b, int remember)
@@ -32,27 +33,39 @@ INLINE int candidate(u64 slot, int n)
 	return slot >> (16 * n) & 0xffff;
 }
 
-/* To another node, unless that would be one hop too many. The first node only counts as a hop where it was
- * itself asked, as the node of `cur`. */
-INLINE int send_to(struct choice *c, const struct backend *b, const struct arrival *a, int asked, int final)
+/* What the slow way must know; a copy, so that what the fast way holds in registers never stands in memory. */
+struct question {
+	u64 slot;
+	u32 backends, id;
+	u8 fresh;
+	struct arrival a;
+	struct tuple t;
+};
+
+INLINE int was_asked(u64 asked, u16 id)
+{
+	return (u16)asked == id || (u16)(asked >> 16) == id || (u16)(asked >> 32) == id;
+}
+
+/* To another node, by one that was asked, unless that would be one hop too many. */
+INLINE int send_to(struct choice *c, const struct backend *b, const struct question *q, int final)
 {
 	c->onward.node = b->node;
-	c->onward.hops = a->first && !asked ? 0 : a->hops + 1;
+	c->onward.hops = q->a.first ? 0 : q->a.hops + 1;
 	c->onward.final = final;
+	c->onward.asked = (q->a.asked << 16 | q->id) & 0xffffffffffff;
 	return c->onward.hops > HOPS_MAX ? REFUSE : FORWARD;
 }
 
-/* The next node to ask, seen from here: the candidates in order without this node; the hop count says how many
- * of them have been asked. */
-INLINE const struct backend *next_to_ask(const struct backend *const *b, u32 asked)
+/* The first candidate on another node that was not asked. One hop is kept for the way back. */
+INLINE const struct backend *next_to_ask(const struct backend *const *b, const struct question *q)
 {
+	if (q->a.hops + 1 >= HOPS_MAX)
+		return NULL;
 #pragma unroll
-	for (int i = 0; i < 3; i++) {
-		if (!b[i] || !b[i]->node)
-			continue;
-		if (!asked--)
+	for (int i = 0; i < 3; i++)
+		if (b[i] && b[i]->node && !(b[i]->id && was_asked(q->a.asked, b[i]->id)))
 			return b[i];
-	}
 	return NULL;
 }
 
@@ -70,86 +83,59 @@ INLINE int is_fresh(const struct packet *p)
 	return p->t.protocol == IP_TCP && !p->icmp && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* A new connection: to `cur`. Where the nodes disagree for a moment, the third one takes it if it can. */
-INLINE int choose_for_new(const struct backend *const *b, const struct arrival *a, struct choice *c)
+/* A new connection: to `cur`. Where the nodes disagree, the last that may takes it if it can. */
+INLINE int choose_for_new(const struct backend *const *b, const struct question *q, struct choice *c)
 {
 	const struct backend *own = b[0]->node ? NULL : b[0];
 
-	if (!own && a->hops >= HOPS_MAX - 1)
+	if (!own && q->a.hops + 1 >= HOPS_MAX)
 		own = any_own(b);
 	if (own)
 		return deliver_to(c, own, 0), DELIVER;
-	return send_to(c, b[0], a, 0, 0);
+	return send_to(c, b[0], q, 0);
 }
 
 /* Nobody knows the flow: `cur` takes it. */
-INLINE int choose_finally(const struct backend *const *b, const struct arrival *a, struct choice *c)
+INLINE int choose_finally(const struct backend *const *b, const struct question *q, struct choice *c)
 {
 	const struct backend *own = b[0]->node ? NULL : b[0];
 
-	if (!own && a->final)
+	if (!own && q->a.final)
 		own = any_own(b);
 	if (own)
 		return deliver_to(c, own, 1), DELIVER;
-	return send_to(c, b[0], a, 1, 1);
+	return send_to(c, b[0], q, 1);
 }
-
-INLINE int in_handshake(const struct backend *const *b, const struct tuple *t, struct choice *c)
-{
-#pragma unroll
-	for (int i = 0; i < 3; i++) {
-		if (b[i] && !b[i]->node && handshake_with(t, b[i])) {
-			deliver_to(c, b[i], 0);
-			return 1;
-		}
-	}
-	return 0;
-}
-
-/* What the slow way must know; a copy, so that what the fast way holds in registers never stands in memory. */
-struct question {
-	u64 slot;
-	u32 backends;
-	u8 fresh;
-	struct arrival a;
-	struct tuple t;
-};
 
 /* A slot in transition, UDP, or a packet that another node believes to be ours: memory is asked first. */
 GLOBAL int choose_with_memory(const struct question *q, struct choice *c)
 {
 	const struct backend *b[3], *next;
-	const struct arrival *a;
 	const struct flow *known;
 
 	if (!q || !c)
 		return REFUSE;
-	a = &q->a;
 	b[0] = backend_at(q->backends, candidate(q->slot, 0));
 	b[1] = backend_at(q->backends, candidate(q->slot, 1));
 	b[2] = backend_at(q->backends, candidate(q->slot, 2));
 	if (!b[0])
 		return REFUSE;
-	if (a->first && !any_own(b))
-		return send_to(c, b[0], a, 0, 0);
-	known = known_flow(&q->t);
-	if (known && !(q->fresh && known->closing)) {
+	if (q->a.first && !any_own(b)) {
+		c->onward.node = b[0]->node;
+		return FORWARD;
+	}
+	known = owner_of(&q->t, q->fresh);
+	if (known) {
 		c->pod = known->ip;
 		c->port = known->port;
 		return DELIVER;
 	}
 	if (q->fresh)
-		return choose_for_new(b, a, c);
-	if (q->t.protocol == IP_TCP && in_handshake(b, &q->t, c))
-		return DELIVER;
-	if (a->first && b[0]->node)
-		return send_to(c, b[0], a, 0, 0);
-	if (a->final)
-		return choose_finally(b, a, c);
-	next = next_to_ask(b, a->hops);
-	if (next)
-		return send_to(c, next, a, 1, 0);
-	return choose_finally(b, a, c);
+		return choose_for_new(b, q, c);
+	if (q->a.first && b[0]->node)
+		return send_to(c, b[0], q, 0);
+	next = q->a.final ? NULL : next_to_ask(b, q);
+	return next ? send_to(c, next, q, 0) : choose_finally(b, q, c);
 }
 
 /* What becomes of a packet, as the fast way holds it: the pod's address stays where it stands. */
@@ -160,8 +146,8 @@ struct verdict {
 	struct onward onward;
 };
 
-INLINE int choose(const struct service *s, u64 slot, const struct packet *p, const struct arrival *a,
-		  struct choice *answer, struct verdict *v)
+INLINE int choose(const struct config *conf, const struct service *s, u64 slot, const struct packet *p,
+		  const struct arrival *a, struct choice *answer, struct verdict *v)
 {
 	struct backend *b = backend_at(s->backends, candidate(slot, 0));
 
@@ -179,7 +165,14 @@ INLINE int choose(const struct service *s, u64 slot, const struct packet *p, con
 			return DELIVER;
 		}
 	}
-	struct question q = {.slot = slot, .backends = s->backends, .fresh = is_fresh(p), .a = *a, .t = p->t};
+	struct question q = {
+		.slot = slot,
+		.backends = s->backends,
+		.id = conf->id,
+		.fresh = is_fresh(p),
+		.a = *a,
+		.t = p->t,
+	};
 	*answer = (struct choice){};
 	int step = choose_with_memory(&q, answer);
 	v->pod = &answer->pod;

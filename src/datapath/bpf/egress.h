@@ -116,6 +116,10 @@ GLOBAL int establish(const struct reply *r, const struct flow *f)
 
 	remember_flow(&t, &r->pod, r->port);
 	map_delete(&syns, &k);
+	k.other = t.vip;
+	k.other_port = t.vip_port;
+	k.by_vip = 1;
+	map_delete(&syns, &k);
 	count(R_ESTABLISHED);
 	return 0;
 }

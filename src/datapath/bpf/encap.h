@@ -13,6 +13,7 @@ enum {
 struct onward {
 	u16 node;
 	u8 hops, final;
+	u64 asked;
 };
 
 /* Ports above 49151: entropy for ECMP in the fabric and for the owner's receive queues. */
@@ -24,7 +25,7 @@ INLINE be16 entropy_port(u32 hash)
 /* What the outer headers are made of. */
 struct outside {
 	struct onward onward;
-	u32 hash, generation;
+	u32 hash;
 	u16 length;
 	u8 tos;
 };
@@ -37,10 +38,7 @@ INLINE void put_tunnel(struct udp *udp, const struct outside *o)
 	udp->to = htons(PORT);
 	udp->length = htons(o->length + sizeof(*udp) + sizeof(*tunnel));
 	udp->check = 0; /* IPv6: RFC 6935, the inner packet has its own */
-	tunnel->version = VERSION;
-	tunnel->hops = o->onward.hops;
-	tunnel->flags = o->onward.final ? htons(TUNNEL_FINAL) : 0;
-	tunnel->generation = htonl(o->generation);
+	tunnel->head = TUNNEL(o->onward.hops, o->onward.final ? TUNNEL_FINAL : 0, o->onward.asked);
 }
 
 /* Explicit congestion bits are not copied: without ECN outside, RFC 6040 needs nothing at the other end. */

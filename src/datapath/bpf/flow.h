@@ -29,12 +29,18 @@ INLINE struct flow *known_flow(const struct tuple *t)
 	return map_lookup(&flows, &k);
 }
 
-/* A handshake with this pod under way, through this VIP. */
-INLINE int handshake_with(const struct tuple *t, const struct backend *b)
+/* A flow, or a TCP handshake under way: the pod that has it. A SYN asks for flows that go on. */
+INLINE struct flow *owner_of(const struct tuple *t, int fresh)
 {
-	struct flow_key k = key_of(t, &b->ip, b->port);
-	struct flow *f = map_lookup(&syns, &k);
-	return f && f->port == t->vip_port && same(&f->ip, &t->vip);
+	struct flow_key k = key_of(t, &t->vip, t->vip_port);
+	struct flow *known = map_lookup(&flows, &k);
+
+	if (known)
+		return fresh && known->closing ? NULL : known;
+	if (fresh || t->protocol != IP_TCP)
+		return NULL;
+	k.by_vip = 1;
+	return map_lookup(&syns, &k);
 }
 
 /* A SYN was let through to the pod. Should the pod still have a connection with this client through another
@@ -48,6 +54,12 @@ GLOBAL int remember_syn(const struct tuple *t, const struct ip *pod, u16 port)
 
 	if (old && (old->port != f.port || !same(&old->ip, &f.ip)))
 		map_delete(&replies, &k);
+	map_update(&syns, &k, &f, UPDATE_ANY);
+	k.other = t->vip;
+	k.other_port = t->vip_port;
+	k.by_vip = 1;
+	f.ip = *pod;
+	f.port = port;
 	map_update(&syns, &k, &f, UPDATE_ANY);
 	return 0;
 }

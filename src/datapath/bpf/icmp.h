@@ -71,7 +71,7 @@ GLOBAL int answer_probe(struct xdp_md *ctx, u32 l3, int v6)
 	udp->from = udp->to;
 	udp->to = port;
 	udp->check = 0;
-	tunnel->flags = htons(TUNNEL_ANSWER);
+	tunnel->head = TUNNEL(0, TUNNEL_ANSWER, 0ULL);
 	if (v6) {
 		copy(from, six->from, sizeof(from));
 		copy(six->from, six->to, sizeof(from));

@@ -23,7 +23,7 @@ INLINE int forward(struct xdp_md *ctx, const struct config *conf, const struct p
 	u32 over = n->family == 4 ? OVER_V4 : OVER_V6;
 	if (unlikely(p->length + over > n->mtu))
 		return too_big(ctx, p, n->mtu - over);
-	if (unlikely(o->onward.hops))
+	if (unlikely(o->onward.asked && !is_fresh(p)))
 		count(o->onward.final ? R_RETURNED : R_CHAINED);
 	return send_encapsulated(ctx, p->l3, n, o);
 }
@@ -69,7 +69,7 @@ INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p
 	u32 hash = flow_hash(conf->flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
 	u64 slot = find_slot(s, hash);
 
-	switch (choose(s, slot, p, a, &answer, &v)) {
+	switch (choose(conf, s, slot, p, a, &answer, &v)) {
 	case DELIVER:
 		if (n) {
 			n->delivered++;
@@ -88,7 +88,6 @@ INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p
 			       &(struct outside){
 				       .onward = v.onward,
 				       .hash = hash,
-				       .generation = conf->generation,
 				       .length = p->length,
 				       .tos = p->tos,
 			       });
@@ -163,17 +162,18 @@ INLINE int open_tunnel(const struct config *conf, void *data, void *end, u32 at,
 		return drop(R_DROP_SPOOFED);
 	if ((void *)(tunnel + 1) > end)
 		return drop(R_DROP_MALFORMED);
-	if (tunnel->version == VERSION && unlikely(tunnel->flags & htons(TUNNEL_PROBE | TUNNEL_ANSWER)))
-		return tunnel->flags == htons(TUNNEL_PROBE)    ? PROBED
-		       : tunnel->flags == htons(TUNNEL_ANSWER) ? XDP_PASS
-							       : drop(R_DROP_HEADER);
-	if (tunnel->version != VERSION || tunnel->flags & ~htons(TUNNEL_FINAL))
+	u64 head = tunnel->head;
+	u32 hops = head >> 8 & 15, flags = head >> 12 & 15;
+	if ((u8)head != VERSION)
 		return drop(R_DROP_HEADER);
-	if (tunnel->hops > HOPS_MAX)
+	if (unlikely(flags & ~TUNNEL_FINAL))
+		return flags == TUNNEL_PROBE ? PROBED : flags == TUNNEL_ANSWER ? XDP_PASS : drop(R_DROP_HEADER);
+	if (hops > HOPS_MAX)
 		return drop(R_DROP_HOPS);
 	f->a.first = 0;
-	f->a.hops = tunnel->hops;
-	f->a.final = !!(tunnel->flags & htons(TUNNEL_FINAL));
+	f->a.hops = hops;
+	f->a.final = flags;
+	f->a.asked = head >> 16;
 	f->p.outer = f->p.l3;
 	f->p.l3 = at + sizeof(*tunnel);
 	/* What would be passed as it is (a fragment, an option) has no business in a tunnel. */

@@ -16,8 +16,8 @@ enum {
 	SYNS = 1 << 16,
 	FRAGMENTS = 1 << 12,
 	PORT = 6085,
-	VERSION = 1,
-	HOPS_MAX = 3,
+	VERSION = 2,
+	HOPS_MAX = 5,
 };
 
 /* An address; IPv4 is mapped (::ffff:a.b.c.d), so that both families share the tables. */
@@ -66,8 +66,8 @@ struct backend {
 	struct ip ip;
 	be16 port;
 	u16 node;
-	u32 reserved;
-	u64 reserved2;
+	u32 id; /* of its node, in the header; 16 bits, 0 is none */
+	u64 reserved;
 };
 SAME_SIZE(struct backend, 32);
 
@@ -85,7 +85,7 @@ SAME_SIZE(struct node, 56);
 
 struct config {
 	u32 bank; /* 0 or 1 */
-	u32 generation;
+	u32 id;   /* of this node, as in struct backend */
 	u64 flow_key[6];
 	u64 address_seed[2], service_seed[2]; /* per bank; odd */
 	u16 mss4, mss6; /* clamp of SYN-ACKs; 0 is none */
@@ -94,14 +94,16 @@ struct config {
 SAME_SIZE(struct config, 96);
 
 struct flow_key {
-	struct ip client, other; /* other: the VIP in flows, the pod in syns and replies */
+	struct ip client, other; /* other: the VIP in flows, the pod in replies; in syns either */
 	be16 client_port, other_port;
-	u8 protocol, pad[3];
+	u8 protocol;
+	u8 by_vip; /* in syns: other is the VIP */
+	u8 pad[2];
 };
 SAME_SIZE(struct flow_key, 40);
 
 struct flow {
-	struct ip ip; /* flows: the pod; syns, replies: the VIP */
+	struct ip ip; /* flows, syns by VIP: the pod; replies, syns by pod: the VIP */
 	be16 port;
 	u16 closing; /* the pod has sent FIN or RST: a SYN with these ports is a new connection */
 	u32 reserved;
@@ -116,13 +118,13 @@ struct fragment_key {
 };
 SAME_SIZE(struct fragment_key, 40);
 
-/* Our header between UDP and the client's packet. */
+/* Our header between UDP and the client's packet, as one little-endian number: version, hops (4 bits), flags (4),
+ * then the ids of three nodes that were asked, the last one first. */
 struct tunnel {
-	u8 version, hops;
-	be16 flags;
-	be32 generation;
+	u64 head;
 };
 SAME_SIZE(struct tunnel, 8);
+#define TUNNEL(hops, flags, asked) (VERSION | (u64)((hops) | (flags) << 4) << 8 | (asked) << 16)
 /* A probe asks whether a node takes encapsulated packets; it and its answer stand alone, without a packet. */
 enum tunnel_flag { TUNNEL_FINAL = 1, TUNNEL_PROBE = 2, TUNNEL_ANSWER = 4 };
 

@@ -112,7 +112,7 @@ impl Probes {
     async fn ask(&mut self, now: Instant) -> Instant {
         let everybody = now >= self.all_asked + EVERY;
         let young = now < self.news + AT_FIRST;
-        let probe = [VERSION, 0, 0, FLAG_PROBE as u8, 0, 0, 0, 0];
+        let probe = [VERSION, FLAG_PROBE << 4, 0, 0, 0, 0, 0, 0];
         for (to, source) in &self.ways {
             if (everybody || (young && !self.heard.contains_key(to)))
                 && let Some(socket) = self.sockets.get(source)
@@ -144,7 +144,7 @@ impl Probes {
             while let Ok((length, from)) = socket.try_recv_from(&mut buffer) {
                 let to = from.ip().to_canonical();
                 let known = self.ways.iter().any(|(destination, _)| *destination == to);
-                if known && buffer[..length] == [VERSION, 0, 0, FLAG_ANSWER as u8, 0, 0, 0, 0] {
+                if known && buffer[..length] == [VERSION, FLAG_ANSWER << 4, 0, 0, 0, 0, 0, 0] {
                     self.heard.insert(to, Instant::now());
                 }
             }
@@ -175,8 +175,8 @@ mod tests {
             let mut buffer = [0; 64];
             loop {
                 let (length, from) = socket.recv_from(&mut buffer).await.expect("a probe");
-                assert_eq!(buffer[..length], [1, 0, 0, 2, 0, 0, 0, 0]);
-                socket.send_to(&[1, 0, 0, flags, 0, 0, 0, 0], from).await.expect("sent");
+                assert_eq!(buffer[..length], [2, 0x20, 0, 0, 0, 0, 0, 0]);
+                socket.send_to(&[2, flags << 4, 0, 0, 0, 0, 0, 0], from).await.expect("sent");
             }
         };
         let told = async {

@@ -7,13 +7,13 @@ use crate::{
     datapath::{
         hash::Tuple,
         spec::{Frontend, Spec},
-        types::{FLAG_ANSWER, FLAG_PROBE, HOPS_MAX, PORT, Reason, VERSION},
+        types::{FLAG_ANSWER, FLAG_FINAL, FLAG_PROBE, HOPS_MAX, PORT, Reason, VERSION},
     },
     types::Protocol,
 };
 
 /// How a packet came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Arrival {
     /// As it is: this is the first node.
     pub first: bool,
@@ -21,6 +21,8 @@ pub struct Arrival {
     pub hops: u8,
     /// Marked final.
     pub last: bool,
+    /// The nodes that were asked, the last one first ([`crate::datapath::hash::node_ids`]); 0 is none.
+    pub asked: [u16; 3],
 }
 
 /// A packet to a Service of ours.
@@ -65,7 +67,7 @@ pub fn parse(spec: &Spec, frame: &[u8]) -> Judged<Parsed> {
     if ip.len() < header {
         return Err(Outcome::Foreign);
     }
-    let first = Arrival { first: true, hops: 0, last: false };
+    let first = Arrival { first: true, ..Arrival::default() };
     let to = if six { v6(ip, 24) } else { v4(ip, 16) }.expect("the header is there");
     if spec.addresses.contains(&to) {
         return packet(spec, six, ip, first);
@@ -111,25 +113,22 @@ fn is_tunnel(spec: &Spec, six: bool, ip: &[u8], to: IpAddr) -> bool {
 /// Our header and what follows it.
 fn tunnelled(spec: &Spec, udp_length: u16, bytes: &[u8]) -> Judged<Parsed> {
     let Some((header, inner)) = bytes.split_at_checked(8) else { return dropped(Reason::DropMalformed) };
-    let flags = u16::from_be_bytes([header[2], header[3]]);
+    let (hops, flags) = (header[1] & 15, header[1] >> 4);
     match flags {
-        _ if header[0] != VERSION => {}
+        _ if header[0] != VERSION => return dropped(Reason::DropHeader),
+        0 | FLAG_FINAL if hops > HOPS_MAX => return dropped(Reason::DropHops),
+        0 | FLAG_FINAL => {}
         FLAG_PROBE if udp_length == 16 => return Err(Outcome::Probe),
         FLAG_PROBE => return dropped(Reason::DropMalformed),
         FLAG_ANSWER => return Err(Outcome::Foreign),
-        _ => {}
-    }
-    if header[0] != VERSION || flags & !1 != 0 {
-        return dropped(Reason::DropHeader);
-    }
-    if header[1] > HOPS_MAX {
-        return dropped(Reason::DropHops);
+        _ => return dropped(Reason::DropHeader),
     }
     if inner.len() < 20 {
         return dropped(Reason::DropMalformed);
     }
     let six = inner[0] >> 4 == 6;
-    let arrival = Arrival { first: false, hops: header[1], last: flags & 1 != 0 };
+    let asked = [2, 4, 6].map(|at| u16::from_le_bytes([header[at], header[at + 1]]));
+    let arrival = Arrival { first: false, hops, last: flags == FLAG_FINAL, asked };
     match packet(spec, six, inner, arrival) {
         Err(Outcome::Pass(reason)) => dropped(reason),
         judged => judged,
