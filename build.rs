@@ -17,7 +17,7 @@ fn give_up(message: &str) -> ! {
 fn compile() {
     let out = std::env::var("OUT_DIR").expect("cargo sets it");
     let clang = clang();
-    for source in ["ironcast", "bench"] {
+    for source in ["ironcast", "tcx", "bench"] {
         compile_one(&clang, source, &out);
     }
 }

@@ -1,10 +1,12 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and on a Unix socket; `POST /drain`
-//! and `DELETE /drain` on the Unix socket only, whose file only its owner may open.
+//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and on a Unix socket; `POST /drain`,
+//! `DELETE /drain`, `/packet` and `/flows` (which name clients) on the Unix socket only, whose file only its owner may
+//! open.
 //!
 //! What is shown comes from [`Facts`], asked at the moment of the request: nothing is kept here.
 
 pub mod client;
 mod metrics;
+mod packets;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -22,10 +24,10 @@ use ironcast_bgp::{
     net::{bfd::Report, bmp::StationStatus},
     speaker::Counters,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    datapath::report::Counted,
+    datapath::{query::Query, report::Counted},
     types::{Family, NodeState},
 };
 
@@ -39,6 +41,8 @@ pub trait Facts: Send + Sync + 'static {
     fn figures(&self) -> Figures;
     /// Whether the daemon does its work, or what it waits for.
     fn ready(&self) -> Result<(), String>;
+    /// Whom to ask about packets; `None` without a packet path.
+    fn packet_path(&self) -> Option<mpsc::Sender<Query>>;
     /// Starts or ends draining; the error says why it cannot.
     fn drain(&self, on: bool) -> Result<(), String>;
 }
@@ -169,7 +173,11 @@ impl Port {
             .route("/ready", get(ready))
             .route("/metrics", get(scrape))
             .route("/state.json", get(state));
-        let commands = readable.clone().route("/drain", post(drain).delete(undo_drain));
+        let commands = readable
+            .clone()
+            .route("/drain", post(drain).delete(undo_drain))
+            .route("/packet", get(packets::packet))
+            .route("/flows", get(packets::flows));
         let on_socket = axum::serve(self.socket.listener, commands.with_state(context.clone()));
         let Some(tcp) = self.tcp else { return on_socket.await };
         let on_tcp = axum::serve(tcp, readable.with_state(context));

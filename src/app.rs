@@ -135,6 +135,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         drain: drain.clone(),
         datapath: path.as_ref().map(|path| path.report.clone()),
         counted: path.as_ref().map(|path| path.counted.clone()),
+        queries: path.as_ref().map(|path| path.queries.clone()),
         stopping: false.into(),
     });
     tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));

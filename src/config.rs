@@ -49,8 +49,8 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = VipInterface::Auto, value_name = "WHICH")]
     pub vip_interface: VipInterface,
 
-    /// What carries packets of Services to their pods: `xdp` is our programs, native or generic, whatever the
-    /// kernel allows; `none` leaves them to kube-proxy. `auto` is `xdp` on a cluster and `none` with --manifests,
+    /// What carries packets of Services to their pods: `xdp` is our programs, in the driver, else on the kernel's
+    /// buffers (`generic`), else behind XDP (`tcx`), whatever the kernel allows; `none` leaves them to kube-proxy. `auto` is `xdp` on a cluster and `none` with --manifests,
     /// or where addresses stand on `lo`
     #[arg(long, value_enum, default_value_t = Datapath::Auto, value_name = "WHICH")]
     pub datapath: Datapath,
@@ -168,10 +168,21 @@ pub enum VipInterface {
 pub enum Datapath {
     /// `xdp` on a cluster, `none` with manifests or addresses on `lo`.
     Auto,
-    /// Our programs.
+    /// Our programs, in the best way that the kernel allows.
     Xdp,
+    /// The same, but not in the driver.
+    Generic,
+    /// The same, but behind XDP, at tcx ingress.
+    Tcx,
     /// kube-proxy, or servers on this host.
     None,
+}
+
+impl Datapath {
+    /// Our programs by their name.
+    fn is_asked_for(self) -> bool {
+        matches!(self, Self::Xdp | Self::Generic | Self::Tcx)
+    }
 }
 
 /// The packet path, where it is wanted.
@@ -179,6 +190,8 @@ pub enum Datapath {
 pub struct DatapathConfig {
     /// Interfaces; empty is found out.
     pub uplinks: Vec<String>,
+    /// The step of the ladder to begin with.
+    pub best: Datapath,
     /// Connections remembered at most.
     pub max_flows: u32,
     /// `--cluster-secret`.
@@ -309,19 +322,19 @@ impl Run {
         };
         let manifests = matches!(source, SourceConfig::Manifests(_));
         let vips_on_lo = match self.vip_interface {
-            VipInterface::Auto => manifests && self.datapath != Datapath::Xdp,
+            VipInterface::Auto => manifests && !self.datapath.is_asked_for(),
             VipInterface::Lo => true,
             VipInterface::None => false,
         };
         let has_xdp = match self.datapath {
-            Datapath::Xdp if vips_on_lo => return Err(ConfigError::TwoPaths),
-            Datapath::Xdp if !cfg!(feature = "xdp") => return Err(ConfigError::WithoutXdp),
-            Datapath::Xdp => true,
+            asked if asked.is_asked_for() && vips_on_lo => return Err(ConfigError::TwoPaths),
+            asked if asked.is_asked_for() && !cfg!(feature = "xdp") => return Err(ConfigError::WithoutXdp),
+            Datapath::Xdp | Datapath::Generic | Datapath::Tcx => true,
             Datapath::Auto => cfg!(feature = "xdp") && !manifests && !vips_on_lo,
             Datapath::None => false,
         };
         let (uplinks, max_flows, secret) = (self.uplink, self.max_flows, self.cluster_secret);
-        let datapath = DatapathConfig { uplinks, max_flows, secret };
+        let datapath = DatapathConfig { uplinks, best: self.datapath, max_flows, secret };
         Ok(Config {
             node,
             settings,

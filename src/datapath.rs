@@ -4,6 +4,8 @@
 //! [`slots`] (a table's history to its slots), [`image`] (a bank of the tables).
 
 #[cfg(feature = "xdp")]
+pub mod aggregates;
+#[cfg(feature = "xdp")]
 pub mod driver;
 pub mod hash;
 pub mod image;
@@ -12,6 +14,7 @@ pub mod kernel;
 pub mod maglev;
 #[cfg(feature = "xdp")]
 mod mapped;
+pub mod query;
 pub mod ranges;
 pub mod reference;
 pub mod report;

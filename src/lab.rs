@@ -29,6 +29,7 @@ mod site;
 mod stage;
 mod tools;
 mod tor;
+mod uploads;
 mod view;
 mod xdp;
 
@@ -63,7 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
         let _ = std::io::stdout().write_all(scenario::list().as_bytes());
         return Ok(true);
     }
-    if args.datapath == DatapathKind::Xdp && !cfg!(feature = "xdp") {
+    if args.datapath.is_ours() && !cfg!(feature = "xdp") {
         bail!("--datapath xdp: this program was built without the feature `xdp`; use --datapath none");
     }
     scenario::suits(args.scenario, args.router)?;
@@ -182,7 +183,7 @@ fn has_color() -> bool {
 }
 
 fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
-    lab.report.timing("largest daemon, MiB resident", lab.largest_daemon());
+    lab.report.figure("largest daemon, resident", lab.largest_daemon(), "MiB");
     let progress = lab.report.progress();
     Verdict {
         ok: lab.report.ok(),
@@ -213,7 +214,7 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
     let met = verdict.expectations.iter().filter(|e| e.ok).count();
     let (word, all) = (if verdict.ok { "ok" } else { "FAILED" }, verdict.expectations.len());
     let Verdict { scenario, router, datapath, nodes, seconds, .. } = verdict;
-    let path = if args.datapath == DatapathKind::Xdp { format!(" and {datapath}") } else { String::new() };
+    let path = if args.datapath.is_ours() { format!(" and {datapath}") } else { String::new() };
     writeln!(
         out,
         "{word}: {scenario} with {router}{path}, {nodes} nodes: {met} of {all} expectations met in {seconds:.1} s"

@@ -278,21 +278,105 @@ fn ports_used_again_begin_a_new_connection() {
     assert!(delivered(&dp, &segment(false, 80, ACK), false), "the old one still gets its last segments");
 }
 
-#[test]
-fn two_vips_on_one_pod_are_not_confused() {
+/// The usual cluster with a second VIP in front of the same pods, port 80.
+fn with_second_vip() -> (ironcast::datapath::spec::Spec, IpAddr) {
     let mut spec = spec();
     let second = ip("192.0.2.11");
     spec.addresses.insert(second);
-    let (front, target) = spec.ports.iter().find(|(f, _)| f.address == ip(VIP4) && f.port == 80).expect("there");
-    let (mut front, target) = (*front, target.clone());
-    front.address = second;
-    spec.ports.insert(front, target);
+    let both: Vec<_> = spec.ports.iter().filter(|(f, _)| f.address == ip(VIP4) && f.port == 80).collect();
+    let both: Vec<_> = both.into_iter().map(|(f, t)| (*f, t.clone())).collect();
+    for (mut front, target) in both {
+        front.address = second;
+        spec.ports.insert(front, target);
+    }
+    (spec, second)
+}
+
+#[test]
+fn two_vips_on_one_pod_share_no_client_port_while_a_connection_lives() {
+    let (spec, second) = with_second_vip();
     let Some(dp) = loaded(&spec) else { return };
     handshake(&dp, false, 80);
-    let (client, _) = ends(false);
-    ask(&dp, &Packet::tcp((client, PORT), (second, 80), SYN, b"").frame());
+    let (client, vip) = ends(false);
+    let to_second = |flags| Packet::tcp((client, PORT), (second, 80), flags, b"").frame();
+    // The pod could not tell them apart: the younger one has to wait, and the client's next try has another port.
+    expect(&dp, &to_second(SYN), XDP_DROP, Reason::DropCollision);
+    let answer = reply(&dp, &speak(false, ACK));
+    let expected = Packet::tcp((vip, 80), (client, PORT), ACK, b"").frame_between(ROUTER_MAC, OWN_MAC);
+    assert_eq!(answer.frame, expected, "the older one goes on");
+    ask(&dp, &segment(false, 80, FIN | ACK).frame());
+    assert_eq!(ask(&dp, &to_second(SYN)).verdict, XDP_PASS, "the client has ended it");
     let expected = Packet::tcp((second, 80), (client, PORT), SYN | ACK, b"").frame_between(ROUTER_MAC, OWN_MAC);
     assert_eq!(reply(&dp, &speak(false, SYN | ACK)).frame, expected);
+}
+
+#[test]
+fn of_two_vips_on_one_pod_the_one_that_asked_last_has_the_answer() {
+    let (spec, second) = with_second_vip();
+    let Some(dp) = loaded(&spec) else { return };
+    let (client, first) = ends(false);
+    for vip in [first, second, first, first, second] {
+        ask(&dp, &Packet::udp((client, PORT), (vip, 80), b"query").frame());
+        let answer = reply(&dp, &Packet::udp((pod(false, 1), 8080), (client, PORT), b"answer"));
+        let expected = Packet::udp((vip, 80), (client, PORT), b"answer").frame_between(ROUTER_MAC, OWN_MAC);
+        assert_eq!(answer.frame, expected, "{vip}");
+    }
+}
+
+#[test]
+fn icmp_errors_of_a_pod_are_about_what_the_client_sent() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        let (pod, node) = (pod(v6, 1), ip(if v6 { "fd00::1" } else { "10.0.0.1" }));
+        let kind = if v6 { 1 } else { 3 };
+        handshake(&dp, v6, 80);
+        ask(&dp, &Packet::udp((client, PORT), (vip, 80), b"query").frame());
+        let header = if v6 { 40 } else { 20 };
+        for tcp in [true, false] {
+            let sent = |to: (IpAddr, u16)| match tcp {
+                true => Packet::tcp((client, PORT), to, ACK, &[3; 20]),
+                false => Packet::udp((client, PORT), to, &[3; 20]),
+            };
+            // The quoted checksum of TCP or UDP stays what it was at the pod: clients do not look at it.
+            let quote = |to: (IpAddr, u16)| {
+                let mut packet = sent(to);
+                let at = if tcp { 16 } else { 6 };
+                packet.payload[at..at + 2].fill(0);
+                packet.ip()[..header + 20].to_vec()
+            };
+            for by in [pod, node] {
+                let error = Packet::icmp(by, client, kind, 3, [0; 4], &quote((pod, 8080)));
+                let before = count(&dp, Reason::IcmpOut);
+                let answer = reply(&dp, &error);
+                let from = if by == pod { vip } else { node };
+                let expected = Packet::icmp(from, client, kind, 3, [0; 4], &quote((vip, 80)));
+                let context = format!("v6 {v6} tcp {tcp} by {by}");
+                assert_eq!(answer.frame, expected.frame_between(ROUTER_MAC, OWN_MAC), "{context}");
+                assert_eq!((answer.verdict, count(&dp, Reason::IcmpOut)), (TCX_NEXT, before + 1), "{context}");
+            }
+            let strange = Packet::icmp(pod, client, kind, 3, [0; 4], &quote((pod, 9999)));
+            let answer = reply(&dp, &strange);
+            assert_eq!(answer.frame, strange.frame_between(ROUTER_MAC, OWN_MAC), "about no flow of ours");
+            let cut = Packet::icmp(pod, client, kind, 3, [0; 4], &quote((pod, 8080))[..header + 2]);
+            assert_eq!(reply(&dp, &cut).frame, cut.frame_between(ROUTER_MAC, OWN_MAC), "cut short");
+        }
+    }
+}
+
+#[test]
+fn a_question_leaves_no_trace() {
+    let Some(dp) = loaded(&spec()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        for packet in [segment(v6, 80, SYN), Packet::udp((client, PORT), (vip, 80), b"?"), segment(v6, 81, ACK)] {
+            let asked = dp.ask_in_vain(&packet.frame()).expect("the program runs");
+            let left = ["syns", "flows", "replies"].map(|table| dp.flows(table).expect("readable").len());
+            assert_eq!(left, [0; 3], "v6 {v6}");
+            let real = ask(&loaded(&spec()).expect("root"), &packet.frame());
+            assert_eq!((asked.verdict, asked.frame), (real.verdict, real.frame));
+        }
+    }
 }
 
 #[test]

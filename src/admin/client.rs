@@ -69,9 +69,17 @@ pub async fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, Ask
 /// # Errors
 /// As [`ask`], or the answer is not a node's state.
 pub async fn state(socket: &Path) -> Result<NodeState, AskError> {
-    let body = ask(socket, Method::GET, "/state.json").await?;
+    question(socket, "/state.json").await
+}
+
+/// A question that has a JSON answer.
+///
+/// # Errors
+/// As [`ask`], or the answer is not what was asked for.
+pub async fn question<T: serde::de::DeserializeOwned>(socket: &Path, path: &str) -> Result<T, AskError> {
+    let body = ask(socket, Method::GET, path).await?;
     serde_json::from_slice(&body)
-        .map_err(|e| AskError::Protocol { socket: socket.into(), problem: format!("/state.json: {e}") })
+        .map_err(|e| AskError::Protocol { socket: socket.into(), problem: format!("{path}: {e}") })
 }
 
 async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {

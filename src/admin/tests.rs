@@ -96,6 +96,10 @@ impl Facts for Fixed {
         if self.complete.load(SeqCst) { Ok(()) } else { Err("waiting for the first complete list".into()) }
     }
 
+    fn packet_path(&self) -> Option<tokio::sync::mpsc::Sender<crate::datapath::query::Query>> {
+        None
+    }
+
     fn drain(&self, on: bool) -> Result<(), String> {
         self.draining.store(on, SeqCst);
         Ok(())

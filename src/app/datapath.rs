@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::tasks::Tasks;
 use crate::{
     announce::Ready,
     config::Config,
-    datapath::report::{Counted, Finish, Report, Served},
+    datapath::{
+        query::Query,
+        report::{Counted, Finish, Report, Served},
+    },
     plan::Planned,
 };
 
@@ -17,6 +20,7 @@ use crate::{
 pub(super) struct Path {
     pub(super) report: watch::Receiver<Arc<Report>>,
     pub(super) counted: watch::Receiver<Arc<Counted>>,
+    pub(super) queries: mpsc::Sender<Query>,
     pub(super) finish: oneshot::Sender<Finish>,
     /// Who finds the secret tells it here.
     pub(super) secret: watch::Sender<Option<[u8; 32]>>,
@@ -29,7 +33,10 @@ pub(super) fn start(
     planned: watch::Receiver<Option<Planned>>,
     tasks: &mut Tasks,
 ) -> anyhow::Result<Option<Path>> {
-    use crate::datapath::{driver, kernel::Step};
+    use crate::{
+        config::Datapath,
+        datapath::{driver, kernel::Step},
+    };
 
     let Some(wanted) = &config.datapath else {
         remove_leftovers(config);
@@ -40,23 +47,29 @@ pub(super) fn start(
     let (to_report, report) = watch::channel(Arc::default());
     let (to_counted, counted) = watch::channel(Arc::default());
     let (finish, finished) = oneshot::channel();
+    let (queries, for_driver) = mpsc::channel(QUERIES);
     let options = driver::Options {
         node: config.node.clone(),
         uplinks: wanted.uplinks.clone(),
         pins: config.pins.clone(),
         state_dir: config.state_dir.clone(),
         flows: wanted.max_flows,
-        best: Step::Native,
+        best: match wanted.best {
+            Datapath::Generic => Step::Generic,
+            Datapath::Tcx => Step::Tcx,
+            Datapath::Auto | Datapath::Xdp | Datapath::None => Step::Native,
+        },
     };
     let channels = driver::Channels {
         planned,
         secret: secret.subscribe(),
         report: to_report,
         counted: to_counted,
+        queries: for_driver,
         finish: finished,
     };
     tasks.spawn(TASK, driver::run(options, channels));
-    Ok(Some(Path { report, counted, finish, secret }))
+    Ok(Some(Path { report, counted, queries, finish, secret }))
 }
 
 /// A build without it: the configuration refuses what would need it.
@@ -74,6 +87,10 @@ fn remove_leftovers(config: &Config) {
         tracing::warn!(error = %anyhow::Error::new(error), "programs of an earlier packet path may be left");
     }
 }
+
+/// Questions that wait at most; who asks one more waits himself.
+#[cfg(feature = "xdp")]
+const QUERIES: usize = 16;
 
 /// Name of the task.
 pub(super) const TASK: &str = "datapath";

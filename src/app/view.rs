@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     drain::Drain,
@@ -17,7 +17,10 @@ use super::{
 use crate::{
     admin::{Facts, Figures},
     announce::AnnounceState,
-    datapath::report::{Counted, Report},
+    datapath::{
+        query::Query,
+        report::{Counted, Report},
+    },
     plan::Planned,
     types::NodeState,
 };
@@ -38,6 +41,7 @@ pub(super) struct View {
     /// Where there is a packet path.
     pub(super) datapath: Option<watch::Receiver<Arc<Report>>>,
     pub(super) counted: Option<watch::Receiver<Arc<Counted>>>,
+    pub(super) queries: Option<mpsc::Sender<Query>>,
     pub(super) stopping: AtomicBool,
 }
 
@@ -112,6 +116,10 @@ impl Facts for View {
             Some(_) => Ok(()),
             None => Err(format!("waiting for the first complete list of every kind from {}", self.source)),
         }
+    }
+
+    fn packet_path(&self) -> Option<mpsc::Sender<Query>> {
+        self.queries.clone()
     }
 
     fn drain(&self, on: bool) -> Result<(), String> {

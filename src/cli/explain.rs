@@ -15,6 +15,8 @@ use crate::{
     types::{NodeState, Problem, RouteState, ServiceState, SessionState, WithheldState},
 };
 
+mod packet;
+
 /// Flags of `ironcast explain`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
@@ -32,6 +34,8 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
+    /// Where this node sends a packet: asks the program in the kernel, and compares it with the reference
+    Packet(packet::Args),
     /// How this node stands: its source, its sessions, what it withholds
     Node {
         #[command(flatten)]
@@ -52,6 +56,7 @@ struct Common {
 /// Explains. `false` where the node does not know the Service.
 pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
     let (common, service) = match args.what {
+        What::Packet(args) => return packet::run(args).await,
         What::Service { service, common } => (common, Some(service)),
         What::Node { common } => (common, None),
     };

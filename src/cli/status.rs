@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     admin::client,
+    datapath::query::FlowList,
     types::{BfdState, DatapathState, NodeState, ServiceState, SessionState},
 };
 
@@ -21,6 +22,10 @@ pub(super) struct Args {
     #[arg(long, short, value_enum, default_value_t = Output::Table, value_name = "FORM")]
     output: Output,
 
+    /// Print what was counted, and the connections that this node's memory has, at most so many
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100")]
+    flows: Option<usize>,
+
     /// Print again every so many seconds until Ctrl-C
     #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -30,6 +35,14 @@ pub(super) struct Args {
 /// Prints the state, once or again and again. `true` if the daemon has seen its whole source and every session is up.
 pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
     loop {
+        if let Some(limit) = args.flows {
+            let flows = client::question(&args.target.socket, &format!("/flows?limit={limit}")).await?;
+            super::print(&match args.output {
+                Output::Table => flow_table(&flows),
+                output => super::structured(&flows, output)?,
+            });
+            return Ok(true);
+        }
         let state = client::state(&args.target.socket).await?;
         let text = match args.output {
             Output::Table => table(&state),
@@ -132,6 +145,33 @@ fn datapath(path: &DatapathState) -> String {
         let _ = writeln!(text, "Packet path: {problem}");
     }
     text
+}
+
+fn flow_table(list: &FlowList) -> String {
+    let mut text = String::new();
+    if !list.services.is_empty() {
+        let mut table = Columns::new(["SERVICE", "DELIVERED", "ENCAPSULATED", "CHAINED", "REFUSED", "BYTES"]);
+        for (name, n) in &list.services {
+            let [delivered, encapsulated, chained, refused, bytes] =
+                [n.delivered, n.encapsulated, n.chained, n.refused, n.bytes].map(|n| n.to_string());
+            table.push([name.clone(), delivered, encapsulated, chained, refused, bytes]);
+        }
+        text += &(table.render() + "\n");
+    }
+    if !list.packets.is_empty() {
+        let mut table = Columns::new(["PACKETS", "COUNT"]);
+        list.packets.iter().for_each(|(word, n)| table.push([word.clone(), n.to_string()]));
+        text += &(table.render() + "\n");
+    }
+    if list.flows.is_empty() {
+        return text + "No connection to a pod of this node.\n";
+    }
+    let mut table = Columns::new(["SERVICE ADDRESS", "PROTOCOL", "CLIENT", "POD", "STATE"]);
+    for f in &list.flows {
+        table.push([f.vip.to_string(), f.protocol.clone(), f.client.to_string(), f.pod.to_string(), f.state.clone()]);
+    }
+    let more = if list.more { "There are more; see --flows N.\n" } else { "" };
+    text + &table.render() + more
 }
 
 /// `up 30ms`: the state, and the silence that it bears.
@@ -302,6 +342,37 @@ pub(super) mod tests {
         eth0    generic      native: attach native XDP to eth0: Operation not supported
         No way is known to n2, n3.
         Packet path: slots: 3 are more than the 2 that the packet path has room for
+        ");
+    }
+
+    #[test]
+    fn flows_are_listed_by_the_address_that_clients_use() {
+        let flow = |client: &str, state: &str| crate::datapath::query::FlowAnswer {
+            vip: "192.0.2.10:80".parse().expect("valid"),
+            protocol: "tcp".into(),
+            client: client.parse().expect("valid"),
+            pod: "10.1.1.5:8080".parse().expect("valid"),
+            state: state.into(),
+        };
+        let flows = vec![flow("198.51.100.7:40000", "established"), flow("198.51.100.8:1", "handshake")];
+        let counted = crate::datapath::query::ServiceAnswer { delivered: 5, bytes: 600, ..Default::default() };
+        let list = FlowList {
+            flows,
+            more: true,
+            packets: [("chained".into(), 3)].into(),
+            services: [("shop/web".into(), counted)].into(),
+        };
+        insta::assert_snapshot!(flow_table(&list), @r"
+        SERVICE   DELIVERED  ENCAPSULATED  CHAINED  REFUSED  BYTES
+        shop/web  5          0             0        0        600
+
+        PACKETS  COUNT
+        chained  3
+
+        SERVICE ADDRESS  PROTOCOL  CLIENT              POD            STATE
+        192.0.2.10:80    tcp       198.51.100.7:40000  10.1.1.5:8080  established
+        192.0.2.10:80    tcp       198.51.100.8:1      10.1.1.5:8080  handshake
+        There are more; see --flows N.
         ");
     }
 

@@ -22,20 +22,23 @@ use std::{
 use futures::{FutureExt, Stream, StreamExt};
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::block_in_place,
     time::sleep,
 };
 use tracing::{debug, info, warn};
 
 use super::{
+    aggregates::{self, Aggregates},
     kernel::{self, Step},
+    query::Query,
     report::{Counted, Finish, Report},
     tables::{Inputs, Tables},
     underlay::{NoWay, Underlay},
 };
 use crate::plan::Planned;
 
+mod ask;
 mod observe;
 mod owner;
 mod probe;
@@ -93,6 +96,8 @@ pub struct Channels {
     pub report: watch::Sender<Arc<Report>>,
     /// Packets counted.
     pub counted: watch::Sender<Arc<Counted>>,
+    /// Questions of people.
+    pub queries: mpsc::Receiver<Query>,
     /// Ends [`run`]; dropped, it counts as [`Finish::Keep`].
     pub finish: oneshot::Receiver<Finish>,
 }
@@ -120,7 +125,7 @@ pub enum DriverError {
 /// Netlink cannot be used any more, or the planner is gone.
 pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError> {
     let (connection, handle, events) = new_multicast_connection(&GROUPS).map_err(DriverError::Open)?;
-    let Channels { planned, secret, report, counted, mut finish } = channels;
+    let Channels { planned, secret, report, counted, mut queries, mut finish } = channels;
     let pins = options.pins.clone();
     let (ways, for_probes) = watch::channel(probe::Ways::new());
     let (to_answering, answering) = watch::channel(BTreeSet::new());
@@ -128,9 +133,12 @@ pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError
     let conversation = async {
         let how = tokio::select! {
             how = &mut finish => how.unwrap_or(Finish::Keep),
-            error = driver.work(events, &report, &counted) => return Err(error),
+            error = driver.work(events, &mut queries, &report, &counted) => return Err(error),
         };
         driver.owner.end(how);
+        if how == Finish::Remove {
+            driver.drop_strays(Aggregates::new()).await;
+        }
         if how == Finish::Remove
             && let Err(error) = kernel::remove(&pins)
         {
@@ -165,6 +173,8 @@ struct Driver {
     confirm: Instant,
     /// So long the first tables are not final.
     complete_by: Option<Instant>,
+    /// What the kernel was told to drop.
+    aggregates: Aggregates,
     /// Pinned programs forward until ours take over.
     predecessor: bool,
 }
@@ -191,6 +201,7 @@ impl Driver {
             saved: vec![],
             confirm: Instant::now(),
             complete_by: None,
+            aggregates: Aggregates::new(),
             predecessor,
         }
     }
@@ -199,6 +210,7 @@ impl Driver {
     async fn work(
         &mut self,
         mut events: impl Stream + Unpin,
+        queries: &mut mpsc::Receiver<Query>,
         report: &watch::Sender<Arc<Report>>,
         counted: &watch::Sender<Arc<Counted>>,
     ) -> DriverError {
@@ -218,6 +230,7 @@ impl Driver {
                 changed = self.planned.changed() => if changed.is_err() { return DriverError::NoPlanner },
                 Ok(()) = self.secret.changed() => {}
                 Ok(()) = self.peers.answering.changed() => {}
+                Some(query) = queries.recv() => block_in_place(|| self.owner.answer(query)),
                 event = events.next() => {
                     if event.is_none() {
                         return DriverError::Closed;
@@ -301,6 +314,9 @@ impl Driver {
             names => underlay.named(names),
         };
         block_in_place(|| self.owner.make(&spec, &uplinks));
+        let prefixes = desired.behind.keys().filter(|prefix| prefix.prefix_len() < prefix.max_prefix_len());
+        let wanted = prefixes.flat_map(|prefix| uplinks.keys().map(|uplink| (*prefix, uplink.clone()))).collect();
+        self.drop_strays(wanted).await;
         self.owner.unreachable(unresolved.into_keys().chain(silent).collect());
         self.owner.settle(complete || now >= patience);
         self.save();
@@ -338,6 +354,17 @@ impl Driver {
             }
         }
         any
+    }
+
+    /// Has the kernel drop what is for an announced aggregate and for nobody.
+    async fn drop_strays(&mut self, wanted: Aggregates) {
+        if wanted == self.aggregates {
+            return;
+        }
+        if let Err(error) = aggregates::keep(&self.handle, &wanted).await {
+            warn!(%error, "packets to addresses of an aggregate that are nobody's go back to the router");
+        }
+        self.aggregates = wanted;
     }
 
     /// Writes the memberships down where they changed.

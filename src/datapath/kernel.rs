@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, io, path::PathBuf};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues},
-    programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    programs::{SchedClassifier, Xdp},
     util::nr_cpus,
 };
 use tokio::sync::watch;
@@ -17,17 +17,25 @@ use super::{
     ranges::Ranges,
     slots::lay_out,
     spec::{Spec, Table, TableId},
-    types::{self, Flow, FlowKey, Reason, ServiceCounters},
+    types::{self, ServiceCounters},
 };
 use crate::types::ServiceKey;
 
 mod attach;
+mod inspect;
 
 pub use attach::{Mode, Step, is_bpffs, is_pinned, remove};
+pub use inspect::Answer;
 
 /// The compiled programs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
+static AT_XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
+/// The same for tcx ingress.
+static AT_TCX: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tcx.bpf.o"));
 
+/// The program for incoming frames.
+const IN: &str = "ironcast_in";
+/// The program for replies.
+const OUT: &str = "ironcast_out";
 /// Maps that outlive the daemon.
 /// Not those of Services: a new daemon numbers them anew.
 const PINNED_MAPS: [&str; 5] = ["flows", "replies", "syns", "fragments", "counters"];
@@ -70,9 +78,21 @@ pub enum DatapathError {
     Image(#[from] ImageError),
 }
 
+/// Where incoming frames are met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hook {
+    /// XDP, in the driver or on the kernel's packet buffers.
+    #[default]
+    Xdp,
+    /// tcx ingress: behind XDP, where another program may be.
+    Tcx,
+}
+
 /// How large the maps are, and where things are pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// Where incoming frames are met.
+    pub hook: Hook,
     /// A folder in a bpffs; `None` pins nothing, and everything ends with the process.
     pub pins: Option<PathBuf>,
     /// Slots of all tables together.
@@ -90,6 +110,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            hook: Hook::default(),
             pins: None,
             slots: types::SLOTS as u32,
             backends: types::BACKENDS as u32,
@@ -153,16 +174,17 @@ impl Datapath {
     /// Loads the programs with empty tables of their own, and takes over the pinned flows. Attaches nothing.
     pub fn load(options: Options) -> Result<Self, DatapathError> {
         let mut ebpf = load_object(&options)?;
-        for name in ["ironcast_in", "ironcast_out"] {
-            let failed = |e: aya::programs::ProgramError| DatapathError::Program {
+        let failed = |name: &'static str| {
+            move |e: aya::programs::ProgramError| DatapathError::Program {
                 what: format!("load program {name}"),
                 cause: e.into(),
-            };
-            match name {
-                "ironcast_in" => xdp(&mut ebpf).load().map_err(failed)?,
-                _ => classifier(&mut ebpf).load().map_err(failed)?,
             }
+        };
+        match options.hook {
+            Hook::Xdp => xdp(&mut ebpf).load().map_err(failed(IN))?,
+            Hook::Tcx => classifier(&mut ebpf, IN).load().map_err(failed(IN))?,
         }
+        classifier(&mut ebpf, OUT).load().map_err(failed(OUT))?;
         let arrays = Arrays::map(&ebpf, &options)?;
         Ok(Self {
             ebpf,
@@ -291,96 +313,20 @@ impl Datapath {
         self.placed.extend(changed);
     }
 
-    /// The program for incoming frames, for harnesses that call it.
-    pub fn incoming(&self) -> Result<&aya::programs::ProgramFd, DatapathError> {
-        let program: &Xdp =
-            self.ebpf.program("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object");
-        let failed = |e: aya::programs::ProgramError| DatapathError::Program {
-            what: "ask for the program for incoming frames".into(),
-            cause: e.into(),
-        };
-        program.fd().map_err(failed)
-    }
-
-    /// Runs the program for incoming frames on this one, `repeat` times, without sending anything: the verdict
-    /// (an `enum xdp_action`), the frame as it left, and the mean duration.
-    pub fn ask(&self, frame: &[u8], repeat: u32) -> Result<Answer, DatapathError> {
-        let program: &Xdp =
-            self.ebpf.program("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object");
-        run(program, frame, repeat, "run the program for incoming frames")
-    }
-
-    /// The same for the program for replies; the verdict is an `enum tcx_action`.
-    pub fn ask_reply(&self, frame: &[u8], repeat: u32) -> Result<Answer, DatapathError> {
-        let program: &SchedClassifier =
-            self.ebpf.program("ironcast_out").and_then(|p| p.try_into().ok()).expect("it is in the object");
-        run(program, frame, repeat, "run the program for replies")
-    }
-
-    /// Packets by what became of them, all CPUs together.
-    pub fn reasons(&self) -> Result<BTreeMap<Reason, u64>, DatapathError> {
-        let counters: PerCpuArray<&MapData, u64> =
-            PerCpuArray::try_from(self.map("counters")).map_err(read("counters"))?;
-        let count = |&reason: &Reason| {
-            let values = counters.get(&(reason as u32), 0).map_err(read("counters"))?;
-            Ok((reason, values.iter().sum()))
-        };
-        Reason::ALL.iter().map(count).collect()
-    }
-
-    /// Counters of each Service, all CPUs together.
-    pub fn service_counters(&self) -> Result<BTreeMap<ServiceKey, ServiceCounters>, DatapathError> {
-        let name = "service_counters";
-        let map: PerCpuArray<&MapData, ServiceCounters> = PerCpuArray::try_from(self.map(name)).map_err(read(name))?;
-        let mut all = BTreeMap::new();
-        for (key, n) in self.services.iter().filter(|(_, n)| *n < self.options.services) {
-            let values = map.get(&n, 0).map_err(read(name))?;
-            let sum = values.iter().fold(ServiceCounters::default(), |a, b| a + *b);
-            all.insert(key.clone(), sum);
-        }
-        Ok(all)
-    }
-
-    /// The flows in one of the owner's tables: `flows`, `replies` or `syns`.
-    pub fn flows(&self, table: &'static str) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
-        let map: HashMap<&MapData, FlowKey, Flow> = HashMap::try_from(self.map(table)).map_err(read(table))?;
-        map.iter().map(|entry| entry.map_err(read(table))).collect()
-    }
-
     fn map(&self, name: &str) -> &Map {
         self.ebpf.map(name).expect("it is in the object")
     }
 }
-
-/// What became of a frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// The program's return value.
-    pub verdict: u32,
-    /// The frame as it left.
-    pub frame: Vec<u8>,
-    /// Mean duration of a run.
-    pub duration: std::time::Duration,
-}
-
-fn run(program: &impl for<'a> Runnable<'a>, frame: &[u8], repeat: u32, what: &str) -> Result<Answer, DatapathError> {
-    let mut out = vec![0; frame.len() + 256];
-    let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), repeat, ..Default::default() };
-    let failed = |e: aya::programs::ProgramError| DatapathError::Program { what: what.to_string(), cause: e.into() };
-    let result = program.test_run(options).map_err(failed)?;
-    out.truncate(result.data_size_out as usize);
-    Ok(Answer { verdict: result.return_value, frame: out, duration: result.duration })
-}
-
-/// The programs that take frames.
-trait Runnable<'a>: aya::programs::TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult> {}
-impl<'a, P: aya::programs::TestRun<Opts<'a> = TestRunOptions<'a>, Result = TestRunResult>> Runnable<'a> for P {}
 
 fn read(map: &'static str) -> impl Fn(aya::maps::MapError) -> DatapathError {
     move |e| DatapathError::Map { map, cause: io::Error::other(e) }
 }
 
 fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
+    let object = match options.hook {
+        Hook::Xdp => AT_XDP,
+        Hook::Tcx => AT_TCX,
+    };
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("slots", options.slots)
@@ -395,18 +341,18 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
             loader.map_pin_path(name, pins.join(name));
         }
     }
-    let loaded = loader.load(OBJECT).map_err(|e| DatapathError::Load(Box::new(e)));
+    let loaded = loader.load(object).map_err(|e| DatapathError::Load(Box::new(e)));
     drop(loader);
     give_back_memory();
     loaded
 }
 
 fn xdp(ebpf: &mut Ebpf) -> &mut Xdp {
-    ebpf.program_mut("ironcast_in").and_then(|p| p.try_into().ok()).expect("it is in the object, an XDP program")
+    ebpf.program_mut(IN).and_then(|p| p.try_into().ok()).expect("it is in the object, an XDP program")
 }
 
-fn classifier(ebpf: &mut Ebpf) -> &mut SchedClassifier {
-    ebpf.program_mut("ironcast_out").and_then(|p| p.try_into().ok()).expect("it is in the object, a classifier")
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(name).and_then(|p| p.try_into().ok()).expect("it is in the object, a classifier")
 }
 
 impl Arrays {

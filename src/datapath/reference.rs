@@ -75,18 +75,52 @@ pub struct Memory {
     pub flows: HashMap<Tuple, (IpAddr, u16, bool)>,
     /// Handshakes under way: the pods that were sent a SYN.
     pub handshakes: HashMap<Tuple, (IpAddr, u16)>,
+    /// Seen from the pod (which stands in the VIP's place): the VIP that answers have; `true`: closing.
+    pub replies: HashMap<Tuple, (IpAddr, u16, bool)>,
+}
+
+/// A flow as its pod sees it.
+fn at_pod(t: &Tuple, pod: IpAddr, port: u16) -> Tuple {
+    Tuple { vip: pod, vip_port: port, ..*t }
 }
 
 impl Memory {
     /// A SYN was let through to the pod.
     pub fn begin(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
+        if self.other(t, pod, port).is_some() {
+            self.replies.remove(&at_pod(t, pod, port));
+        }
         self.handshakes.insert(*t, (pod, port));
+    }
+
+    /// A flow was delivered that nobody knew.
+    pub fn keep(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
+        if let Some((vip, vip_port, _)) = self.other(t, pod, port) {
+            self.flows.remove(&Tuple { vip, vip_port, ..*t });
+        }
+        self.replies.insert(at_pod(t, pod, port), (t.vip, t.vip_port, false));
+        self.flows.insert(*t, (pod, port, false));
+    }
+
+    /// The client ends the connection.
+    pub fn end(&mut self, t: &Tuple) {
+        let Some((pod, port, closing)) = self.flows.get_mut(t) else { return };
+        *closing = true;
+        let back = at_pod(t, *pod, *port);
+        if let Some((.., closing)) = self.replies.get_mut(&back).filter(|r| (r.0, r.1) == (t.vip, t.vip_port)) {
+            *closing = true;
+        }
+    }
+
+    /// What the pod has with this client's port through another VIP.
+    fn other(&self, t: &Tuple, pod: IpAddr, port: u16) -> Option<(IpAddr, u16, bool)> {
+        self.replies.get(&at_pod(t, pod, port)).copied().filter(|r| (r.0, r.1) != (t.vip, t.vip_port))
     }
 
     /// The pod has answered.
     pub fn establish(&mut self, t: &Tuple, pod: IpAddr, port: u16) {
         self.handshakes.remove(t);
-        self.flows.insert(*t, (pod, port, false));
+        self.keep(t, pod, port);
     }
 }
 
@@ -112,6 +146,13 @@ impl<'a> Reference<'a> {
     pub fn new(spec: &'a Spec) -> Self {
         let layouts = spec.tables.iter().map(|(id, t)| (id.clone(), lay_out(t))).collect();
         Self { spec, keys: FlowKeys::new(&spec.secret), layouts, ids: node_ids(spec.nodes.keys()) }
+    }
+
+    /// The same with one table alone, or none: for questions about one flow.
+    pub fn for_table(spec: &'a Spec, table: Option<&TableId>) -> Self {
+        let one = table.and_then(|id| Some((id.clone(), lay_out(spec.tables.get(id)?))));
+        let (keys, ids) = (FlowKeys::new(&spec.secret), node_ids(spec.nodes.keys()));
+        Self { spec, keys, layouts: one.into_iter().collect(), ids }
     }
 
     /// What becomes of a frame that comes in on an uplink.
@@ -155,6 +196,13 @@ impl<'a> Reference<'a> {
         let question = Question { parsed, candidates, check, hash };
         match self.choose(&question, memory) {
             Outcome::Forward { node, onward, hash } => self.fits(parsed, node, onward, hash),
+            Outcome::Deliver { pod, port, remember }
+                if remember != Remember::Nothing
+                    && parsed.tuple.protocol == 6
+                    && memory.other(&parsed.tuple, pod, port).is_some_and(|(.., closing)| !closing) =>
+            {
+                Outcome::Drop(Reason::DropCollision)
+            }
             outcome => outcome,
         }
     }

@@ -23,6 +23,8 @@ pub const BACKENDS: usize = 1 << 17;
 pub const PORT: u16 = 6085;
 /// Version of the encapsulation.
 pub const VERSION: u8 = 2;
+/// Stands before a frame that is only asked about: nothing is written down.
+pub const QUESTION: u32 = 0x3f6e_6369;
 /// Flag of the header: nobody knows the flow, and whoever gets the packet keeps it.
 pub const FLAG_FINAL: u8 = 1;
 /// Flag of the header: asks whether a node takes encapsulated packets.
@@ -197,6 +199,20 @@ pub struct FlowKey {
     pub pad: [u8; 2],
 }
 
+impl FlowKey {
+    /// The key of a flow in `flows`.
+    pub fn by_vip(t: &super::hash::Tuple) -> Self {
+        Self {
+            client: t.client.into(),
+            other: t.vip.into(),
+            client_port: t.client_port.to_be(),
+            other_port: t.vip_port.to_be(),
+            protocol: t.protocol,
+            ..Self::default()
+        }
+    }
+}
+
 /// Value of `flows` (the pod), `replies` (the VIP) and `syns` (the one that is not in its key).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -296,4 +312,5 @@ reasons! {
     DropHops "drop_hops" "More hops than there can be.",
     DropUnreachable "drop_unreachable" "The owner's node has no known way.",
     DropAdjust "drop_adjust" "The driver gave no room.",
+    DropCollision "drop_collision" "The pod has a connection with this client's port through another address.",
 }

@@ -72,8 +72,29 @@ pub enum RouterKind {
 pub enum DatapathKind {
     /// Rules like kube-proxy's, written by the lab.
     None,
-    /// Our XDP program.
+    /// Our XDP program, in the driver.
     Xdp,
+    /// The same on the kernel's packet buffers.
+    Generic,
+    /// The same behind XDP, at tcx ingress.
+    Tcx,
+}
+
+impl DatapathKind {
+    /// Our programs carry the packets.
+    pub(crate) fn is_ours(self) -> bool {
+        self != Self::None
+    }
+
+    /// The step of the ladder that its uplinks must reach.
+    pub(crate) fn mode(self) -> &'static str {
+        match self {
+            Self::None => "announce-only",
+            Self::Xdp => "native",
+            Self::Generic => "generic",
+            Self::Tcx => "tcx",
+        }
+    }
 }
 
 /// `--provider`.
@@ -97,6 +118,9 @@ pub enum ScenarioKind {
     EcmpRehash,
     /// Daemons are killed and upgraded under load; no packet is lost. Needs --datapath xdp.
     Restart,
+    /// Beside kube-proxy's rules, a strict reverse path filter, masquerading and an overlay, requests are answered and
+    /// uploads arrive whole. Needs --datapath xdp, generic or tcx.
+    Coexistence,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
     /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.

@@ -20,6 +20,7 @@ use super::{
     datagrams::Datagrams,
     netns::{Inside, Namespace},
     pod::CLIENT_HEADER,
+    uploads,
 };
 
 /// Longer than two retransmissions of a SYN.
@@ -147,6 +148,14 @@ impl Client {
     /// So many streams of datagrams to each address.
     pub(crate) fn datagrams(&self, to: &[SocketAddr], streams: usize) -> Datagrams {
         Datagrams::start(&self.inside, to, streams)
+    }
+
+    /// So many connections that send so much each; how many get it back whole.
+    ///
+    /// # Errors
+    /// The client's thread has ended.
+    pub(crate) async fn uploads(&self, to: SocketAddr, count: usize, length: usize) -> anyhow::Result<usize> {
+        uploads::whole(&self.inside, to, count, length).await
     }
 
     /// A request every `pause` to these addresses in turn, until [`Traffic::stop`].

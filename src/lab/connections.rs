@@ -116,6 +116,11 @@ impl Connections {
         self.all.iter().zip(mark).filter(|pair| is_behind(*pair)).count()
     }
 
+    /// How many of those to the `n`th of so many addresses are not alive.
+    pub(crate) fn broken(&self, n: usize, addresses: usize) -> usize {
+        self.all.iter().skip(n).step_by(addresses).filter(|one| one.fate() != Fate::Alive).count()
+    }
+
     /// Pods with the numbers of their connections that are alive and dead.
     pub(crate) fn by_pod(&self) -> BTreeMap<String, [usize; 2]> {
         let mut pods: BTreeMap<String, [usize; 2]> = BTreeMap::new();

@@ -34,8 +34,8 @@ pub(crate) struct Waiting {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     pub(crate) expectations: Vec<Expectation>,
-    /// Seconds, and counts, by name.
-    pub(crate) timings: BTreeMap<String, f64>,
+    /// What was measured, by name.
+    pub(crate) timings: BTreeMap<String, Figure>,
     /// What was done and what is worth knowing, newest last.
     pub(crate) notes: Vec<String>,
 }
@@ -48,6 +48,25 @@ pub(crate) enum Lines {
     Stderr,
     /// The terminal view shows everything.
     None,
+}
+
+/// A measured number with its unit: `s`, `MiB`, `connections` …
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) value: f64,
+    pub(crate) unit: &'static str,
+}
+
+impl Figure {
+    fn new(value: f64, unit: &'static str) -> Self {
+        Self { value: (value * 1000.0).round() / 1000.0, unit }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.value, self.unit)
+    }
 }
 
 /// The one who writes [`Progress`].
@@ -67,7 +86,7 @@ pub(crate) struct Verdict {
     pub(crate) nodes: usize,
     pub(crate) seconds: f64,
     pub(crate) expectations: Vec<Expectation>,
-    pub(crate) timings: BTreeMap<String, f64>,
+    pub(crate) timings: BTreeMap<String, Figure>,
 }
 
 impl Report {
@@ -87,10 +106,15 @@ impl Report {
         self.progress.send_modify(|p| p.notes.push(text));
     }
 
+    /// A measured time.
+    pub(crate) fn timing(&self, name: &str, took: Duration) {
+        self.figure(name, took.as_secs_f64(), "s");
+    }
+
     /// A measured number.
-    pub(crate) fn timing(&self, name: &str, value: f64) {
+    pub(crate) fn figure(&self, name: &str, value: f64, unit: &'static str) {
         self.progress.send_modify(|p| {
-            p.timings.insert(name.to_owned(), (value * 1000.0).round() / 1000.0);
+            p.timings.insert(name.to_owned(), Figure::new(value, unit));
         });
     }
 
@@ -198,6 +222,15 @@ mod tests {
         let unmet = &report.progress().expectations[1];
         let line = Line { expectation: unmet, color: false }.to_string();
         assert_eq!(line, "FAIL route: expected ECMP over n1 n2; seen nothing");
+    }
+
+    #[test]
+    fn figures_have_units() {
+        let report = Report::new(Lines::None);
+        report.timing("sessions up", Duration::from_micros(1_234_567));
+        report.figure("connections broken", 0.0, "of 2000");
+        let figures: Vec<String> = report.progress().timings.iter().map(|(n, f)| format!("{n}: {f}")).collect();
+        assert_eq!(figures, ["connections broken: 0 of 2000", "sessions up: 1.235 s"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What happens in the lab. A scenario acts, and says what must come of it within which time.
 
+mod coexistence;
 mod drain;
 mod ecmp_rehash;
 mod first_light;
@@ -38,6 +39,7 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
     match kind {
         ScenarioKind::FirstLight => first_light::run(lab).await,
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
+        ScenarioKind::Coexistence => coexistence::run(lab).await,
         ScenarioKind::Drain => drain::run(lab).await,
         ScenarioKind::EcmpRehash => ecmp_rehash::run(lab).await,
         ScenarioKind::Restart => restart::run(lab).await,
@@ -52,11 +54,18 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
 /// It does not; the text says what to change.
 pub(crate) fn check(kind: ScenarioKind, datapath: DatapathKind, site: &Site) -> anyhow::Result<()> {
     anyhow::ensure!(
-        kind != ScenarioKind::Restart || datapath == DatapathKind::Xdp,
+        kind != ScenarioKind::Restart || datapath.is_ours(),
         "restart shows what the packet path keeps: give --datapath xdp"
     );
     if kind == ScenarioKind::EcmpRehash {
         return ecmp_rehash::check(site);
+    }
+    if kind == ScenarioKind::Coexistence {
+        anyhow::ensure!(
+            datapath.is_ours(),
+            "coexistence is about the packet path: give --datapath xdp, generic or tcx"
+        );
+        return coexistence::check(site);
     }
     let pods = nodes_with_pods(site);
     anyhow::ensure!(
@@ -115,18 +124,20 @@ async fn sessions(lab: &mut Lab) -> Result<(), Stop> {
             Observation { seen: format!("{up} of {} Established", 2 * names.len()), ok: up == 2 * names.len() }
         })
         .await?;
-    lab.report.timing("sessions up", took.as_secs_f64());
+    lab.report.timing("sessions up", took);
     packet_path(lab)
 }
 
 /// With XDP: the uplink of every node has the program in its driver. Programs stand before sessions come up.
 fn packet_path(lab: &Lab) -> Result<(), Stop> {
-    if lab.datapath != DatapathKind::Xdp {
+    if !lab.datapath.is_ours() {
         return Ok(());
     }
     let modes: BTreeSet<String> = lab.seen().alive().flat_map(modes).collect();
     let seen = modes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    lab.verify("packet path", "native on the uplink of every node", &seen, modes == ["eth0 native".to_owned()].into())
+    let mode = lab.datapath.mode();
+    let expected = format!("{mode} on the uplink of every node");
+    lab.verify("packet path", &expected, &seen, modes == [format!("eth0 {mode}")].into())
 }
 
 fn modes(state: &NodeState) -> Vec<String> {
@@ -155,7 +166,7 @@ async fn addressed(lab: &mut Lab, service: &ServiceSpec) -> Result<[IpAddr; 2], 
             Observation { seen: words(&addresses), ok: both(&addresses).is_some() }
         })
         .await?;
-    lab.report.timing(&format!("address of {}", service.name), took.as_secs_f64());
+    lab.report.timing(&format!("address of {}", service.name), took);
     Ok(both(&lab.seen().addresses(&key)).unwrap_or([IpAddr::V4([0; 4].into()); 2]))
 }
 

@@ -95,7 +95,7 @@ impl Lab {
         std::fs::create_dir(&logs)?;
         build::build(&site).await?;
         let at_first = site.nodes.len().saturating_sub(setup.later);
-        let xdp = setup.datapath == DatapathKind::Xdp;
+        let xdp = setup.datapath.is_ours();
         let aids = if xdp { Some(xdp::prepare(&site, &folder).await?) } else { None };
         let manifests = Manifests::create(folder.join("manifests"), &site.nodes[..at_first], setup.graceful_restart)?;
         let mut pods = Vec::new();

@@ -52,7 +52,7 @@ pub(crate) fn check(datapath: DatapathKind) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the lab makes network namespaces and must be root: run it with sudo");
     }
-    let xdp: &[_] = if datapath == DatapathKind::Xdp { &FOR_XDP } else { &[] };
+    let xdp: &[_] = if datapath.is_ours() { &FOR_XDP } else { &[] };
     let missing: Vec<String> = ALWAYS
         .iter()
         .chain(xdp)

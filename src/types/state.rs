@@ -105,7 +105,7 @@ pub struct DatapathState {
 pub struct UplinkState {
     /// The interface.
     pub interface: String,
-    /// `native`, `generic` or `announce-only`.
+    /// `native`, `generic`, `tcx` or `announce-only`.
     pub mode: String,
     /// The better modes, each with the kernel's reason against it.
     pub failed: Vec<String>,

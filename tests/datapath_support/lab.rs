@@ -8,7 +8,7 @@
 use std::process::Command;
 
 use ironcast::datapath::{
-    kernel::{Datapath, Options, Step},
+    kernel::{Datapath, Hook, Options, Step},
     spec::{Backend, Frontend, Membership, Node, Route, Spec, Table, Target},
 };
 use ironcast::types::{Protocol, ServiceKey};
@@ -190,8 +190,9 @@ impl Lab {
     /// Loads and attaches the packet path on a node.
     pub fn start(&self, node: &str, spec: Spec, step: Step, pins: Option<std::path::PathBuf>) -> Datapath {
         self.at(node, move || {
+            let hook = if step == Step::Tcx { Hook::Tcx } else { Hook::Xdp };
             let options =
-                Options { slots: 1 << 16, backends: 1 << 8, flows: 1 << 14, syns: 1 << 14, services: 16, pins };
+                Options { hook, slots: 1 << 16, backends: 1 << 8, flows: 1 << 14, syns: 1 << 14, services: 16, pins };
             let mut datapath = Datapath::load(options).expect("the programs load");
             datapath.apply(&spec).expect("the tables fit");
             let mode = datapath.attach("up0", step);
@@ -205,7 +206,15 @@ impl Lab {
     /// veth drops what XDP sends back unless its peer has a program: one that knows nothing passes everything.
     pub fn receive_frames_of_xdp(&self) -> Datapath {
         self.at("router", || {
-            let options = Options { slots: 1 << 10, backends: 8, flows: 128, syns: 128, services: 4, pins: None };
+            let options = Options {
+                slots: 1 << 10,
+                backends: 8,
+                flows: 128,
+                syns: 128,
+                services: 4,
+                pins: None,
+                ..Options::default()
+            };
             let mut datapath = Datapath::load(options).expect("the programs load");
             for interface in ["ra", "rb"] {
                 assert_eq!(datapath.attach(interface, Step::Native).step, Step::Native);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ironcast::datapath::{
     hash::{FlowKeys, Tuple},
-    kernel::{Answer, Datapath, Options},
+    kernel::{Answer, Datapath, Hook, Options},
     spec::Spec,
     types::Reason,
 };
@@ -17,12 +17,17 @@ pub const PORT: u16 = 40_000;
 
 /// The loaded programs; `None` for an ordinary user, who may not load any.
 pub fn loaded(spec: &Spec) -> Option<Datapath> {
+    loaded_at(Hook::Xdp, spec)
+}
+
+/// The same for a hook.
+pub fn loaded_at(hook: Hook, spec: &Spec) -> Option<Datapath> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: loading programs needs root");
         return None;
     }
     let options =
-        Options { slots: 1 << 16, backends: 1 << 10, flows: 1 << 14, syns: 1 << 14, services: 64, pins: None };
+        Options { hook, slots: 1 << 16, backends: 1 << 10, flows: 1 << 14, syns: 1 << 14, services: 64, pins: None };
     let mut datapath = Datapath::load(options).expect("the programs load");
     datapath.apply(spec).expect("the tables fit");
     Some(datapath)

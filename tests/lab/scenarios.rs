@@ -73,5 +73,9 @@ scenarios! {
     #[cfg(feature = "xdp")]
     daemons_come_and_go_without_losing_a_packet_with_xdp: "builtin" "restart" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
+    rehash_breaks_no_connection_behind_xdp: "builtin" "ecmp-rehash" "--datapath" "tcx",
+    #[cfg(feature = "xdp")]
+    packet_path_works_beside_others_that_change_packets: "builtin" "coexistence" "--datapath" "xdp",
+    #[cfg(feature = "xdp")]
     churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",
 }

@@ -5,12 +5,14 @@
 
 enum { OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2 };
 
-/* Offset of the MSS value from the start of the TCP header; 0: there is none. Takes 40 bytes of options at most. */
+/* Offset of the MSS value from the start of the TCP header; 0: there is none. It stands first where anybody sends it;
+ * that others come before it is borne to a degree. */
+enum { OPTIONS_BEFORE_MSS = 12 };
 INLINE u32 find_mss(const u8 *tcp, const void *end, u32 header)
 {
 	u32 at = sizeof(struct tcp);
 
-	for (int i = 0; i < 40; i++) {
+	for (int i = 0; i < OPTIONS_BEFORE_MSS; i++) {
 		if (at + 4 > header || at > 56)
 			return 0;
 		const u8 *option = tcp + at;

@@ -43,8 +43,14 @@ INLINE struct flow *owner_of(const struct tuple *t, int fresh)
 	return map_lookup(&syns, &k);
 }
 
-/* A SYN was let through to the pod. Should the pod still have a connection with this client through another
- * VIP or from an earlier life, its translation is forgotten: the pod answers the new one. */
+/* Whether the pod has a connection with this client's port through another VIP. It cannot tell the two apart: they
+ * have the same addresses and ports where it stands. */
+INLINE int is_other(const struct flow *old, const struct tuple *t)
+{
+	return old && (old->port != t->vip_port || !same(&old->ip, &t->vip));
+}
+
+/* A SYN is to go to the pod; 1: it must not, its ports are taken there. */
 GLOBAL int remember_syn(const struct tuple *t, const struct ip *pod, u16 port)
 {
 	if (!t || !pod)
@@ -52,8 +58,11 @@ GLOBAL int remember_syn(const struct tuple *t, const struct ip *pod, u16 port)
 	struct flow_key k = key_of(t, pod, port);
 	struct flow f = flow_to(&t->vip, t->vip_port), *old = map_lookup(&replies, &k);
 
-	if (old && (old->port != f.port || !same(&old->ip, &f.ip)))
+	if (is_other(old, t)) {
+		if (!old->closing)
+			return 1;
 		map_delete(&replies, &k);
+	}
 	map_update(&syns, &k, &f, UPDATE_ANY);
 	k.other = t->vip;
 	k.other_port = t->vip_port;
@@ -64,18 +73,45 @@ GLOBAL int remember_syn(const struct tuple *t, const struct ip *pod, u16 port)
 	return 0;
 }
 
+/* A flow is the pod's; 1: it must not be, as above. Datagrams have no end that could be seen, so the younger flow has
+ * the answers until the older one says something. */
 GLOBAL int remember_flow(const struct tuple *t, const struct ip *pod, u16 port)
 {
 	if (!t || !pod)
 		return 0;
 	struct flow_key k = key_of(t, pod, port);
-	struct flow f = flow_to(&t->vip, t->vip_port);
+	struct flow f = flow_to(&t->vip, t->vip_port), *old = map_lookup(&replies, &k);
 
+	if (is_other(old, t)) {
+		if (t->protocol == IP_TCP && !old->closing)
+			return 1;
+		k.other = old->ip;
+		k.other_port = old->port;
+		map_delete(&flows, &k);
+		k.other = *pod;
+		k.other_port = port;
+	}
 	map_update(&replies, &k, &f, UPDATE_ANY);
 	k.other = t->vip;
 	k.other_port = t->vip_port;
 	f.ip = *pod;
 	f.port = port;
 	map_update(&flows, &k, &f, UPDATE_ANY);
+	return 0;
+}
+
+/* The client ends the connection. */
+GLOBAL int note_end(const struct tuple *t)
+{
+	if (!t)
+		return 0;
+	struct flow *known = known_flow(t);
+	if (!known)
+		return 0;
+	known->closing = 1;
+	struct flow_key k = key_of(t, &known->ip, known->port);
+	struct flow *back = map_lookup(&replies, &k);
+	if (back && !is_other(back, t))
+		back->closing = 1;
 	return 0;
 }

@@ -78,6 +78,12 @@ static long (*const skb_pull)(struct __sk_buff *skb, u32 len) = (void *)39;
 static long (*const xdp_adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*const xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 static u64 (*const xdp_length)(struct xdp_md *ctx) = (void *)188;
+/* For the same path at tcx ingress. */
+static s64 (*const csum_update)(struct __sk_buff *skb, u32 change) = (void *)40;
+static long (*const skb_change_tail)(struct __sk_buff *skb, u32 length, u64 flags) = (void *)38;
+static long (*const skb_adjust_room)(struct __sk_buff *skb, int change, u32 mode, u64 flags) = (void *)50;
+enum { ROOM_MAC = 1 };
+enum { ROOM_ENCAP_V4 = 2, ROOM_ENCAP_V6 = 4, ROOM_ENCAP_UDP = 16, ROOM_DECAP_V4 = 128, ROOM_DECAP_V6 = 256 };
 enum { CSUM_MANGLED_0 = 0x20, CSUM_PSEUDO = 0x10 };
 
 struct ethernet {

@@ -17,6 +17,7 @@ enum {
 	FRAGMENTS = 1 << 12,
 	PORT = 6085,
 	VERSION = 2,
+	QUESTION = 0x3f6e6369,
 	HOPS_MAX = 5,
 };
 
@@ -163,5 +164,6 @@ enum reason {
 	R_DROP_HOPS,
 	R_DROP_UNREACHABLE,
 	R_DROP_ADJUST,
+	R_DROP_COLLISION,
 	REASONS,
 };

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::Options;
 use crate::{
     datapath::{
-        kernel::{self, Datapath, DatapathError, Mode, Step},
+        kernel::{self, Datapath, DatapathError, Hook, Mode, Step},
         report::{Counted, Finish, Report, Served},
         slots,
         spec::Spec,
@@ -25,6 +25,8 @@ const BACKENDS: u32 = 1 << 12;
 pub(super) struct Owner {
     options: Options,
     datapath: Option<Datapath>,
+    /// The same at tcx ingress, for uplinks that take no XDP program.
+    behind: Option<Datapath>,
     room: Room,
     /// The tables that hold.
     applied: Spec,
@@ -63,6 +65,7 @@ impl Owner {
         Self {
             options: options.clone(),
             datapath: None,
+            behind: None,
             room: Room { slots: 0, backends: 0 },
             applied: Spec::default(),
             attached: BTreeMap::new(),
@@ -107,7 +110,7 @@ impl Owner {
     /// Loads the programs while others still read what the tables will be made of.
     pub(super) fn prepare(&mut self) {
         let room = Room { slots: SLOTS, backends: BACKENDS };
-        match self.load(room) {
+        match self.load(self.hook(), room) {
             Ok(datapath) => (self.datapath, self.room) = (Some(datapath), room),
             // Told with the tables, when it is tried again.
             Err(error) => tracing::debug!(%error, "packet path not loaded"),
@@ -119,8 +122,10 @@ impl Owner {
         if !self.room.holds(needed) || self.datapath.is_none() {
             return self.take_over(spec, needed);
         }
-        if let Some(datapath) = self.datapath.as_mut().filter(|_| self.applied != *spec) {
-            datapath.apply(spec)?;
+        if self.applied != *spec {
+            for datapath in self.datapath.iter_mut().chain(&mut self.behind) {
+                datapath.apply(spec)?;
+            }
             self.applied = spec.clone();
         }
         Ok(())
@@ -128,19 +133,37 @@ impl Owner {
 
     /// New programs with tables of their own, filled before they take over; the pinned links then swap them.
     fn take_over(&mut self, spec: &Spec, room: Room) -> Result<(), DatapathError> {
-        let mut datapath = self.load(room)?;
+        let mut datapath = self.load(self.hook(), room)?;
         datapath.apply(spec)?;
+        let mut behind = match &self.behind {
+            None => None,
+            Some(_) => {
+                let mut behind = self.load(Hook::Tcx, room)?;
+                behind.apply(spec)?;
+                Some(behind)
+            }
+        };
         for (interface, (_, mode)) in &mut self.attached {
-            *mode = datapath.attach(interface, self.options.best);
+            let renewed = match (&mut behind, mode.step) {
+                (Some(behind), Step::Tcx) => behind.attach(interface, Step::Tcx),
+                _ => datapath.attach(interface, self.options.best),
+            };
+            mode.step = renewed.step;
         }
-        self.datapath = Some(datapath);
+        (self.datapath, self.behind) = (Some(datapath), behind);
         (self.room, self.applied) = (room, spec.clone());
         Ok(())
     }
 
-    fn load(&self, room: Room) -> Result<Datapath, DatapathError> {
+    /// Where the ladder begins.
+    fn hook(&self) -> Hook {
+        if self.options.best < Step::Tcx { Hook::Xdp } else { Hook::Tcx }
+    }
+
+    fn load(&self, hook: Hook, room: Room) -> Result<Datapath, DatapathError> {
         let start = std::time::Instant::now();
         let options = kernel::Options {
+            hook,
             pins: self.pins(),
             slots: room.slots,
             backends: room.backends,
@@ -149,7 +172,7 @@ impl Owner {
             ..kernel::Options::default()
         };
         let datapath = Datapath::load(options)?;
-        info!(room.slots, room.backends, took = ?start.elapsed(), "packet path loaded");
+        info!(?hook, room.slots, room.backends, took = ?start.elapsed(), "packet path loaded");
         Ok(datapath)
     }
 
@@ -166,13 +189,60 @@ impl Owner {
 
     /// Attaches to uplinks that are new, or are other devices than before by the same name.
     fn attach(&mut self, uplinks: &BTreeMap<String, u32>) {
-        let Some(datapath) = &mut self.datapath else { return };
         self.attached.retain(|name, _| uplinks.contains_key(name));
         for (name, index) in uplinks {
             if self.attached.get(name).is_none_or(|(at, _)| at != index) {
-                let mode = datapath.attach(name, self.options.best);
+                let mode = self.attach_one(name);
                 self.attached.insert(name.clone(), (*index, mode));
             }
+        }
+    }
+
+    /// Down the ladder: XDP, where it is refused the same path at tcx ingress.
+    fn attach_one(&mut self, interface: &str) -> Mode {
+        let mut mode = Mode { step: Step::AnnounceOnly, failed: vec![] };
+        if self.hook() == Hook::Xdp
+            && let Some(datapath) = &mut self.datapath
+        {
+            mode = datapath.attach(interface, self.options.best);
+        }
+        if mode.step != Step::AnnounceOnly {
+            return mode;
+        }
+        let tagged = self.applied.nodes.values().any(|node| node.route.is_some_and(|route| route.vlan.is_some()));
+        if tagged {
+            mode.failed.push((Step::Tcx, "the ways to other nodes are VLANs, which this step cannot tag".into()));
+            return mode;
+        }
+        let attached = match self.hook() {
+            Hook::Tcx => {
+                self.datapath.as_mut().map(|path| path.attach(interface, Step::Tcx)).ok_or("not loaded".into())
+            }
+            Hook::Xdp => self.load_behind().map(|path| path.attach(interface, Step::Tcx)),
+        };
+        match attached {
+            Ok(found) => {
+                mode.step = found.step;
+                mode.failed.extend(found.failed);
+            }
+            Err(error) => mode.failed.push((Step::Tcx, error)),
+        }
+        mode
+    }
+
+    fn load_behind(&mut self) -> Result<&mut Datapath, String> {
+        let mut loaded = match self.behind.take() {
+            Some(behind) => Ok(behind),
+            None => self.load(Hook::Tcx, self.room),
+        };
+        if let Ok(behind) = &mut loaded
+            && let Err(error) = behind.apply(&self.applied)
+        {
+            loaded = Err(error);
+        }
+        match loaded {
+            Ok(behind) => Ok(self.behind.insert(behind)),
+            Err(error) => Err(format!("{:#}", anyhow::Error::new(error))),
         }
     }
 
@@ -199,14 +269,31 @@ impl Owner {
         }
     }
 
+    /// The programs and the tables that they have, once there are some.
+    pub(super) fn running(&self) -> Option<(&Datapath, &Spec)> {
+        self.behind.as_ref().or(self.datapath.as_ref()).map(|datapath| (datapath, &self.applied))
+    }
+
     pub(super) fn count(&self) -> Option<Counted> {
         let datapath = self.datapath.as_ref()?;
-        Some(Counted { reasons: datapath.reasons().ok()?, services: datapath.service_counters().ok()? })
+        let mut counted = Counted { reasons: datapath.reasons().ok()?, services: datapath.service_counters().ok()? };
+        let Some(behind) = &self.behind else { return Some(counted) };
+        for (service, of) in behind.service_counters().ok()? {
+            let sum = counted.services.entry(service).or_default();
+            *sum = *sum + of;
+        }
+        // Pinned counters are the same map.
+        if !kernel::is_bpffs(&self.options.pins) {
+            for (reason, n) in behind.reasons().ok()? {
+                *counted.reasons.entry(reason).or_default() += n;
+            }
+        }
+        Some(counted)
     }
 
     /// Lets go. What is pinned stays unless it is removed.
     pub(super) fn end(&mut self, how: Finish) {
         info!(?how, "packet path ends");
-        self.datapath = None;
+        (self.datapath, self.behind) = (None, None);
     }
 }

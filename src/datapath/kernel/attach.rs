@@ -1,4 +1,4 @@
-//! The ladder: native XDP, generic XDP, nothing. Links are pinned, so that they outlive the daemon; one that is
+//! The ladder: native XDP, generic XDP, tcx ingress, nothing. Links are pinned, so that they outlive the daemon; one that is
 //! found gets the new program in one step, and packets never see none.
 
 use std::{
@@ -9,11 +9,11 @@ use std::{
 use aya::programs::{
     LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
     links::{FdLink, PinnedLink},
-    tc::{SchedClassifierLink, TcAttachOptions},
+    tc::{SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions},
     xdp::XdpLink,
 };
 
-use super::{Datapath, DatapathError, PINNED_MAPS, classifier, xdp};
+use super::{Datapath, DatapathError, Hook, IN, OUT, PINNED_MAPS, classifier, xdp};
 
 /// How an uplink is served, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Step {
     Native,
     /// XDP on the kernel's packet buffers: slower, works with every driver.
     Generic,
+    /// The same path behind XDP, at tcx ingress: where the XDP hook is taken or refused.
+    Tcx,
     /// Addresses are announced; kube-proxy does the rest.
     AnnounceOnly,
 }
@@ -41,6 +43,7 @@ impl Step {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tcx => "tcx",
             Self::AnnounceOnly => "announce-only",
         }
     }
@@ -64,35 +67,74 @@ impl Datapath {
     pub fn attach(&mut self, interface: &str, best: Step) -> Mode {
         let mode = match self.attach_out(interface) {
             Err(e) => Mode { step: Step::AnnounceOnly, failed: vec![(best, because(&e))] },
-            Ok(()) => self.attach_in(interface, best),
+            Ok(out) => {
+                let mode = self.attach_in(interface, best);
+                self.clean_up(interface, mode.step, out);
+                mode
+            }
         };
         self.ready.send_modify(|r| drop(r.modes.insert(interface.to_string(), mode.clone())));
         mode
     }
 
-    fn attach_out(&mut self, interface: &str) -> Result<(), DatapathError> {
-        let path = self.options.pins.as_deref().map(|p| pin(p, "out", interface));
-        let program: &mut SchedClassifier = classifier(&mut self.ebpf);
+    /// Without pins, the link that ends with this value.
+    fn attach_out(&mut self, interface: &str) -> Result<Option<SchedClassifierLinkId>, DatapathError> {
+        self.attach_tcx(interface, OUT, "out", TcAttachType::Egress, LinkOrder::last())
+    }
+
+    fn attach_tcx(
+        &mut self,
+        interface: &str,
+        program: &str,
+        kind: &str,
+        at: TcAttachType,
+        order: LinkOrder,
+    ) -> Result<Option<SchedClassifierLinkId>, DatapathError> {
+        let path = self.options.pins.as_deref().map(|p| pin(p, kind, interface));
+        let program: &mut SchedClassifier = classifier(&mut self.ebpf, program);
         let renewed = pinned(path.as_deref())
             .and_then(|link| SchedClassifierLink::try_from(link).ok())
             .is_some_and(|link| program.attach_to_link(link).is_ok());
         if renewed {
-            return Ok(());
+            return Ok(None);
         }
-        unpin_stale(path.as_deref());
-        let what = format!("attach to tcx egress of {interface}");
+        unpin(path.as_deref());
+        let what = format!("attach to tcx {at:?} of {interface}");
         let failed = |e: Cause| DatapathError::Program { what: what.clone(), cause: e };
-        let order = TcAttachOptions::TcxOrder(LinkOrder::last());
-        let id = program.attach_with_options(interface, TcAttachType::Egress, order).map_err(|e| failed(e.into()))?;
-        if let Some(path) = path {
-            let link = program.take_link(id).map_err(|e| failed(e.into()))?;
-            keep(FdLink::try_from(link).map_err(|e| failed(e.into()))?, &path)?;
+        let order = TcAttachOptions::TcxOrder(order);
+        let id = program.attach_with_options(interface, at, order).map_err(|e| failed(e.into()))?;
+        let Some(path) = path else { return Ok(Some(id)) };
+        let link = program.take_link(id).map_err(|e| failed(e.into()))?;
+        keep(FdLink::try_from(link).map_err(|e| failed(e.into()))?, &path)?;
+        Ok(None)
+    }
+
+    /// What does not belong to the step that was reached goes: links of other steps that a predecessor pinned, and
+    /// the program for replies where there will be none.
+    fn clean_up(&mut self, interface: &str, reached: Step, out: Option<SchedClassifierLinkId>) {
+        let pins = self.options.pins.clone();
+        let gone = |kind: &str| unpin(pins.as_deref().map(|p| pin(p, kind, interface)).as_deref());
+        let steps = [Step::Native, Step::Generic, Step::Tcx].into_iter();
+        steps.filter(|step| *step != reached).for_each(|step| gone(step.word()));
+        if reached == Step::AnnounceOnly {
+            gone("out");
+            if let Some(id) = out {
+                // It ends with the program at the latest.
+                let _ = classifier(&mut self.ebpf, OUT).detach(id);
+            }
         }
-        Ok(())
     }
 
     fn attach_in(&mut self, interface: &str, best: Step) -> Mode {
         let mut failed = Vec::new();
+        if self.options.hook == Hook::Tcx {
+            // First, as XDP would be: others see what it leaves.
+            let attached = self.attach_tcx(interface, IN, "tcx", TcAttachType::Ingress, LinkOrder::first());
+            return match attached {
+                Ok(_) => Mode { step: Step::Tcx, failed },
+                Err(e) => Mode { step: Step::AnnounceOnly, failed: vec![(Step::Tcx, because(&e))] },
+            };
+        }
         for (step, mode) in [(Step::Native, XdpMode::Driver), (Step::Generic, XdpMode::Skb)] {
             if step < best {
                 continue;
@@ -114,7 +156,7 @@ impl Datapath {
         if renewed {
             return Ok(());
         }
-        unpin_stale(path.as_deref());
+        unpin(path.as_deref());
         let what = format!("attach {} XDP to {interface}", step.word());
         let failed = |e: Cause| DatapathError::Program { what: what.clone(), cause: e };
         let id = program.attach(interface, mode).map_err(|e| failed(e.into()))?;
@@ -127,7 +169,7 @@ impl Datapath {
 }
 
 /// A pin whose interface is gone keeps a dead link: it makes room for a new one.
-fn unpin_stale(path: Option<&Path>) {
+fn unpin(path: Option<&Path>) {
     if let Some(path) = path {
         let _ = std::fs::remove_file(path);
     }

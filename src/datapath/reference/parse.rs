@@ -38,6 +38,8 @@ pub struct Parsed {
     pub whole: bool,
     /// A SYN without ACK.
     pub fresh: bool,
+    /// A FIN or RST.
+    pub ends: bool,
     /// An ICMP error.
     pub error: bool,
 }
@@ -154,7 +156,7 @@ fn packet(spec: &Spec, six: bool, ip: &[u8], arrival: Arrival) -> Judged<Parsed>
 
 fn begin(arrival: Arrival, client: IpAddr, vip: IpAddr, length: u32, whole: bool) -> Parsed {
     let tuple = Tuple { client, vip, client_port: 0, vip_port: 0, protocol: 0 };
-    Parsed { arrival, tuple, length, whole, fresh: false, error: false }
+    Parsed { arrival, tuple, length, whole, fresh: false, ends: false, error: false }
 }
 
 fn header_v4(ip: &[u8], arrival: Arrival) -> Judged<(Parsed, u8, usize)> {
@@ -202,6 +204,7 @@ fn tcp(ip: &[u8], at: usize, parsed: &mut Parsed) -> Judged<()> {
         return dropped(Reason::DropMalformed);
     }
     parsed.fresh = tcp[13] & 0x12 == 0x02;
+    parsed.ends = !parsed.fresh && tcp[13] & 0x05 != 0;
     ports(tcp, 6, parsed, false);
     Ok(())
 }

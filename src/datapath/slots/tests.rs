@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 mod cluster;
+mod local;
 
 use cluster::{Cluster, Tally, members};
 

@@ -10,7 +10,6 @@ use anyhow::bail;
 
 use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
-    args::DatapathKind,
     build::ourselves,
     manifests::ServiceSpec,
     site::Node,
@@ -42,14 +41,14 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let told = Instant::now();
     tell(lab, &drained, &[]).await?;
     routes(lab, "route leaves the drained node", to, &left, ROUTE_WITHIN).await?;
-    lab.report.timing("drain to route moved", told.elapsed().as_secs_f64());
+    lab.report.timing("drain to route moved", told.elapsed());
     tokio::time::sleep(AROUND).await;
 
     lab.report.note(format!("ironcast drain --undo on {}", drained.name));
     let told = Instant::now();
     tell(lab, &drained, &["--undo"]).await?;
     routes(lab, "route returns", to, &nodes, ROUTE_WITHIN).await?;
-    lab.report.timing("drain undone to route complete", told.elapsed().as_secs_f64());
+    lab.report.timing("drain undone to route complete", told.elapsed());
     tokio::time::sleep(AROUND).await;
 
     let tally = traffic.stop().await?;
@@ -62,11 +61,11 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     )?;
     // A rehash hands established connections to nodes that do not know them. Only the XDP path mends that;
     // requests are short here, so it is rare, and it is said.
-    if lab.datapath == DatapathKind::Xdp {
+    if lab.datapath.is_ours() {
         lab.verify("established meanwhile", "no connection is cut", &format!("{} cut", tally.cut), tally.cut == 0)?;
     }
-    lab.report
-        .timing("established connections cut by the rehash", u32::try_from(tally.cut).map_or(f64::NAN, f64::from));
+    let cut = u32::try_from(tally.cut).map_or(f64::NAN, f64::from);
+    lab.report.figure("cut by the rehash", cut, "established connections");
     Ok(())
 }
 

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use super::{ANSWERS_WITHIN, ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
-    args::DatapathKind,
     client::Tally,
     manifests::ServiceSpec,
     site::CLIENT,
@@ -20,10 +19,10 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let written = Instant::now();
     let to = address(lab, &web).await?;
     routes(lab, "route to web", to, &nodes, ROUTE_WITHIN).await?;
-    lab.report.timing("Service written to ECMP route in the router's kernel", written.elapsed().as_secs_f64());
+    lab.report.timing("Service written to ECMP route in the router's kernel", written.elapsed());
     for ((family, to), client) in ["IPv4", "IPv6"].into_iter().zip(to).zip(CLIENT) {
         let tally = answered(lab, &format!("HTTP over {family}"), to, 80, on).await?;
-        if lab.datapath == DatapathKind::Xdp {
+        if lab.datapath.is_ours() {
             kept(lab, family, &tally, client)?;
             continue;
         }
@@ -37,7 +36,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
             through.len() > 1,
         )?;
     }
-    lab.report.timing("Service written to everything answered", written.elapsed().as_secs_f64());
+    lab.report.timing("Service written to everything answered", written.elapsed());
 
     local(lab, &nodes).await?;
 
@@ -45,7 +44,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let deleted = Instant::now();
     lab.delete(&web)?;
     routes(lab, "route to web goes", to, &[], ROUTE_WITHIN).await?;
-    lab.report.timing("Service deleted to route gone", deleted.elapsed().as_secs_f64());
+    lab.report.timing("Service deleted to route gone", deleted.elapsed());
     let key = web.key();
     lab.expect_seen("addresses of web return", "no address", ROUTE_WITHIN, |seen| {
         let addresses = seen.addresses(&key);

@@ -8,7 +8,6 @@ use std::{
 
 use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
 use crate::lab::{
-    args::DatapathKind,
     build,
     connections::Connections,
     manifests::ServiceSpec,
@@ -57,13 +56,13 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     lab.put_without(&web, Some(&lost.name))?;
     lab.put_without(&echo, Some(&lost.name))?;
     routes(lab, "route leaves the lost node", to, &left, SHRINKS_WITHIN).await?;
-    lab.report.timing("node lost to route shrunk", died.elapsed().as_secs_f64());
+    lab.report.timing("node lost to route shrunk", died.elapsed());
     let on_left = if lost.pods.is_empty() { on } else { on - 1 };
     for (family, to) in ["IPv4", "IPv6"].into_iter().zip(to) {
         answered(lab, &format!("HTTP over {family} without {}", lost.name), to, 80, on_left).await?;
     }
     // Those that were sent into the gap are counted; those that begin now must all be answered.
-    lab.report.timing("requests failed between loss and recovery", precise(traffic.stop().await?.failed()));
+    lab.report.figure("failed between loss and recovery", precise(traffic.stop().await?.failed()), "requests");
     calm(lab, sockets.clone()).await?;
     if let Some(held) = &held {
         only_its_own_died(lab, held, &lost).await?;
@@ -86,7 +85,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     })
     .await?;
     routes(lab, "route returns to the node", to, &nodes, ROUTE_WITHIN).await?;
-    lab.report.timing("node returned to route complete", back.elapsed().as_secs_f64());
+    lab.report.timing("node returned to route complete", back.elapsed());
     for (family, to) in ["IPv4", "IPv6"].into_iter().zip(to) {
         answered(lab, &format!("HTTP over {family} with all nodes"), to, 80, on).await?;
     }
@@ -112,7 +111,7 @@ async fn calm(lab: &Lab, to: Vec<SocketAddr>) -> Result<(), Stop> {
 
 /// With XDP: connections that stay open all the while.
 async fn held(lab: &mut Lab, echo: &ServiceSpec, nodes: &[String]) -> Result<Option<Connections>, Stop> {
-    if lab.datapath != DatapathKind::Xdp {
+    if !lab.datapath.is_ours() {
         return Ok(None);
     }
     let to = address(lab, echo).await?;

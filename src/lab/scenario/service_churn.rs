@@ -29,7 +29,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let mut wanted: BTreeMap<String, ServiceSpec> = BTreeMap::new();
     create(lab, &mut wanted).await?;
     agree(lab, "everybody agrees after creation", &wanted).await?;
-    lab.report.timing(&format!("{MANY} Services created to all routes"), started.elapsed().as_secs_f64());
+    lab.report.timing(&format!("{MANY} Services created to all routes"), started.elapsed());
     let before = holdings(&lab.seen(), &wanted);
 
     change(lab, &mut wanted).await?;

@@ -17,7 +17,7 @@ use crate::{
 const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 /// SplitMix64: the same story every time.
-pub(super) struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
     pub(super) fn roll(&mut self, sides: usize) -> usize {
@@ -144,7 +144,7 @@ impl Cluster {
         let mut at = enter;
         let mut arrival = Arrival { first: true, ..Arrival::default() };
         for _ in 0..8 {
-            let parsed = Parsed { arrival, tuple, length: 100, whole: true, fresh, error: false };
+            let parsed = Parsed { arrival, tuple, length: 100, whole: true, fresh, ends: false, error: false };
             match self.views[at].serve(&parsed, &self.memories[at]) {
                 Outcome::Deliver { remember: Remember::Flow, .. } => return None,
                 Outcome::Deliver { pod, port, .. } => return Some((at, pod, port)),
