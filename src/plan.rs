@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 
-use ironcast_bgp::{RouterId, rib::Route};
+use ironcast_bgp::{RouterId, rib::Routes};
 
 use crate::types::{Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
 
@@ -61,8 +61,8 @@ pub struct Desired {
     pub router_id: Option<RouterId>,
     /// Peers of this node by name. One whose `missing_secret` is set gets no new session yet.
     pub peers: BTreeMap<String, Peer>,
-    /// What each peer is told; peers that are told the same share one `Arc`.
-    pub exports: BTreeMap<String, Arc<[Route]>>,
+    /// What each peer is told; peers that are told the same share one set.
+    pub exports: BTreeMap<String, Routes>,
     /// Which Services stand behind a prefix.
     pub behind: BTreeMap<ipnet::IpNet, BTreeSet<ServiceKey>>,
     /// Recorded addresses whose packets this node can serve, announced or not: a node that drains withdraws its

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use crate::{
     RouterId,
     jitter::Jitter,
-    rib::{Renders, Table},
+    rib::{Renders, Routes},
     session::{Cause, End, Event, Local, Session},
     speaker::{ConnectionId, Endpoint, Output, PeerConfig, PeerId, PeerStatus, Received, State, Unreached},
     wire::{
@@ -137,8 +137,8 @@ impl Peer {
             capabilities: Vec::new(),
             last_error: None,
             established_count: 0,
-            advertised: Arc::default(),
-            withheld: Arc::default(),
+            advertised: Routes::default(),
+            withheld: Routes::default(),
             counters: Default::default(),
         };
         let (connections, retry, adj) = (Vec::new(), Retry::default(), AdjRibOut::default());
@@ -306,8 +306,8 @@ impl Peer {
     }
 
     /// What the peer shall be told from now on.
-    pub(crate) fn set_target(&mut self, now: Instant, target: Arc<Table>, shared: &mut Shared) {
-        self.adj.wanted = Some(target);
+    pub(crate) fn set_target(&mut self, now: Instant, target: &Routes, shared: &mut Shared) {
+        self.adj.wanted = Some(target.clone());
         self.apply_budget();
         self.advertise(shared);
         self.settle(now, shared);

@@ -5,19 +5,17 @@
 //! A prefix with one route has identifier 1. Who takes one of several paths out renumbers those after it.
 //!
 //! ```text
-//!  Arc<[Route]> ─▶ table       the list in the order of its prefixes, and what it shares with the one before
-//!                    │
-//!                    ▼
-//!                  difference  to what a peer was told; the routes that both lists share cost one comparison each
-//!                    │
-//!                    ▼
-//!                  render      UPDATEs, encoded once for all peers of the group that negotiated the same
+//!  Routes ──────▶ difference  to what a peer was told; what both sets share costs nothing
+//!  (chunks)         │
+//!                   ▼
+//!                 render      UPDATEs, encoded once for all peers of the group that negotiated the same
 //! ```
 
+mod chunks;
 mod difference;
 mod encoding;
 mod render;
-mod table;
+mod routes;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -25,7 +23,7 @@ use ipnet::IpNet;
 
 pub(crate) use encoding::Encoding;
 pub(crate) use render::{Change, Rendered, Renders};
-pub(crate) use table::Table;
+pub use routes::Routes;
 
 use crate::{Asn, Community, ExtendedCommunity, LargeCommunity, LinkBandwidth, Origin};
 

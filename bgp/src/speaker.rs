@@ -11,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{Asn, Family, HoldTime, RouterId, rib::Route};
+use crate::{
+    Asn, Family, HoldTime, RouterId,
+    rib::{Route, Routes},
+};
 
 mod config;
 mod machine;
@@ -31,9 +34,9 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// The whole export: for each peer the routes that it is told. Peers that share one `Arc` form an update
+/// The whole export: for each peer the routes that it is told. Peers that share one set (clones) form an update
 /// group: their UPDATEs are encoded once where their sessions negotiated the same.
-pub type Exports = BTreeMap<PeerId, Arc<[Route]>>;
+pub type Exports = BTreeMap<PeerId, Routes>;
 
 /// RFC 4271 §8.2.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,9 +82,9 @@ pub struct PeerStatus {
     /// How often it was Established.
     pub established_count: u64,
     /// Routes as they stand in the Adj-RIB-Out of this peer: what was really sent.
-    pub advertised: Arc<[Route]>,
+    pub advertised: Routes,
     /// Routes beyond the prefix budget, which are not sent.
-    pub withheld: Arc<[Route]>,
+    pub withheld: Routes,
     /// Messages by direction and kind.
     pub counters: Counters,
 }

@@ -273,7 +273,7 @@ async fn station_that_does_not_read_loses_its_connection_and_delays_no_router() 
         let wanted = sets[rounds % 2].clone();
         let first = wanted[0].prefix;
         announce(&node, wanted).await;
-        node.until("tor", |s| s.advertised.first().is_some_and(|r| r.prefix == first)).await;
+        node.until("tor", |s| s.advertised.iter().next().is_some_and(|(prefix, _)| prefix == first)).await;
         rounds += 1;
     }
     assert!(node.status("tor").is_some_and(|s| s.state == State::Established && s.established_count == 1));

@@ -12,7 +12,7 @@ use std::{
 
 use ironcast_bgp::{
     Asn, Family, HoldTime, RouterId,
-    rib::{Attributes, Route},
+    rib::{Attributes, Route, Routes},
     speaker::{Exports, PeerAs, PeerConfig, PeerId, Received, State},
     wire::{
         Families,
@@ -71,7 +71,7 @@ impl Raw {
     }
 }
 
-fn routes(count: u32, med: u32) -> Arc<[Route]> {
+fn routes(count: u32, med: u32) -> Routes {
     let attributes = Arc::new(Attributes { med: Some(med), ..Attributes::default() });
     let route = |n| Route {
         prefix: ipnet::Ipv4Net::new(Ipv4Addr::from(0x0A00_0000 + n), 32).expect("valid").into(),
@@ -80,7 +80,7 @@ fn routes(count: u32, med: u32) -> Arc<[Route]> {
     (0..count).map(route).collect()
 }
 
-fn tell(deaf: Arc<[Route]>, good: Arc<[Route]>) -> Exports {
+fn tell(deaf: Routes, good: Routes) -> Exports {
     [(PeerId("deaf".into()), deaf), (PeerId("good".into()), good)].into()
 }
 

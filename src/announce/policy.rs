@@ -1,16 +1,15 @@
 //! Pure: what the speaker is told, out of what is desired and what is ready.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
 use ironcast_bgp::{
     Family,
-    rib::Route,
+    rib::Routes,
     speaker::{Exports, PeerAs, PeerConfig, PeerId, Ttl},
 };
 
@@ -130,31 +129,28 @@ fn ttl(peer: &Peer) -> Ttl {
     }
 }
 
-/// What each peer is told: the desired routes whose packets are served already. Lists that were shared stay so.
-pub fn exports(desired: &Desired, peers: &BTreeMap<PeerId, PeerConfig>, ready: &Ready) -> Exports {
-    let mut filtered: HashMap<*const Route, Arc<[Route]>> = HashMap::new();
-    peers
-        .keys()
-        .map(|id| {
-            let Some(wanted) = desired.exports.get(&*id.0) else { return (id.clone(), Arc::default()) };
-            let list = match ready {
-                Ready::All => Arc::clone(wanted),
-                Ready::Only(_) => {
-                    let filtered = filtered.entry(wanted.as_ptr());
-                    Arc::clone(filtered.or_insert_with(|| only_ready(desired, wanted, ready)))
-                }
-            };
-            (id.clone(), list)
-        })
-        .collect()
+/// What each peer is told: the desired routes whose packets are served already. Sets that were shared stay so, and
+/// share with the former ones what they have in common, so that a change costs the speaker no more than it is.
+pub fn exports(desired: &Desired, peers: &BTreeMap<PeerId, PeerConfig>, ready: &Ready, former: &Exports) -> Exports {
+    let mut known: Vec<[Routes; 3]> = Vec::new();
+    let nothing = Routes::default();
+    let mut export = |id: &PeerId| {
+        let wanted = desired.exports.get(&*id.0).unwrap_or(&nothing);
+        let before = former.get(id).unwrap_or(&nothing);
+        if let Some([.., told]) = known.iter().find(|[w, b, _]| w.is(wanted) && b.is(before)) {
+            return told.clone();
+        }
+        let is_ready = |prefix: &IpNet| *ready == Ready::All || serves_any(desired, prefix, ready);
+        let told = Routes::after(before, wanted.iter().filter(|(prefix, _)| is_ready(prefix)));
+        known.push([wanted.clone(), before.clone(), told.clone()]);
+        told
+    };
+    peers.keys().map(|id| (id.clone(), export(id))).collect()
 }
 
-fn only_ready(desired: &Desired, wanted: &Arc<[Route]>, ready: &Ready) -> Arc<[Route]> {
-    let is_ready = |route: &&Route| serves_any(desired, &route.prefix, ready);
-    if wanted.iter().all(|route| is_ready(&route)) {
-        return Arc::clone(wanted);
-    }
-    wanted.iter().filter(is_ready).cloned().collect()
+/// Whether the exports are the very same.
+pub fn same(one: &Exports, other: &Exports) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|((a, routes), (b, others))| a == b && routes.is(others))
 }
 
 /// Whether an address behind the prefix is served; of an aggregate one is enough.
@@ -190,24 +186,4 @@ pub fn not_ready(desired: &Desired, ready: &Ready) -> Vec<Withheld> {
         .filter(|service| answered(desired, service).any(|address| !ready.has(address)))
         .map(|service| Withheld { service: service.clone(), peer: None, reason: Withhold::DatapathNotReady })
         .collect()
-}
-
-/// Puts the former list wherever the new one says the same, so that the speaker sees at a glance what did not
-/// change. Returns whether anything did.
-pub fn reuse(new: &mut Exports, former: &Exports) -> bool {
-    let mut same: HashMap<(*const Route, *const Route), bool> = HashMap::new();
-    let mut changed = new.len() != former.len();
-    for (id, list) in new {
-        let Some(old) = former.get(id) else {
-            changed = true;
-            continue;
-        };
-        let equal = same.entry((list.as_ptr(), old.as_ptr())).or_insert_with(|| list[..] == old[..]);
-        if *equal {
-            *list = Arc::clone(old);
-        } else {
-            changed = true;
-        }
-    }
-    changed
 }

@@ -7,8 +7,10 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use ironcast_bgp::{
     net::{bmp::StationStatus, unnumbered::Links},
+    rib::Attributes,
     speaker::{Exports, PeerConfig, PeerId, PeerStatus, State},
 };
 
@@ -57,11 +59,10 @@ impl AnnounceState {
     pub(super) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready, links: &Links) -> Orders {
         let neighbours = neighbours::choose(&desired, &self.neighbours, &self.status, links);
         let peers = policy::peer_configs(&desired, &self.peers, &neighbours);
-        let mut exports = policy::exports(&desired, &peers, ready);
-        let exports_changed = policy::reuse(&mut exports, &self.exports);
+        let exports = policy::exports(&desired, &peers, ready, &self.exports);
         let orders = Orders {
             peers: (peers != self.peers).then(|| peers.clone()),
-            exports: exports_changed.then(|| exports.clone()),
+            exports: (!policy::same(&exports, &self.exports)).then(|| exports.clone()),
         };
         let withheld = policy::not_ready(&desired, ready);
         (self.desired, self.peers, self.exports, self.withheld) = (desired, peers, exports, withheld);
@@ -119,18 +120,22 @@ impl AnnounceState {
 
     /// What was really sent, from the Adj-RIB-Out of every peer, by peer and prefix.
     pub fn routes(&self) -> Vec<RouteState> {
-        self.status.iter().flat_map(|(peer, status)| status.advertised.iter().map(|r| self.route(peer, r))).collect()
+        self.status
+            .iter()
+            .flat_map(|(peer, status)| {
+                status.advertised.iter().map(|(prefix, attributes)| self.route(peer, prefix, attributes))
+            })
+            .collect()
     }
 
-    fn route(&self, peer: &PeerId, route: &ironcast_bgp::rib::Route) -> RouteState {
-        let attributes = &route.attributes;
-        let services = self.desired.behind.get(&route.prefix);
+    fn route(&self, peer: &PeerId, prefix: IpNet, attributes: &Attributes) -> RouteState {
+        let services = self.desired.behind.get(&prefix);
         let communities = attributes.communities.iter().map(ToString::to_string);
         let extended = attributes.extended_communities.iter().map(ToString::to_string);
         let bandwidth = attributes.link_bandwidth.map(|b| format!("link-bandwidth:{}", b.octets_per_second()));
         let large = attributes.large_communities.iter().map(|community| format!("large:{community}"));
         RouteState {
-            prefix: route.prefix.to_string(),
+            prefix: prefix.to_string(),
             peer: peer.to_string(),
             services: services.into_iter().flatten().map(ToString::to_string).collect(),
             communities: communities.chain(large).chain(extended).chain(bandwidth).collect(),

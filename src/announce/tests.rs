@@ -10,7 +10,7 @@ use std::{
 use ironcast_bgp::{
     Asn, Community, Family, HoldTime, LargeCommunity,
     net::unnumbered::Links,
-    rib::{Attributes, Route},
+    rib::{Attributes, Route, Routes},
     speaker::{AddPath, Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, Role, State, Ttl},
 };
 use tokio::sync::{oneshot, watch};
@@ -75,14 +75,14 @@ fn route(prefix: &str) -> Route {
 
 /// Services a (192.0.2.1) and b (192.0.2.2) as host routes and as an aggregate to tor and tor2.
 fn desired() -> Desired {
-    let routes: Arc<[Route]> = Arc::new([route("192.0.2.0/30"), route("192.0.2.1/32"), route("192.0.2.2/32")]);
+    let routes = Routes::from_iter([route("192.0.2.0/30"), route("192.0.2.1/32"), route("192.0.2.2/32")]);
     let key = |name| ServiceKey::new("shop", name);
     let has = |address| Allocated::Addresses { addresses: vec![ip(address)], pool: "main".into() };
     let behind = [("192.0.2.0/30", vec!["a", "b"]), ("192.0.2.1/32", vec!["a"]), ("192.0.2.2/32", vec!["b"])];
     Desired {
         allocations: [(key("a"), has("192.0.2.1")), (key("b"), has("192.0.2.2"))].into(),
         peers: ["tor", "tor2"].map(|name| (name.to_string(), peer(name))).into(),
-        exports: ["tor", "tor2"].map(|name| (name.to_string(), Arc::clone(&routes))).into(),
+        exports: ["tor", "tor2"].map(|name| (name.to_string(), routes.clone())).into(),
         behind: behind
             .into_iter()
             .map(|(prefix, names)| (prefix.parse().expect("a prefix"), names.into_iter().map(key).collect()))
@@ -106,14 +106,14 @@ pub(super) fn status() -> PeerStatus {
         capabilities: vec!["route-refresh".into()],
         last_error: None,
         established_count: 2,
-        advertised: Arc::default(),
-        withheld: Arc::default(),
+        advertised: Routes::default(),
+        withheld: Routes::default(),
         counters: Counters::default(),
     }
 }
 
 fn told(state: &AnnounceState, peer: &str) -> Vec<String> {
-    state.exports[&policy::peer_id(peer)].iter().map(|route| route.prefix.to_string()).collect()
+    state.exports[&policy::peer_id(peer)].iter().map(|(prefix, _)| prefix.to_string()).collect()
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn lists_stay_shared_and_the_speaker_hears_of_changes_only() {
     let mut state = AnnounceState::default();
     let first = state.turn(Arc::new(desired()), &ready(&["192.0.2.1"]), &Links::default());
     let exports = first.exports.expect("something is new");
-    assert!(Arc::ptr_eq(&exports[&policy::peer_id("tor")], &exports[&policy::peer_id("tor2")]));
+    assert!(exports[&policy::peer_id("tor")].is(&exports[&policy::peer_id("tor2")]));
     assert_eq!(first.peers.map(|peers| peers.len()), Some(2));
     let again = state.turn(Arc::new(desired()), &ready(&["192.0.2.1", "192.0.2.9"]), &Links::default());
     assert_eq!(again, super::state::Orders::default(), "an equal plan in other memory is no change");
@@ -213,7 +213,7 @@ fn lists_stay_shared_and_the_speaker_hears_of_changes_only() {
     let orders = state.turn(Arc::new(fewer), &ready(&["192.0.2.1"]), &Links::default());
     assert_eq!(orders.peers.map(|peers| peers.len()), Some(1));
     let exports_left = orders.exports.expect("one is gone");
-    assert!(Arc::ptr_eq(&exports_left[&policy::peer_id("tor")], &exports[&policy::peer_id("tor")]));
+    assert!(exports_left[&policy::peer_id("tor")].is(&exports[&policy::peer_id("tor")]));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn state_shows_what_was_sent_and_not_what_was_wanted() {
     };
     let sent = Route { attributes: attributes.into(), ..route("192.0.2.1/32") };
     let now = Instant::now();
-    let status = PeerStatus { since: now, advertised: Arc::new([sent]), ..status() };
+    let status = PeerStatus { since: now, advertised: [sent].into_iter().collect(), ..status() };
     let mut state = AnnounceState::default();
     state.turn(Arc::new(desired()), &Ready::All, &Links::default());
     state.status = Arc::new([(policy::peer_id("tor"), status)].into());

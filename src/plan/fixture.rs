@@ -249,6 +249,8 @@ impl Asked for Desired {
     }
 
     fn told(&self, peer: &str) -> Vec<String> {
-        self.exports.get(peer).map_or_else(Vec::new, |routes| routes.iter().map(|r| r.prefix.to_string()).collect())
+        self.exports
+            .get(peer)
+            .map_or_else(Vec::new, |routes| routes.iter().map(|(prefix, _)| prefix.to_string()).collect())
     }
 }

@@ -238,17 +238,17 @@ proptest! {
         let mut world = world;
         for _ in 0..2 {
             let desired = world.plan();
-            for route in desired.exports.values().flat_map(|routes| routes.iter()) {
-                let services = &desired.behind[&route.prefix];
+            for (prefix, _) in desired.exports.values().flat_map(|routes| routes.iter()) {
+                let services = &desired.behind[&prefix];
                 prop_assert!(!services.is_empty());
                 for key in services {
                     let service = &world.0.services[key];
-                    let leads = |a: &IpAddr| route.prefix.contains(a) && service.assigned.contains(a);
+                    let leads = |a: &IpAddr| prefix.contains(a) && service.assigned.contains(a);
                     let held: Vec<_> = addresses(&desired, key).iter().copied().filter(leads).collect();
                     prop_assert!(held.iter().any(|address| desired.addresses.contains(address)));
                 }
             }
-            let announced: BTreeSet<_> = desired.exports.values().flat_map(|r| r.iter()).map(|r| r.prefix).collect();
+            let announced: BTreeSet<_> = desired.exports.values().flat_map(|r| r.iter()).map(|(prefix, _)| prefix).collect();
             prop_assert_eq!(announced, desired.behind.keys().copied().collect());
             world.record(&desired);
         }
@@ -276,9 +276,9 @@ proptest! {
         prop_assert!(desired.exports.keys().eq(desired.peers.keys()));
         for (name, routes) in &desired.exports {
             let peer = &desired.peers[name];
-            prop_assert!(routes.is_sorted_by(|a, b| a.prefix < b.prefix));
+            prop_assert!(routes.iter().is_sorted_by(|a, b| a.0 < b.0));
             prop_assert!(peer.prefix_budget.is_none_or(|budget| routes.len() <= budget as usize));
-            prop_assert!(routes.iter().all(|route| peer.carries(family_of(route.prefix.addr()))));
+            prop_assert!(routes.iter().all(|(prefix, _)| peer.carries(family_of(prefix.addr()))));
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use ironcast_bgp::{
     LinkBandwidth,
-    rib::{Attributes, Route},
+    rib::{self, Attributes, Route},
 };
 
 use super::{Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, pools::Pools, weights::Weights};
@@ -18,7 +18,7 @@ use crate::types::{Advertisement, Family, Labels, Peer, Selector, Service, Servi
 /// What this node tells whom.
 #[derive(Default)]
 pub(super) struct Routes {
-    pub(super) exports: BTreeMap<String, Arc<[Route]>>,
+    pub(super) exports: BTreeMap<String, rib::Routes>,
     pub(super) behind: BTreeMap<IpNet, BTreeSet<ServiceKey>>,
     pub(super) withheld: Vec<Withheld>,
 }
@@ -193,11 +193,11 @@ impl Speech<'_, '_> {
             let services = self.heard(claims.clone()).map(|claim| self.candidates[claim.candidate].service.key.clone());
             routes.behind.entry(route.prefix).or_default().extend(services);
         }
-        let list: Vec<Route> = said.into_iter().map(|told| told.route).collect();
-        let known = routes.exports.values().find(|export| export[..] == list[..]).cloned();
-        let list: Arc<[Route]> = known.unwrap_or_else(|| list.into());
+        let set: rib::Routes = said.into_iter().map(|told| told.route).collect();
+        let known = routes.exports.values().find(|export| **export == set).cloned();
+        let set = known.unwrap_or(set);
         for peer in self.peers {
-            routes.exports.insert(peer.name.clone(), Arc::clone(&list));
+            routes.exports.insert(peer.name.clone(), set.clone());
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Asn, RouterId,
-    rib::{Change, Encoding, Rendered, Renders, Table},
+    rib::{Change, Encoding, Rendered, Renders, Routes},
     session::{Cause, End},
     speaker::PeerId,
     wire::{Families, notification::Notification},
@@ -77,7 +77,7 @@ pub(super) enum Kind {
     /// The peer was sent these.
     Sent(Arc<Rendered>),
     /// The peer has been told all this: for a station that was not there then.
-    Told(Arc<Table>, Encoding),
+    Told(Routes, Encoding),
     /// It ended.
     Down(Down),
 }
@@ -91,8 +91,8 @@ impl Event {
         Self { at, session, kind: Kind::Sent(rendered) }
     }
 
-    pub(crate) fn told(session: Arc<Monitored>, table: Arc<Table>, encoding: Encoding) -> Self {
-        Self { at: session.since, session, kind: Kind::Told(table, encoding) }
+    pub(crate) fn told(session: Arc<Monitored>, routes: Routes, encoding: Encoding) -> Self {
+        Self { at: session.since, session, kind: Kind::Told(routes, encoding) }
     }
 
     pub(crate) fn down(at: Instant, session: Arc<Monitored>, down: Down) -> Self {
@@ -108,9 +108,9 @@ impl Event {
     }
 }
 
-/// The UPDATEs that tell a peer of the encoding all of a table, End-of-RIB included.
-pub(super) fn whole(table: &Arc<Table>, encoding: &Encoding) -> Arc<Rendered> {
-    let change = Change { from: None, to: table.clone(), refresh: Families::NONE, marked: false };
+/// The UPDATEs that tell a peer of the encoding all of a set, End-of-RIB included.
+pub(super) fn whole(routes: &Routes, encoding: &Encoding) -> Arc<Rendered> {
+    let change = Change { from: None, to: routes.clone(), refresh: Families::NONE, marked: false };
     Renders::default().render(&change, encoding)
 }
 

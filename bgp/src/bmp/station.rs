@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use ipnet::IpNet;
 
 use super::{
     Event, Monitored,
@@ -15,7 +14,6 @@ use super::{
     message::{self, Statistic},
 };
 use crate::{
-    Family,
     rib::Rendered,
     speaker::{PeerId, PeerStatus},
     wire::{self, SAFI_UNICAST, message::frame},
@@ -152,10 +150,6 @@ fn wrap(backlog: &Backlog, chunk: &[u8], out: &mut Vec<u8>) {
 
 fn statistics(status: &PeerStatus) -> Vec<Statistic> {
     let counters = &status.counters;
-    let of = |family: Family| {
-        let here = |prefix: IpNet| (family == Family::Ipv4Unicast) == matches!(prefix, IpNet::V4(_));
-        status.advertised.iter().filter(|r| here(r.prefix)).count() as u64
-    };
     // 32-bit counters wrap (RFC 7854 §4.8).
     let mut found = vec![
         Statistic::RejectedPrefixes(counters.prefixes_received as u32),
@@ -165,7 +159,7 @@ fn statistics(status: &PeerStatus) -> Vec<Statistic> {
     found.extend(status.families.iter().map(|family| Statistic::AdjRibOutOf {
         afi: wire::afi(*family),
         safi: SAFI_UNICAST,
-        routes: of(*family),
+        routes: status.advertised.count(*family) as u64,
     }));
     found
 }

@@ -215,7 +215,7 @@ impl Driver {
                     self.speaker.blame(prefix, why);
                 }
             }
-            Command::Exports(exports) => self.speaker.set_exports(now, &exports),
+            Command::Exports(exports) => self.speaker.set_exports(now, exports),
             Command::Stations(identity, wanted) => self.stations.set(&identity, &wanted),
             Command::Path { peer, up } => self.speaker.path(now, &peer, up),
             Command::Shutdown(_) => {}

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{Connection, ConnectionId, Peer, Shared};
 use crate::{
-    rib::{Change, Encoding, Rendered, Table},
+    rib::{Change, Encoding, Rendered, Routes},
     session::Session,
     speaker::{Role, State},
     wire::Families,
@@ -15,15 +15,15 @@ use crate::{
 pub(super) struct AdjRibOut {
     /// What it shall know by the caller's will; `None` before the caller has said anything, when even an End-of-RIB would be wrong:
     /// a router that keeps our routes over a restart would drop them.
-    pub(super) wanted: Option<Arc<Table>>,
+    pub(super) wanted: Option<Routes>,
     /// The same within the prefix budget.
-    target: Option<Arc<Table>>,
+    target: Option<Routes>,
     /// What [`AdjRibOut::target`] was made of.
-    limited: Option<(Arc<Table>, Option<u32>)>,
+    limited: Option<(Routes, Option<u32>)>,
     /// What it was told in this session.
-    pub(super) sent: Option<Arc<Table>>,
+    pub(super) sent: Option<Routes>,
     /// What it will have been told when the change under way is written.
-    sending: Option<(Arc<Table>, Arc<Rendered>)>,
+    sending: Option<(Routes, Arc<Rendered>)>,
     /// Families that it asked to hear again.
     pub(super) refresh: Families,
 }
@@ -37,7 +37,7 @@ impl AdjRibOut {
     fn change(&mut self, marked: bool) -> Option<Change> {
         let to = self.target.clone()?;
         let from = self.sent.clone();
-        let told = from.as_ref().is_some_and(|from| Arc::ptr_eq(from, &to));
+        let told = from.as_ref().is_some_and(|from| from.is(&to));
         if self.sending.is_some() || told && self.refresh.is_empty() {
             return None;
         }
@@ -68,21 +68,22 @@ pub(super) fn encoding(session: &Session) -> Option<Encoding> {
 }
 
 impl Peer {
-    /// Keeps the wanted routes within the budget: the first of the caller's list. The caller counts before it
+    /// Keeps the wanted routes within the budget: the first in the order of the prefixes. The caller counts before it
     /// announces; this is the last guard of a session that one route too many would end.
     pub(super) fn apply_budget(&mut self) {
         let Some(wanted) = &self.adj.wanted else { return };
         let budget = self.config.prefix_budget;
-        let done = self.adj.limited.as_ref().is_some_and(|(t, b)| Arc::ptr_eq(t, wanted) && *b == budget);
+        let done = self.adj.limited.as_ref().is_some_and(|(of, b)| of.is(wanted) && *b == budget);
         if done {
             return;
         }
         self.adj.limited = Some((wanted.clone(), budget));
-        let Some((first, rest)) = budget.and_then(|budget| wanted.first(budget as usize)) else {
-            (self.adj.target, self.status.withheld) = (Some(wanted.clone()), Arc::default());
+        let Some(most) = budget.map(|budget| budget as usize).filter(|most| *most < wanted.len()) else {
+            (self.adj.target, self.status.withheld) = (Some(wanted.clone()), Routes::default());
             return;
         };
-        (self.adj.target, self.status.withheld) = (Some(Arc::new(first)), rest);
+        let (first, rest) = wanted.split_at(most);
+        (self.adj.target, self.status.withheld) = (Some(first), rest);
         let (count, budget) = (self.status.withheld.len(), budget.unwrap_or_default());
         self.status.last_error = Some(format!(
             "{count} routes are not sent: the prefix budget of this peer is {budget}; raise it here and the limit there, \
@@ -104,10 +105,10 @@ impl Peer {
 
     /// The change under way is written.
     pub(super) fn on_drained(&mut self, now: Instant, shared: &mut Shared) {
-        if let Some((table, rendered)) = self.adj.sending.take() {
+        if let Some((told, rendered)) = self.adj.sending.take() {
             self.monitor_sent(now, &rendered, shared);
             self.status.advertised = rendered.advertised.clone();
-            self.adj.sent = Some(table);
+            self.adj.sent = Some(told);
             self.tell_unsent(rendered.unsent);
         }
     }
@@ -152,7 +153,7 @@ impl Peer {
         self.status.hold_time = None;
         self.status.families.clear();
         self.status.capabilities.clear();
-        self.status.advertised = Arc::default();
+        self.status.advertised = Routes::default();
     }
 
     /// Brings state, time and counters up to date.

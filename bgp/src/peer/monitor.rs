@@ -57,7 +57,7 @@ impl Peer {
         let established = self.connections.iter().find(|c| c.state() == State::Established);
         let encoding = established.and_then(Connection::opened).and_then(encoding);
         let told = self.monitored.clone().zip(self.adj.sent.clone()).zip(encoding);
-        up.into_iter().chain(told.map(|((session, table), encoding)| Event::told(session, table, encoding)))
+        up.into_iter().chain(told.map(|((session, routes), encoding)| Event::told(session, routes, encoding)))
     }
 }
 

@@ -89,9 +89,8 @@ impl Pair {
 
     fn export(&mut self, n: usize, routes: &[&str]) {
         let route = |p: &&str| Route { prefix: p.parse().expect("valid"), attributes: Arc::default() };
-        let routes: Arc<[Route]> = routes.iter().map(route).collect();
-        let exports: Exports = [(PeerId("p".into()), routes)].into();
-        self.ends[n].speaker.set_exports(self.now, &exports);
+        let routes = routes.iter().map(route).collect();
+        self.ends[n].speaker.set_exports(self.now, [(PeerId("p".into()), routes)].into());
     }
 
     fn status(&self, n: usize) -> PeerStatus {
@@ -345,9 +344,9 @@ fn several_paths_to_one_prefix_arrive_with_their_identifiers() {
         attributes: Arc::new(Attributes { next_hop: Some([192, 0, 2, last].into()), ..Attributes::default() }),
     };
     let mut export = |routes: &[Route]| {
-        let exports = [(PeerId("p".into()), routes.into())].into();
+        let exports = [(PeerId("p".into()), routes.iter().cloned().collect())].into();
         let now = pair.now;
-        pair.ends[0].speaker.set_exports(now, &exports);
+        pair.ends[0].speaker.set_exports(now, exports);
         pair.pass(SECOND);
         let received = std::mem::take(&mut pair.ends[1].received);
         let word = |received| match received {

@@ -1,11 +1,8 @@
-//! What of two tables a peer has to be told.
+//! What of two sets a peer has to be told.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    Attributes, Encoding, Table,
-    table::{Common, Told},
-};
+use super::{Attributes, Encoding, Routes, chunks::Entry, routes::Part};
 use crate::wire::{
     NextHop,
     nlri::{Destination, Prefix},
@@ -16,6 +13,8 @@ use crate::wire::{
 pub(super) struct Difference<'a, D> {
     pub(super) withdrawn: Vec<D>,
     pub(super) announced: Vec<Group<'a, D>>,
+    /// There are paths beside the one that is told.
+    pub(super) hidden: bool,
 }
 
 /// Destinations that share their attributes.
@@ -26,33 +25,40 @@ pub(super) struct Group<'a, D> {
     pub(super) destinations: Vec<D>,
 }
 
-impl<'a, D: Destination> Difference<'a, D> {
-    pub(super) fn new(old: &'a Table, new: &'a Table, encoding: &Encoding, refresh: bool) -> Self {
-        let family = D::Prefix::FAMILY;
-        let same = if refresh { Common::default() } else { new.common(old, family) };
+impl<'a, D: Destination<Prefix: Part>> Difference<'a, D> {
+    pub(super) fn new(old: &'a Routes, new: &'a Routes, encoding: &Encoding, refresh: bool) -> Self {
+        let (old, new) = (D::Prefix::of_set(old), D::Prefix::of_set(new));
         let mut withdrawn = Vec::new();
         let mut groups = Groups::new(encoding);
-        let told = |path: &Told<'_, D::Prefix>| encoding.next_hop(family, path.attributes).is_some();
-        let destination = |path: Told<'_, D::Prefix>| D::new(path.prefix, path.id);
-        let mut rest = old.paths::<D::Prefix>(D::PATHS, same).peekable();
-        for path in new.paths::<D::Prefix>(D::PATHS, same) {
-            let key = (path.prefix, path.id);
-            while let Some(gone) = rest.next_if(|o| (o.prefix, o.id) < key) {
-                withdrawn.extend(Some(gone).filter(told).map(destination));
-            }
-            let before = rest.next_if(|o| (o.prefix, o.id) == key);
-            if !refresh && before.is_some_and(|b| is_same(b.attributes, path.attributes)) {
-                continue;
-            }
-            let group = groups.of(path.attributes);
-            match group.hop {
-                Some(_) => group.destinations.push(destination(path)),
-                None => withdrawn.extend(before.filter(told).map(destination)),
+        let mut hidden = false;
+        let was_told = |path: &&Entry<_>| encoding.next_hop(D::Prefix::FAMILY, &path.attributes).is_some();
+        for (before, now) in old.beside(new, refresh) {
+            hidden |= !D::PATHS && now.len() > 1;
+            let (before, now) = (told::<D>(before), told::<D>(now));
+            for at in 0..before.len().max(now.len()) {
+                let number = u32::try_from(at).map_or(u32::MAX, |n| n + 1);
+                let old = before.get(at);
+                let Some(path) = now.get(at) else {
+                    withdrawn.extend(old.filter(was_told).map(|old| D::new(old.prefix, number)));
+                    continue;
+                };
+                if !refresh && old.is_some_and(|old| is_same(&old.attributes, &path.attributes)) {
+                    continue;
+                }
+                let group = groups.of(&path.attributes);
+                match group.hop {
+                    Some(_) => group.destinations.push(D::new(path.prefix, number)),
+                    None => withdrawn.extend(old.filter(was_told).map(|old| D::new(old.prefix, number))),
+                }
             }
         }
-        withdrawn.extend(rest.filter(told).map(destination));
-        Self { withdrawn, announced: groups.list }
+        Self { withdrawn, announced: groups.list, hidden }
     }
+}
+
+/// Of the paths to a prefix those that a peer is told: all of them, numbered from 1, or the last.
+pub(super) fn told<D: Destination>(paths: &[Entry<D::Prefix>]) -> &[Entry<D::Prefix>] {
+    if D::PATHS { paths } else { &paths[paths.len().saturating_sub(1)..] }
 }
 
 fn is_same(one: &Arc<Attributes>, other: &Arc<Attributes>) -> bool {

@@ -1,4 +1,4 @@
-//! The difference of two tables as UPDATEs.
+//! The difference of two sets as UPDATEs.
 
 use std::{
     collections::VecDeque,
@@ -7,12 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Encoding, Route, Table,
-    difference::{Difference, Group},
-    table::Common,
+    Attributes, Encoding, Routes,
+    difference::{Difference, Group, told},
+    routes::{Known, Part},
 };
 use crate::{
     Family,
@@ -31,9 +31,9 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     /// What it was told; `None` after the session came up, which ends in an End-of-RIB per family.
-    pub(crate) from: Option<Arc<Table>>,
+    pub(crate) from: Option<Routes>,
     /// What it shall know.
-    pub(crate) to: Arc<Table>,
+    pub(crate) to: Routes,
     /// Families that it asked to hear again, whole (RFC 2918).
     pub(crate) refresh: Families,
     /// Whether a refresh is put between its marks (RFC 7313 §4).
@@ -46,7 +46,7 @@ pub(crate) struct Rendered {
     /// Whole messages each, with how many UPDATEs.
     pub(crate) chunks: Vec<(Bytes, u64)>,
     /// What stands in the Adj-RIB-Out once it is written.
-    pub(crate) advertised: Arc<[Route]>,
+    pub(crate) advertised: Routes,
     /// Families with routes that this session cannot carry.
     pub(crate) unsent: Families,
 }
@@ -55,29 +55,29 @@ pub(crate) struct Rendered {
 #[derive(Debug, Default)]
 pub(crate) struct Renders {
     renders: Vec<Render>,
-    /// The last whole tables, as peers come up one after the other and routers reset their sessions.
+    /// The last whole sets, as peers come up one after the other and routers reset their sessions.
     whole: VecDeque<Arc<Rendered>>,
-    /// Tables that an encoding carries to the last route.
-    carried: Vec<(Weak<Table>, Encoding)>,
+    /// Sets that an encoding carries to the last route.
+    carried: Vec<(Known, Encoding)>,
 }
 
 #[derive(Debug)]
 struct Render {
-    from: Option<Weak<Table>>,
-    to: Weak<Table>,
+    from: Option<Known>,
+    to: Known,
     encoding: Encoding,
     rendered: Weak<Rendered>,
 }
 
-/// How many whole tables are kept: what a full one has in octets for each prefix, 5 or 17, is little beside the
+/// How many whole sets are kept: what a full one has in octets for each prefix, 5 or 17, is little beside the
 /// routes themselves, but every peer may have an encoding of its own.
 const KEPT: usize = 2;
 
 impl Renders {
     /// The change in the encoding, from a peer that is or was being sent the same if there is one.
     pub(crate) fn render(&mut self, change: &Change, encoding: &Encoding) -> Arc<Rendered> {
-        self.renders.retain(|r| r.rendered.strong_count() > 0 && r.to.strong_count() > 0);
-        self.carried.retain(|(table, _)| table.strong_count() > 0);
+        self.renders.retain(|r| r.rendered.strong_count() > 0 && !r.to.is_gone());
+        self.carried.retain(|(set, _)| !set.is_gone());
         let plain = change.refresh.is_empty();
         let same = self.renders.iter().filter(|r| plain && r.is(change, encoding)).find_map(|r| r.rendered.upgrade());
         if let Some(rendered) = same {
@@ -87,7 +87,7 @@ impl Renders {
         let (rendered, whole) = render(change, encoding, carried);
         let rendered = Arc::new(rendered);
         if whole && !self.carries(&change.to, encoding) {
-            self.carried.push((Arc::downgrade(&change.to), *encoding));
+            self.carried.push((change.to.downgrade(), *encoding));
         }
         if plain {
             self.remember(change, encoding, &rendered);
@@ -95,8 +95,8 @@ impl Renders {
         rendered
     }
 
-    fn carries(&self, table: &Arc<Table>, encoding: &Encoding) -> bool {
-        self.carried.iter().any(|(known, by)| known.as_ptr() == Arc::as_ptr(table) && by == encoding)
+    fn carries(&self, routes: &Routes, encoding: &Encoding) -> bool {
+        self.carried.iter().any(|(known, by)| known.is(routes) && by == encoding)
     }
 
     fn remember(&mut self, change: &Change, encoding: &Encoding, rendered: &Arc<Rendered>) {
@@ -105,8 +105,8 @@ impl Renders {
             self.whole.drain(..self.whole.len().saturating_sub(KEPT));
         }
         self.renders.push(Render {
-            from: change.from.as_ref().map(Arc::downgrade),
-            to: Arc::downgrade(&change.to),
+            from: change.from.as_ref().map(Routes::downgrade),
+            to: change.to.downgrade(),
             encoding: *encoding,
             rendered: Arc::downgrade(rendered),
         });
@@ -117,25 +117,25 @@ impl Render {
     fn is(&self, change: &Change, encoding: &Encoding) -> bool {
         let from = match (&self.from, &change.from) {
             (None, None) => true,
-            (Some(ours), Some(theirs)) => ours.as_ptr() == Arc::as_ptr(theirs),
+            (Some(ours), Some(theirs)) => ours.is(theirs),
             _ => false,
         };
-        from && self.to.as_ptr() == Arc::as_ptr(&change.to) && self.encoding == *encoding
+        from && self.to.is(&change.to) && self.encoding == *encoding
     }
 }
 
-/// The change in the encoding, and whether the encoding carries all of the new table. `carried` is whether it did so
+/// The change in the encoding, and whether the encoding carries all of the new set. `carried` is whether it did so
 /// with the old one: then only what changed needs a look.
 fn render(change: &Change, encoding: &Encoding, carried: bool) -> (Rendered, bool) {
     let mut writer =
         Writer { encoding, out: Vec::new(), list: Vec::new(), updates: 0, chunks: Vec::new(), carried: true };
-    let empty = Table::default();
+    let empty = Routes::default();
     for family in encoding.families.iter() {
         let refresh = change.refresh.contains(family);
         if refresh && change.marked {
             message::encode_refresh(Refresh::Begin(family), &mut writer.out);
         }
-        let from = change.from.as_deref().unwrap_or(&empty);
+        let from = change.from.as_ref().unwrap_or(&empty);
         match family {
             Family::Ipv4Unicast => writer.family::<Ipv4Net>(from, &change.to, refresh),
             Family::Ipv6Unicast => writer.family::<Ipv6Net>(from, &change.to, refresh),
@@ -149,52 +149,52 @@ fn render(change: &Change, encoding: &Encoding, carried: bool) -> (Rendered, boo
         }
     }
     writer.cut(0);
-    let unheard = |family: &Family| !encoding.families.contains(*family) && !change.to.is_empty(*family);
-    let carried = carried && writer.carried && !Families::EVERY.iter().any(unheard);
-    let (advertised, unsent, whole) = match change.to.source().filter(|_| carried) {
-        Some(source) => (source.clone(), Families::NONE, true),
-        None => advertised(&change.to, encoding),
+    let whole = carried && writer.carried && unheard(&change.to, encoding).is_empty();
+    let (advertised, unsent) = match whole {
+        true => (change.to.clone(), Families::NONE),
+        false => advertised(&change.to, encoding),
     };
+    let whole = advertised.is(&change.to);
     (Rendered { chunks: writer.chunks, advertised, unsent }, whole)
 }
 
-/// The routes that the encoding can carry, the caller's own list where that is all of them; the families of those
-/// that it cannot; and whether it can carry all.
-fn advertised(table: &Table, encoding: &Encoding) -> (Arc<[Route]>, Families, bool) {
-    let mut unsent = Families::NONE;
-    let whole = look::<Ipv4Net>(table, encoding, &mut unsent) & look::<Ipv6Net>(table, encoding, &mut unsent);
-    if let Some(source) = table.source().filter(|_| whole) {
-        return (source.clone(), unsent, true);
-    }
-    let mut routes = Vec::new();
-    told::<Ipv4Net>(table, encoding, &mut routes);
-    told::<Ipv6Net>(table, encoding, &mut routes);
-    (routes.into(), unsent, whole)
+/// Families with routes that the session does not have.
+fn unheard(routes: &Routes, encoding: &Encoding) -> Families {
+    let missing = |family: &Family| !encoding.families.contains(*family) && routes.count(*family) > 0;
+    Families::EVERY.into_iter().filter(missing).collect()
 }
 
-/// Whether the encoding can carry every route of a family; notes the family where one is missed.
-fn look<P: Prefix>(table: &Table, encoding: &Encoding, unsent: &mut Families) -> bool {
-    let (mut whole, mut last) = (true, None);
-    for path in table.paths::<P>(encoding.add_path.contains(P::FAMILY), Common::default()) {
-        if last.replace(Arc::as_ptr(path.attributes)) == Some(Arc::as_ptr(path.attributes))
-            || encoding.next_hop(P::FAMILY, path.attributes).is_some()
-        {
-            continue;
-        }
-        whole = false;
-        last = None;
-        if !encoding.keeps(path.attributes) {
-            unsent.insert(P::FAMILY);
-        }
-    }
-    whole
+/// The routes that the encoding can carry, the set itself where that is all of them, and the families of those that it
+/// cannot.
+fn advertised(routes: &Routes, encoding: &Encoding) -> (Routes, Families) {
+    let mut unsent = Families::NONE;
+    let mut carried = Vec::new();
+    carry_all::<Ipv4Net>(routes, encoding, &mut carried, &mut unsent);
+    carry_all::<Ipv6Net>(routes, encoding, &mut carried, &mut unsent);
+    (Routes::after(routes, carried), unsent)
 }
 
 /// Appends the routes of a family that a peer is told.
-fn told<P: Prefix>(table: &Table, encoding: &Encoding, routes: &mut Vec<Route>) {
-    let paths = table.paths::<P>(encoding.add_path.contains(P::FAMILY), Common::default());
-    let sendable = paths.filter(|path| encoding.next_hop(P::FAMILY, path.attributes).is_some());
-    routes.extend(sendable.map(|path| Route { prefix: path.prefix.into(), attributes: path.attributes.clone() }));
+fn carry_all<'a, P: Part>(
+    routes: &'a Routes,
+    encoding: &Encoding,
+    carried: &mut Vec<(IpNet, &'a Arc<Attributes>)>,
+    unsent: &mut Families,
+) {
+    let mut last = None;
+    for paths in P::of_set(routes).prefixes() {
+        let several = encoding.add_path.contains(P::FAMILY);
+        for path in if several { told::<Path<P>>(paths) } else { told::<P>(paths) } {
+            // Routes that share their attributes stand beside each other mostly.
+            let known = last == Some(Arc::as_ptr(&path.attributes));
+            if known || encoding.next_hop(P::FAMILY, &path.attributes).is_some() {
+                last = Some(Arc::as_ptr(&path.attributes));
+                carried.push((path.prefix.into(), &path.attributes));
+            } else if !encoding.keeps(&path.attributes) {
+                unsent.insert(P::FAMILY);
+            }
+        }
+    }
 }
 
 /// Announces prefixes with one set of attributes; returns how many went into the message. RFC 8950: IPv4 prefixes
@@ -234,7 +234,7 @@ impl Writer<'_> {
     }
 
     /// Everything of one family: what went, then what came or changed, by attributes.
-    fn family<P: Prefix>(&mut self, from: &Table, to: &Table, refresh: bool) {
+    fn family<P: Part>(&mut self, from: &Routes, to: &Routes, refresh: bool) {
         match self.encoding.add_path.contains(P::FAMILY) {
             false => self.write(Difference::<P>::new(from, to, self.encoding, refresh)),
             true => self.write(Difference::<Path<P>>::new(from, to, self.encoding, refresh)),
@@ -242,7 +242,8 @@ impl Writer<'_> {
     }
 
     fn write<D: Destination>(&mut self, difference: Difference<'_, D>) {
-        let Difference { withdrawn, announced } = difference;
+        let Difference { withdrawn, announced, hidden } = difference;
+        self.carried &= !hidden;
         self.repeat(&withdrawn, |rest, limit, out, _| withdraw(rest, limit, out));
         for Group { attributes, hop, destinations } in announced {
             let Some(hop) = hop else {

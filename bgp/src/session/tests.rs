@@ -287,7 +287,7 @@ fn keepalives_go_out_before_a_third_of_the_hold_time_and_pass_a_backlog() {
     let now = Instant::now();
     let mut session = in_state(now, State::Established, ours(|_| {}));
     let chunks = vec![(Bytes::from_static(b"one"), 1), (Bytes::from_static(b"two"), 1)];
-    session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
+    session.send(Arc::new(Rendered { chunks, advertised: Default::default(), unsent: Families::NONE }));
     assert_eq!(session.transmit(now).as_deref(), Some(b"one".as_slice()));
     let due = session.deadline().expect("armed");
     assert!((now + 22 * SECOND..=now + 30 * SECOND).contains(&due), "{:?}", due - now);
@@ -304,7 +304,7 @@ fn peer_that_reads_nothing_is_given_up_after_the_send_hold_time() {
     let now = Instant::now();
     let mut session = in_state(now, State::Established, ours(|_| {}));
     let chunks = vec![(Bytes::from_static(b"one"), 1)];
-    session.send(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: Families::NONE }));
+    session.send(Arc::new(Rendered { chunks, advertised: Default::default(), unsent: Families::NONE }));
     assert!(session.transmit(now).is_some());
     for minute in 1..8 {
         session.receive(now + 60 * minute * SECOND, &Given::Keepalive.octets());

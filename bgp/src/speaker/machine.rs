@@ -17,7 +17,7 @@ use crate::{
     bmp,
     jitter::Jitter,
     peer::{Peer, Shared},
-    rib::{Renders, Route, Table},
+    rib::{Renders, Routes},
     wire::notification::{Notification, cease},
 };
 
@@ -32,16 +32,12 @@ pub struct Speaker {
     peers: BTreeMap<PeerId, Peer>,
     connections: HashMap<ConnectionId, PeerId>,
     dynamic: Vec<DynamicPeers>,
-    tables: Option<Tables>,
+    /// `None` before the first.
+    exports: Option<Exports>,
+    /// What a peer is told that the exports do not name.
+    nothing: Routes,
     shared: Shared,
     stopped: bool,
-}
-
-/// The tables of the current exports, one for each shared set of routes.
-#[derive(Debug)]
-struct Tables {
-    by_peer: BTreeMap<PeerId, Arc<Table>>,
-    empty: Arc<Table>,
 }
 
 impl Speaker {
@@ -62,7 +58,8 @@ impl Speaker {
             peers: BTreeMap::new(),
             connections: HashMap::new(),
             dynamic: config.dynamic.clone(),
-            tables: None,
+            exports: None,
+            nothing: Routes::default(),
             shared,
             stopped: false,
         }
@@ -91,38 +88,22 @@ impl Speaker {
 
     fn add(&mut self, now: Instant, id: PeerId, config: PeerConfig) {
         let mut peer = Peer::new(now, id.clone(), config, &mut self.shared);
-        if let Some(tables) = &self.tables {
-            peer.set_target(now, tables.of(&id), &mut self.shared);
+        if let Some(exports) = &self.exports {
+            peer.set_target(now, exports.get(&id).unwrap_or(&self.nothing), &mut self.shared);
         }
         self.peers.insert(id, peer);
     }
 
     /// Replaces what every peer is told. Before the first call no peer is told anything, not even that it has
     /// been told everything.
-    pub fn set_exports(&mut self, now: Instant, exports: &Exports) {
+    pub fn set_exports(&mut self, now: Instant, exports: Exports) {
         if self.stopped {
             return;
         }
-        let mut tables: HashMap<*const Route, Arc<Table>> = HashMap::new();
-        let by_peer = exports.iter().map(|(id, routes)| {
-            let known = tables.entry(routes.as_ptr()).or_insert_with(|| self.table(id, routes));
-            let table = if known.is_of(routes) { known.clone() } else { Arc::new(Table::new(routes.clone())) };
-            (id.clone(), table)
-        });
-        let tables = Tables { by_peer: by_peer.collect(), empty: Arc::default() };
         for (id, peer) in &mut self.peers {
-            peer.set_target(now, tables.of(id), &mut self.shared);
+            peer.set_target(now, exports.get(id).unwrap_or(&self.nothing), &mut self.shared);
         }
-        self.tables = Some(tables);
-    }
-
-    /// The table of a set of routes; the one that the peer has already, if the set is the same.
-    fn table(&self, id: &PeerId, routes: &Arc<[Route]>) -> Arc<Table> {
-        let before = self.tables.as_ref().and_then(|t| t.by_peer.get(id));
-        match before.filter(|t| t.is_of(routes)) {
-            Some(same) => same.clone(),
-            None => Arc::new(Table::after(before, routes.clone())),
-        }
+        self.exports = Some(exports);
     }
 
     /// Somebody has connected; `None` refuses: no such peer, or it has a connection already.
@@ -298,12 +279,6 @@ impl Speaker {
     /// The peers as they are.
     pub fn status(&self) -> BTreeMap<PeerId, PeerStatus> {
         self.peers.iter().map(|(id, peer)| (id.clone(), peer.status().clone())).collect()
-    }
-}
-
-impl Tables {
-    fn of(&self, id: &PeerId) -> Arc<Table> {
-        self.by_peer.get(id).unwrap_or(&self.empty).clone()
     }
 }
 

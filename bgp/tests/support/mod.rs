@@ -93,7 +93,7 @@ pub fn route(prefix: &str) -> Route {
 
 /// What one peer is told.
 pub fn exports(name: &str, routes: Vec<Route>) -> Exports {
-    [(PeerId(name.into()), routes.into())].into()
+    [(PeerId(name.into()), routes.into_iter().collect())].into()
 }
 
 /// Our speaker as a router on loopback that takes anybody from 127.0.0.0/8.

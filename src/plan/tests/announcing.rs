@@ -142,9 +142,10 @@ fn peers_and_their_secrets_are_those_of_this_node() {
 fn peers_that_hear_the_same_share_one_list_and_routes_their_attributes() {
     let world = World::usual().peer(peer("tor2", "198.51.100.253"));
     let desired = world.served(held("a", "192.0.2.1")).served(held("b", "192.0.2.2")).plan();
-    assert!(Arc::ptr_eq(&desired.exports["tor"], &desired.exports["tor2"]));
     let routes = &desired.exports["tor"];
-    assert!(Arc::ptr_eq(&routes[0].attributes, &routes[1].attributes));
+    assert!(routes.is(&desired.exports["tor2"]));
+    let attributes: Vec<_> = routes.iter().map(|(_, attributes)| attributes).collect();
+    assert!(Arc::ptr_eq(attributes[0], attributes[1]));
 }
 
 #[test]
@@ -161,7 +162,7 @@ fn aggregate_covers_several_services_and_unites_communities() {
     world.0.advertisements.clear();
     let desired = world.advertise(wide).advertise(also).plan();
     assert_eq!(desired.told("tor"), ["192.0.2.0/29"]);
-    let attributes = &desired.exports["tor"][0].attributes;
+    let (_, attributes) = desired.exports["tor"].iter().next().expect("told");
     assert_eq!(attributes.communities, [Community(1), Community(2)]);
     assert_eq!(attributes.large_communities, [LargeCommunity(1, 2, 3)]);
     assert_eq!(attributes.local_pref, Some(200));
@@ -205,10 +206,10 @@ fn prefix_budget_keeps_the_oldest_services() {
 /// Link bandwidths in Gbit/s that `tor` is told on a node, by prefix.
 fn bandwidths(world: &World, node: &str) -> Vec<(String, Option<f32>)> {
     let desired = plan(&world.0, &settings(node));
-    let gigabits = |route: &ironcast_bgp::rib::Route| {
-        route.attributes.link_bandwidth.map(|bandwidth| bandwidth.octets_per_second() * 8.0 / 1e9)
+    let gigabits = |attributes: &ironcast_bgp::rib::Attributes| {
+        attributes.link_bandwidth.map(|bandwidth| bandwidth.octets_per_second() * 8.0 / 1e9)
     };
-    desired.exports["tor"].iter().map(|route| (route.prefix.to_string(), gigabits(route))).collect()
+    desired.exports["tor"].iter().map(|(prefix, attributes)| (prefix.to_string(), gigabits(attributes))).collect()
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{bmp::Down, wire::update};
+use crate::{Family, bmp::Down, wire::update};
 
 fn station() -> Station {
     let mut station = Station::new(&Identity { name: "n1".into(), description: "test".into() });
@@ -38,7 +38,7 @@ fn sent() -> Kind {
     let mut second = Vec::new();
     wire::message::encode_refresh(wire::message::Refresh::End(Family::Ipv4Unicast), &mut second);
     let chunks = vec![(first.into(), 2), (second.into(), 0)];
-    Kind::Sent(Arc::new(Rendered { chunks, advertised: Arc::default(), unsent: wire::Families::NONE }))
+    Kind::Sent(Arc::new(Rendered { chunks, advertised: Default::default(), unsent: wire::Families::NONE }))
 }
 
 #[test]

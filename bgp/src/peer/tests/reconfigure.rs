@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    rib::Attributes,
+    rib::{Attributes, Routes},
     speaker::{AddPath, AoAlgorithm, AoKey, MaximumPrefixes, Md5Key, Ttl},
 };
 
@@ -153,22 +153,22 @@ fn as_override_shows_our_own_as_behind_it_and_takes_effect_in_the_running_sessio
 fn prepended_override_comes_before_our_own_as() {
     let mut pair = up(|n, peer| peer.own_as = (n == 0).then(|| asn(65001)));
     let attributes = Arc::new(Attributes { prepend: 2, ..Attributes::default() });
-    let routes = Arc::new([Route { prefix: "192.0.2.1/32".parse().expect("valid"), attributes }]);
-    let (now, exports) = (pair.now, [(PeerId("p".into()), routes as Arc<[Route]>)].into());
-    pair.ends[0].speaker.set_exports(now, &exports);
+    let routes = Routes::from_iter([Route { prefix: "192.0.2.1/32".parse().expect("valid"), attributes }]);
+    let now = pair.now;
+    pair.ends[0].speaker.set_exports(now, [(PeerId("p".into()), routes)].into());
     pair.pass(SECOND);
     assert_eq!(paths(&pair, &[64601, 64601, 64601, 65001]), 1);
 }
 
 fn told(pair: &Pair) -> Vec<String> {
-    pair.status(0).advertised.iter().map(|r| r.prefix.to_string()).collect()
+    pair.status(0).advertised.iter().map(|(prefix, _)| prefix.to_string()).collect()
 }
 
 #[test]
 fn budget_keeps_the_first_routes_and_says_which_are_withheld() {
     let mut pair = up(|n, peer| peer.prefix_budget = (n == 0).then_some(2));
     assert_eq!(told(&pair), ["192.0.2.1/32", "192.0.2.2/32"]);
-    let withheld: Vec<_> = pair.status(0).withheld.iter().map(|r| r.prefix.to_string()).collect();
+    let withheld: Vec<_> = pair.status(0).withheld.iter().map(|(prefix, _)| prefix.to_string()).collect();
     assert_eq!(withheld, ["192.0.2.3/32"]);
     assert!(pair.status(0).last_error.expect("told").starts_with("1 routes are not sent: the prefix budget"));
     assert_eq!(pair.status(1).counters.prefixes_received, 2);
@@ -200,11 +200,11 @@ fn route_for_customers_only_is_not_told_to_a_provider() {
     let marked = Arc::new(Attributes { only_to_customer: Some(asn(65001)), ..Attributes::default() });
     let routes = [("192.0.2.1/32", Arc::default()), ("192.0.2.2/32", marked)];
     let routes = routes.map(|(p, attributes)| Route { prefix: p.parse().expect("valid"), attributes });
-    let exports: Exports = [(PeerId("p".into()), Arc::new(routes) as Arc<[Route]>)].into();
+    let exports: Exports = [(PeerId("p".into()), routes.into_iter().collect())].into();
     for (role, expected) in [(Role::Customer, 1), (Role::Peer, 1), (Role::RouteServerClient, 1), (Role::Provider, 2)] {
         let mut pair = up(|n, peer| peer.role = (n == 0).then_some(role));
         let now = pair.now;
-        pair.ends[0].speaker.set_exports(now, &exports);
+        pair.ends[0].speaker.set_exports(now, exports.clone());
         pair.pass(SECOND);
         assert_eq!(told(&pair).len(), expected, "{role}");
         assert_eq!(pair.status(0).last_error, None, "{role}");

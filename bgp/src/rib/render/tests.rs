@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Asn, Community, ExtendedCommunity, LargeCommunity, LinkBandwidth, Origin,
-    rib::Attributes,
+    rib::{Attributes, Route},
     wire::message::{HEADER, Kind, frame},
 };
 
@@ -169,7 +169,7 @@ fn attributes() -> impl Strategy<Value = Arc<Attributes>> {
 }
 
 /// Few prefixes, so that sets overlap, and few sets of attributes, so that routes share them.
-fn routes() -> impl Strategy<Value = Arc<[Route]>> {
+fn routes() -> impl Strategy<Value = Vec<Route>> {
     prop::collection::vec(attributes(), 1..4).prop_flat_map(|sets| {
         let prefix = prop_oneof![
             (0..40u8, 20..=32u8).prop_map(|(n, l)| IpNet::new([10, 0, n, n].into(), l).expect("valid").trunc()),
@@ -177,11 +177,11 @@ fn routes() -> impl Strategy<Value = Arc<[Route]>> {
                 .prop_map(|(n, l)| { IpNet::new([0x2001, 0xdb8, n, 0, 0, 0, 0, n].into(), l).expect("valid").trunc() }),
         ];
         let route = (prefix, 0..sets.len()).prop_map(move |(prefix, n)| Route { prefix, attributes: sets[n].clone() });
-        prop::collection::vec(route, 0..60).prop_map(Into::into)
+        prop::collection::vec(route, 0..60)
     })
 }
 
-fn change(from: Option<&Arc<Table>>, to: &Arc<Table>) -> Change {
+fn change(from: Option<&Routes>, to: &Routes) -> Change {
     Change { from: from.cloned(), to: to.clone(), refresh: Families::NONE, marked: false }
 }
 
@@ -198,12 +198,13 @@ proptest! {
             Encoding { limit, four_octet, internal, only_to_customer, extended_next_hop, families, add_path, ..encoding() };
         let (mut known, mut from, mut renders) = (Known::new(), None, Renders::default());
         for routes in sets {
-            let to = Arc::new(Table::after(from.as_ref(), routes.clone()));
+            let list = || routes.iter().map(|route| (route.prefix, &route.attributes));
+            let to = Routes::after(from.as_ref().unwrap_or(&Routes::default()), list());
             let rendered = renders.render(&change(from.as_ref(), &to), &encoding);
             hear(&rendered, &encoding, &mut known);
             prop_assert_eq!(&known, &expected(&routes, &encoding));
             prop_assert_eq!(known.len(), rendered.advertised.len());
-            let again = Arc::new(Table::new(routes));
+            let again: Routes = routes.into_iter().collect();
             prop_assert!(renders.render(&change(Some(&to), &again), &encoding).chunks.is_empty(), "an equal set is no change");
             from = Some(to);
         }
@@ -215,7 +216,7 @@ fn once(change: &Change, encoding: &Encoding) -> Rendered {
     render(change, encoding, false).0
 }
 
-fn many(count: u32, v6: bool) -> Arc<[Route]> {
+fn many(count: u32, v6: bool) -> Routes {
     let attributes: Arc<Attributes> = Arc::default();
     let route = |n: u32| {
         let prefix = match v6 {
@@ -232,12 +233,12 @@ fn routes_of_equal_attributes_fill_their_messages() {
     for (v6, octets) in [(false, 5), (true, 17)] {
         let routes = many(10_000, v6);
         let mut known = Known::new();
-        let rendered = once(&change(None, &Arc::new(Table::new(routes))), &encoding());
+        let rendered = once(&change(None, &routes), &encoding());
         let updates = hear(&rendered, &encoding(), &mut known);
         assert_eq!(known.len(), 10_000);
         let most = 10_000 * octets / (message::MAX as u64 - 100) + 1 + 2;
         assert!(updates <= most, "{updates} UPDATEs where {most} are enough");
-        let rendered = once(&change(Some(&Arc::new(Table::new(many(10_000, v6)))), &Arc::default()), &encoding());
+        let rendered = once(&change(Some(&many(10_000, v6)), &Routes::default()), &encoding());
         assert!(hear(&rendered, &encoding(), &mut known) <= most);
         assert!(known.is_empty());
     }
@@ -245,9 +246,9 @@ fn routes_of_equal_attributes_fill_their_messages() {
 
 #[test]
 fn refresh_repeats_the_family_between_its_marks() {
-    let table = Arc::new(Table::new(many(3, false)));
+    let routes = many(3, false);
     let refresh = [Family::Ipv4Unicast].into_iter().collect();
-    let change = Change { from: Some(table.clone()), to: table, refresh, marked: true };
+    let change = Change { from: Some(routes.clone()), to: routes, refresh, marked: true };
     let rendered = once(&change, &encoding());
     let (chunk, _) = &rendered.chunks[0];
     let first = frame(chunk, false).expect("valid").expect("complete");
@@ -262,9 +263,9 @@ fn refresh_repeats_the_family_between_its_marks() {
 /// Peers do not come up at once: what the first was sent is written and gone before the next one asks.
 #[test]
 fn sixty_four_peers_of_a_group_take_one_encoding() {
-    let (mut renders, table) = (Renders::default(), Arc::new(Table::new(many(10_000, false))));
+    let (mut renders, routes) = (Renders::default(), many(10_000, false));
     let octets = |renders: &mut Renders, encoding: &Encoding| {
-        let rendered = renders.render(&change(None, &table), encoding);
+        let rendered = renders.render(&change(None, &routes), encoding);
         rendered.chunks.iter().map(|(chunk, _)| chunk.as_ptr()).collect::<Vec<_>>()
     };
     let first = octets(&mut renders, &encoding());
@@ -273,19 +274,21 @@ fn sixty_four_peers_of_a_group_take_one_encoding() {
     }
     let other = Encoding { next_hop4: Some([10, 0, 0, 9].into()), ..encoding() };
     assert_ne!(octets(&mut renders, &other), first);
-    let changed = Arc::new(Table::new(many(9_999, false)));
-    let one = renders.render(&change(Some(&table), &changed), &encoding());
-    let same = renders.render(&change(Some(&table), &changed), &encoding());
+    let changed = many(9_999, false);
+    let one = renders.render(&change(Some(&routes), &changed), &encoding());
+    let same = renders.render(&change(Some(&routes), &changed), &encoding());
     assert!(Arc::ptr_eq(&one, &same));
-    drop(table);
-    renders.render(&change(None, &changed), &encoding());
-    assert_eq!(renders.renders.len(), 2, "what was made of a table goes with it");
+    drop((routes, one, same));
+    for _ in 0..2 {
+        renders.render(&change(None, &changed), &encoding());
+    }
+    assert_eq!(renders.renders.len(), 2, "what was made of a set goes with it");
 }
 
 #[test]
 fn large_as_stands_in_as4_path_for_a_peer_of_two_octets() {
     let old = Encoding { four_octet: false, ..encoding() };
-    let rendered = once(&change(None, &Arc::new(Table::new(many(1, false)))), &old);
+    let rendered = once(&change(None, &many(1, false)), &old);
     let octets = &rendered.chunks[0].0;
     let message = frame(octets, false).expect("valid").expect("complete");
     let update = update::decode(message.octets, &context(&old)).expect("valid");
@@ -302,8 +305,8 @@ fn paths_to_one_prefix_are_numbered_and_withdrawn_one_by_one() {
         attributes: Attributes { next_hop: Some(hop.into()), ..Attributes::default() }.into(),
     };
     let add_path = Encoding { add_path: Families::from_iter(Families::EVERY), ..encoding() };
-    let tables = [vec![path([10, 0, 0, 7]), path([10, 0, 0, 8])], vec![path([10, 0, 0, 7])], vec![]]
-        .map(|routes| Arc::new(Table::new(routes.into())));
+    let tables =
+        [vec![path([10, 0, 0, 7]), path([10, 0, 0, 8])], vec![path([10, 0, 0, 7])], vec![]].map(Routes::from_iter);
     let hops = |encoding: &Encoding, known: &mut Known, from, to| {
         let rendered = once(&change(from, to), encoding);
         let updates = hear(&rendered, encoding, known);

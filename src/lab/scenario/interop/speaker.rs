@@ -47,7 +47,7 @@ impl Speaking {
         // Sockets are opened by the task that runs it, so in the namespace.
         inside.spawn(run);
         let id = PeerId(link.node().into());
-        speaker.set_exports(Exports::from([(id.clone(), routes(link)?.into())])).await?;
+        speaker.set_exports(Exports::from([(id.clone(), routes(link)?.into_iter().collect())])).await?;
         speaker.set_peers([(id, peer(link)?)].into()).await?;
         Ok(Self { status: speaker.status(), _speaker: speaker, _inside: inside })
     }
