@@ -121,10 +121,11 @@ impl Session {
 
     fn on_update(&mut self, octets: &[u8]) {
         let Some(negotiated) = &self.negotiated else { return };
-        let update = match update::decode(octets, &negotiated.context(self.endpoint.local.ip())) {
-            Ok(update) => update,
-            Err(error) => return self.fail_decode(error, octets),
-        };
+        let context = negotiated.context(self.endpoint.local.ip());
+        let mut update = update::Update::default();
+        if let Err(error) = update::decode_into(octets, &context, &mut update) {
+            return self.fail_decode(error, octets);
+        }
         if let Some(fault) = update.fault {
             tracing::warn!(remote = %self.endpoint.remote, attribute = fault.attribute, offset = fault.offset,
                 reaction = ?fault.reaction, "malformed UPDATE, the session stays");

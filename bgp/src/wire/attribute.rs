@@ -142,6 +142,7 @@ struct Split<'a> {
     rest: &'a [u8],
 }
 
+#[inline]
 fn split(list: &[u8]) -> Option<Split<'_>> {
     let (flags, code, length, tail) = match list {
         [flags, code, high, low, tail @ ..] if flags & EXTENDED != 0 => {
@@ -184,16 +185,17 @@ pub(super) fn decode<'a>(
     fault: &mut Option<Fault>,
 ) -> Result<List, DecodeError> {
     let mut reader = Reader { attributes, as4_aggregator: None, fault, seen: [0; 4], context };
-    let (mut rest, mut overrun) = (list, false);
+    let end = offset + list.len();
+    let (mut rest, mut overrun) = (reader.usual(list, end)?, false);
     while !rest.is_empty() {
-        let at = offset + list.len() - rest.len();
+        let at = end - rest.len();
         let Some(next) = split(rest) else {
             reader.overrun(rest.get(1).copied(), at)?;
             overrun = true;
             break;
         };
-        rest = next.rest;
         reader.read(&next, at)?;
+        rest = reader.usual(next.rest, end)?;
     }
     if !context.four_octet {
         reader.widen();
@@ -247,6 +249,34 @@ impl<'a> Reader<'a, '_> {
         Ok(true)
     }
 
+    /// Reads what nearly every UPDATE has, as long as nothing is wrong with it, and returns the rest of the list that
+    /// ends `end` octets into the message. It spares these attributes the way through the table; [`Reader::read`] says
+    /// the same of them.
+    #[inline(never)]
+    fn usual(&mut self, list: &'a [u8], end: usize) -> Result<&'a [u8], DecodeError> {
+        let mut rest = list;
+        while let Some(Split { flags, code, value, rest: after }) = split(rest) {
+            let first = code < 64 && self.seen[0] & 1 << (code & 63) == 0;
+            let read = match (flags & !EXTENDED, code) {
+                _ if !first => None,
+                (TRANSITIVE, ORIGIN) => origin(value).map(|origin| self.attributes.origin = Some(origin)),
+                (TRANSITIVE, AS_PATH) => {
+                    AsPath::check(value, self.context.four_octet).map(|path| self.attributes.as_path = Some(path))
+                }
+                (TRANSITIVE, NEXT_HOP) => self.next_hop(value),
+                (OPTIONAL, MP_REACH) => self.reach(value, end - after.len() - value.len())?,
+                _ => None,
+            };
+            if read.is_none() {
+                break;
+            }
+            self.seen[0] |= 1 << code;
+            rest = after;
+        }
+        Ok(rest)
+    }
+
+    #[inline(never)]
     fn read(&mut self, next: &Split<'a>, at: usize) -> Result<(), DecodeError> {
         let &Split { flags, code, value, .. } = next;
         if self.repeated(code, at)? {
@@ -331,7 +361,7 @@ impl<'a> Reader<'a, '_> {
 
     /// A next hop that is our own does not hide the prefixes: their routes are withdrawn.
     fn reach(&mut self, value: &'a [u8], at: usize) -> Result<Option<()>, DecodeError> {
-        self.attributes.reach = multiprotocol::reach(value, at, self.context)?;
+        multiprotocol::reach(value, at, self.context, &mut self.attributes.reach)?;
         if self.attributes.reach.is_some_and(|r| self.context.local == Some(r.next_hop.global)) {
             self.fault(at, MP_REACH, Reaction::TreatAsWithdraw);
         }

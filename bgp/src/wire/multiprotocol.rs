@@ -15,17 +15,26 @@ pub struct NextHop {
 }
 
 impl NextHop {
-    /// Appends the length and the addresses as they stand in MP_REACH_NLRI.
+    /// Appends the length and the addresses as they stand in MP_REACH_NLRI, and the reserved octet after them.
+    #[inline]
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        match self.global {
-            IpAddr::V4(global) => {
-                out.push(4);
-                out.extend_from_slice(&global.octets());
+        match (self.global, self.link_local) {
+            (IpAddr::V4(global), _) => {
+                let [a, b, c, d] = global.octets();
+                out.extend_from_slice(&[4, a, b, c, d, 0]);
             }
-            IpAddr::V6(global) => {
-                out.push(if self.link_local.is_some() { 32 } else { 16 });
-                out.extend_from_slice(&global.octets());
-                out.extend(self.link_local.iter().flat_map(|a| a.octets()));
+            (IpAddr::V6(global), None) => {
+                let mut octets = [0; 18];
+                octets[0] = 16;
+                octets[1..17].copy_from_slice(&global.octets());
+                out.extend_from_slice(&octets);
+            }
+            (IpAddr::V6(global), Some(link_local)) => {
+                let mut octets = [0; 34];
+                octets[0] = 32;
+                octets[1..17].copy_from_slice(&global.octets());
+                octets[17..33].copy_from_slice(&link_local.octets());
+                out.extend_from_slice(&octets);
             }
         }
     }
@@ -47,22 +56,29 @@ pub struct MpUnreach<'a> {
     pub nlri: Nlri<'a>,
 }
 
-/// Reads an MP_REACH_NLRI whose value starts `offset` octets into the message; `None` for a family that was
+/// Reads an MP_REACH_NLRI whose value starts `offset` octets into the message; nothing for a family that was
 /// not negotiated, which is ignored.
 ///
 /// A damaged one ends the session: its prefixes cannot be known, so they cannot be treated as withdrawn
 /// (RFC 7606 §3 j, §7.11). Of the two reactions that RFC 7606 leaves, disabling the family would keep a
 /// session whose routes are stale without anybody's notice.
-pub(super) fn reach<'a>(value: &'a [u8], offset: usize, context: &Context) -> Result<Option<MpReach<'a>>, DecodeError> {
+#[inline]
+pub(super) fn reach<'a>(
+    value: &'a [u8],
+    offset: usize,
+    context: &Context,
+    place: &mut Option<MpReach<'a>>,
+) -> Result<(), DecodeError> {
     let damaged = |at| DecodeError { offset: offset + at, kind: ErrorKind::Multiprotocol(attribute::MP_REACH) };
     let [afi_high, afi_low, safi, length, rest @ ..] = value else { return Err(damaged(0)) };
     let family = family_of(u16::from_be_bytes([*afi_high, *afi_low]), *safi);
-    let Some(family) = family.filter(|f| context.families.contains(*f)) else { return Ok(None) };
+    let Some(family) = family.filter(|f| context.families.contains(*f)) else { return Ok(()) };
     let (next_hop, rest) = rest.split_at_checked((*length).into()).ok_or_else(|| damaged(3))?;
     let next_hop = decode_next_hop(family, next_hop, context).ok_or_else(|| damaged(3))?;
     let (_reserved, octets) = rest.split_first().ok_or_else(|| damaged(value.len()))?;
     let nlri = prefixes(family, octets, offset + value.len() - octets.len(), context)?;
-    Ok(Some(MpReach { next_hop, nlri }))
+    *place = Some(MpReach { next_hop, nlri });
+    Ok(())
 }
 
 /// Reads an MP_UNREACH_NLRI like [`reach`].
@@ -79,12 +95,14 @@ pub(super) fn unreach<'a>(
     prefixes(family, octets, offset + 3, context).map(|nlri| Some(MpUnreach { nlri }))
 }
 
+#[inline]
 fn prefixes<'a>(family: Family, octets: &'a [u8], offset: usize, context: &Context) -> Result<Nlri<'a>, DecodeError> {
     Nlri::check(family, context.add_path.contains(family), octets)
         .map_err(|at| DecodeError { offset: offset + at, kind: ErrorKind::Prefix })
 }
 
 /// IPv6 next hops stand for IPv4 prefixes only where RFC 8950 was negotiated.
+#[inline]
 fn decode_next_hop(family: Family, octets: &[u8], context: &Context) -> Option<NextHop> {
     let v6 = family == Family::Ipv6Unicast || context.extended_next_hop;
     match octets.len() {

@@ -160,6 +160,7 @@ impl<'a> Nlri<'a> {
     }
 
     /// Checks every prefix; the error is the offset in `octets` of the first that is cut short or too long.
+    #[inline]
     pub fn check(family: Family, add_path: bool, octets: &'a [u8]) -> Result<Self, usize> {
         let longest = match family {
             Family::Ipv4Unicast => Ipv4Net::BITS,

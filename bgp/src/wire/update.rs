@@ -143,6 +143,7 @@ fn offset_of(octets: &[u8], part: &[u8]) -> usize {
 }
 
 /// The prefixes of the message's own fields, IPv4 always.
+#[inline]
 fn own_prefixes<'a>(octets: &'a [u8], part: &'a [u8], context: &Context) -> Result<Nlri<'a>, DecodeError> {
     let family = Family::Ipv4Unicast;
     let add_path = context.add_path.contains(family);
@@ -201,7 +202,6 @@ pub fn encode_reach<D: Destination>(
     let start = message::start_update(out, [0; 2]);
     let attribute = multiprotocol_start(attribute::MP_REACH, D::Prefix::FAMILY, out);
     next_hop.encode(out);
-    out.push(0);
     let taken = fill(prefixes, start + limit.saturating_sub(list.len()), out);
     multiprotocol_finish(attribute, list, out);
     close(start, taken, out)
@@ -231,6 +231,7 @@ fn length(octets: usize) -> [u8; 2] {
 }
 
 /// A multiprotocol attribute whose length comes later; returns where the list starts.
+#[inline]
 fn multiprotocol_start(code: u8, family: Family, out: &mut Vec<u8>) -> usize {
     let [high, low] = afi(family).to_be_bytes();
     let list = out.len();
@@ -238,6 +239,7 @@ fn multiprotocol_start(code: u8, family: Family, out: &mut Vec<u8>) -> usize {
     list
 }
 
+#[inline]
 fn multiprotocol_finish(start: usize, list: &[u8], out: &mut Vec<u8>) {
     let value = length(out.len() - start - 4);
     out[start + 2..start + 4].copy_from_slice(&value);
@@ -274,6 +276,7 @@ fn fill<D: Destination>(prefixes: &[D], end: usize, out: &mut Vec<u8>) -> usize 
 }
 
 /// Appends as much as a prefix may need, and returns how much of it counts.
+#[inline]
 fn put<D: Destination>(prefix: D, out: &mut Vec<u8>) -> usize {
     let mut slot = [0; 21];
     let size = prefix.put(&mut slot);
@@ -281,6 +284,7 @@ fn put<D: Destination>(prefix: D, out: &mut Vec<u8>) -> usize {
     size
 }
 
+#[inline]
 fn close(start: usize, taken: usize, out: &mut Vec<u8>) -> usize {
     if taken == 0 {
         out.truncate(start);

@@ -44,6 +44,37 @@ fn reaction(flags: u8, code: u8, value: &[u8]) -> Result<Option<Reaction>, Error
     read(&list, &context(code)).map(|(_, fault)| fault.map(|f| f.reaction))
 }
 
+/// Reads a list of attributes, each of them by the table.
+fn read_by_table<'a>(list: &'a [u8], context: &Context) -> Result<(PathAttributes<'a>, Option<Fault>), ErrorKind> {
+    let (mut attributes, mut fault) = Default::default();
+    let mut reader =
+        Reader { attributes: &mut attributes, as4_aggregator: None, fault: &mut fault, seen: [0; 4], context };
+    let mut rest = list;
+    while let Some(next) = split(rest) {
+        reader.read(&next, 23 + list.len() - rest.len()).map_err(|e| e.kind)?;
+        rest = next.rest;
+    }
+    Ok((attributes, fault))
+}
+
+#[test]
+fn usual_attributes_read_as_the_table_has_them() {
+    let context = context(ORIGIN);
+    for code in [ORIGIN, AS_PATH, NEXT_HOP, MP_REACH] {
+        let good = valid(code);
+        let values = [vec![], good[1..].to_vec(), [&good[..], &[0]].concat(), vec![0; good.len()], vec![3; 4], good];
+        for (flags, value) in (0..=u8::MAX).flat_map(|flags| values.iter().map(move |value| (flags, value))) {
+            let mut list = Vec::new();
+            for _ in 0..2 {
+                encode(flags & !EXTENDED, code, value, &mut list);
+                encode(TRANSITIVE, ORIGIN, &[1], &mut list);
+            }
+            let list = &list;
+            assert_eq!(read(list, &context), read_by_table(list, &context), "{flags:#x} {code} {value:?}");
+        }
+    }
+}
+
 /// The reactions of RFC 7606 §7 and of the attributes' own RFCs, once more and by hand: the table must say the same.
 const EXPECTED: [(u8, u8, Result<Reaction, ()>, Reaction); 22] = {
     use Reaction::{Discard as D, TreatAsWithdraw as W};
