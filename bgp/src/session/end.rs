@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Local, Negotiated, negotiate::words_of};
 use crate::{
-    speaker::State,
+    speaker::{State, Ttl},
     wire::{
         DecodeError,
         notification::{Notification, cease, code, open},
@@ -69,6 +69,8 @@ impl End {
         });
         let hint = match &cause {
             Cause::Notified(received) => hint(received, local),
+            // GoBGP and BIRD close what comes with too small a TTL.
+            Cause::Lost(_) if local.config.ttl == Ttl::Direct => ", and does it want TTL security (ttlSecurity)".into(),
             _ => String::new(),
         };
         Self { cause, sent, state, graceful, hint }
@@ -95,7 +97,8 @@ impl End {
             Cause::Lost(why) => match self.state {
                 State::Established => format!("the connection broke: {why}"),
                 state => format!(
-                    "the router closed the connection in {state} ({why}); is this node configured there as a neighbour?"
+                    "the router closed the connection in {state} ({why}); is this node configured there as a neighbour{}?",
+                    self.hint
                 ),
             },
         })

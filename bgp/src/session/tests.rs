@@ -261,6 +261,23 @@ fn hold_time_zero_switches_both_timers_off() {
 }
 
 #[test]
+fn router_that_closes_or_falls_silent_early_may_want_ttl_security() {
+    use crate::speaker::Ttl;
+    let now = Instant::now();
+    let told = |state, ttl, end: fn(&mut Session, Instant)| {
+        let mut session = in_state(now, state, ours(|c| c.ttl = ttl));
+        end(&mut session, now);
+        let Some(Event::Ended(end)) = session.poll() else { panic!("it is over") };
+        end.words().expect("a fault")
+    };
+    let closed = |session: &mut Session, _| session.closed("closed by the router");
+    assert!(told(State::OpenSent, Ttl::Direct, closed).contains("does it want TTL security"));
+    assert!(told(State::OpenSent, Ttl::Security { hops: 1 }, closed).ends_with("as a neighbour?"));
+    let silent = |session: &mut Session, now| session.handle_timeout(now + 300 * SECOND);
+    assert!(told(State::OpenConfirm, Ttl::Direct, silent).contains("an OPEN and then nothing"));
+}
+
+#[test]
 fn silent_peer_is_given_up_after_the_negotiated_hold_time_and_not_before() {
     let now = Instant::now();
     let ours = ours(|c| c.hold_time = HoldTime::new(9).expect("valid"));

@@ -93,7 +93,8 @@ fn neighbor(link: &Link) -> String {
 }
 
 pub(super) fn look(place: &Place) -> anyhow::Result<Seen> {
-    let told = std::fs::read_to_string(place.path(TOLD))?;
+    let told = std::fs::read(place.path(TOLD))?;
+    let told = String::from_utf8_lossy(&told);
     // The last line may be half written.
     let whole = told.rfind('\n').map_or("", |end| &told[..end]);
     parse(whole)
@@ -103,7 +104,9 @@ pub(super) fn look(place: &Place) -> anyhow::Result<Seen> {
 fn parse(told: &str) -> anyhow::Result<Seen> {
     let mut seen = Seen::default();
     for line in told.lines() {
-        let event: Value = serde_json::from_str(line).with_context(|| format!("read what ExaBGP told: {line}"))?;
+        // It puts the octets of a NOTIFICATION into a string as they are.
+        let line = line.replace(char::is_control, " ");
+        let event: Value = serde_json::from_str(&line).with_context(|| format!("read what ExaBGP told: {line}"))?;
         let Some(peer) = event["neighbor"]["address"]["peer"].as_str() else { continue };
         let session = seen.sessions.entry(peer.to_owned()).or_default();
         match event["type"].as_str() {
