@@ -13,6 +13,7 @@
 //!
 //! End by SIGTERM or SIGINT: sessions first, then the leadership, then addresses and programs. A second signal ends at once.
 
+mod claims;
 mod datapath;
 mod decide;
 mod drain;
@@ -37,7 +38,11 @@ use crate::{
     admin::{self, Metrics},
     announce,
     config::{Config, OnShutdown},
-    netlink::{self, Finish},
+    netlink::{self, Finish, route},
+    provider::{
+        node::{self, Provided},
+        vendors,
+    },
 };
 
 /// A shutdown that takes longer is given up.
@@ -124,12 +129,14 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let (for_announce, announce_state) = watch::channel(Arc::default());
     let (for_ready, ready) = watch::channel(Arc::default());
     let (for_leader, leader) = watch::channel(false);
+    let (for_problems, problems) = watch::channel(Arc::default());
+    let (for_provided, provided) = watch::channel(Arc::default());
     let path = datapath::start(config, planned.clone(), tasks)?;
     let view = Arc::new(View {
         node: config.node.clone(),
         source: config.source.kind(),
         planned: planned.clone(),
-        announce: announce_state,
+        announce: announce_state.clone(),
         ready: ready.clone(),
         leader: leader.clone(),
         drain: drain.clone(),
@@ -141,15 +148,35 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));
     let stop = CancellationToken::new();
     let secret = path.as_ref().map(|path| path.secret.clone());
-    let channels =
-        source::Channels { snapshots, planned, leader: for_leader, view: view.clone(), stop: stop.clone(), secret };
+    let claims =
+        claims::Channels { planned: planned.clone(), announce: announce_state, leader, problems: for_problems };
+    let channels = source::Channels {
+        snapshots,
+        planned,
+        leader: for_leader,
+        view: view.clone(),
+        stop: stop.clone(),
+        secret,
+        claims,
+    };
     source::start(config, channels, tasks).await?;
     let settings = config.settings.clone();
     let draining = drain.subscribe();
-    let decide =
-        Decide { snapshots: for_decide, draining, settings, desired: for_desired, planned: for_planned, metrics };
+    let decide = Decide {
+        snapshots: for_decide.clone(),
+        draining,
+        settings,
+        provided: provided.clone(),
+        problems,
+        desired: for_desired,
+        planned: for_planned,
+        metrics,
+    };
     tasks.spawn("decide", decide.run());
-    let netlink = start_netlink(config, desired.clone(), for_ready, tasks);
+    let connect = Box::new(vendors::metadata);
+    tasks.spawn("routers", node::run(config.node.clone(), connect, for_decide, for_provided));
+    let routes = routes_to_peers(provided, tasks);
+    let netlink = start_netlink(config, desired.clone(), routes, for_ready, tasks);
     let (announce, shutdown) = oneshot::channel();
     let serves = if config.vips_on_lo { Some(ready) } else { None };
     let report = path.as_ref().map(|path| path.report.clone());
@@ -172,16 +199,34 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
 fn start_netlink(
     config: &Config,
     desired: watch::Receiver<Option<Arc<crate::plan::Desired>>>,
+    routes: watch::Receiver<BTreeSet<route::Spec>>,
     ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     tasks: &mut Tasks,
 ) -> oneshot::Sender<Finish> {
     let (end, finish) = oneshot::channel();
-    // Nobody asks for routes to peers before there are providers.
-    let routes = watch::Sender::new(BTreeSet::new()).subscribe();
     let host = watch::Sender::new(Arc::default());
     let options = netlink::Options { vips_on_lo: config.vips_on_lo, state_dir: config.state_dir.clone() };
     tasks.spawn("netlink", netlink::run(options, netlink::Channels { desired, routes, ready, host, finish }));
     end
+}
+
+/// The routes that a provider's routers need, in the words of `netlink`.
+fn routes_to_peers(
+    mut provided: watch::Receiver<Arc<Provided>>,
+    tasks: &mut Tasks,
+) -> watch::Receiver<BTreeSet<route::Spec>> {
+    let (to, routes) = watch::channel(BTreeSet::new());
+    tasks.spawn("routes", async move {
+        loop {
+            let needed = provided.borrow_and_update().routes.clone();
+            let specs = needed.into_iter().map(|r| route::Spec { destination: r.destination, gateway: r.gateway });
+            to.send_replace(specs.collect());
+            if provided.changed().await.is_err() {
+                return Err::<(), _>(anyhow::anyhow!("nothing tells any more which routers there are"));
+            }
+        }
+    });
+    routes
 }
 
 async fn shut_down(how: OnShutdown, ends: Ends, tasks: &mut Tasks) {

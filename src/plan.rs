@@ -9,6 +9,7 @@ mod eligibility;
 mod fill;
 mod identity;
 mod ledger;
+mod needs;
 mod pools;
 mod problems;
 mod routes;
@@ -30,7 +31,7 @@ use std::{
 
 use ironcast_bgp::{RouterId, rib::Routes};
 
-use crate::types::{Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
+use crate::types::{Need, Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
 
 pub use identity::default_router_id;
 pub use words::{GaveUp, PendingReason, Withhold};
@@ -57,6 +58,8 @@ pub struct Desired {
     pub allocations: BTreeMap<ServiceKey, Allocated>,
     /// Recorded addresses that a Service must give back, and why; whether it gets others stands in `allocations`.
     pub given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
+    /// Addresses that Services lack and that a provider may have, the oldest Service first. Only the leader claims.
+    pub needs: Vec<Need>,
     /// Our BGP identifier where neither the operator nor a peer gives one; `plan` always sets it.
     pub router_id: Option<RouterId>,
     /// Peers of this node by name. One whose `missing_secret` is set gets no new session yet.
@@ -142,6 +145,7 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
         router_id: Some(default_router_id(node, &settings.node)),
         allocations: book.outcome,
         given_up: book.given_up,
+        needs: book.needs,
         exports: routes.exports,
         behind: routes.behind,
         addresses: here.addresses,

@@ -26,16 +26,24 @@
 //! An implementation does one thing per call and neither waits nor tries again beyond its own transport: the
 //! patience is the driver's. It classifies every failure ([`SourceError`]) by what the caller may do next.
 
+pub mod claims;
+pub mod driver;
 mod error;
+pub mod journal;
 mod lease;
+pub mod node;
 mod peers;
+pub mod sweep;
+pub mod vendors;
+pub mod world;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+pub use crate::types::LeaseId;
 pub use error::{Refusal, SourceError};
-pub use lease::{Claimed, Lease, LeaseId, LeaseState, MarkError, Marking, Marks, Order};
+pub use lease::{Claimed, Lease, LeaseState, MarkError, Marking, Marks, Order};
 pub use peers::{BgpMode, Device, DeviceState, Enabled, NodeId, NodePeers, ProjectBgp, ProvidedPeer, RouteNeeded};
 
 /// What a provider answers, at some time.
@@ -66,11 +74,12 @@ pub trait AddressSource: Send + Sync {
     /// [`SourceError::Gone`] only where the provider itself says that it has no such lease.
     fn poll<'a>(&'a self, lease: &'a LeaseId) -> Answer<'a, Lease>;
 
-    /// Replaces our marks of the lease, and a predecessor's; other people's tags stay.
+    /// Replaces our marks of the lease, and those of the retired controller (`usage=`, `cluster=`, `service=`); `None`
+    /// takes them off. Other people's tags stay.
     ///
     /// # Errors
     /// Repeating is harmless, so nothing here is ambiguous to the caller.
-    fn mark<'a>(&'a self, lease: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()>;
+    fn mark<'a>(&'a self, lease: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()>;
 
     /// Gives the lease back: reads it again, compares every mark and that nothing is assigned, then deletes it. One
     /// that is gone already is a success.

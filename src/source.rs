@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod check;
+pub mod claims;
 pub mod convert;
 pub mod import;
 pub mod index;

@@ -5,14 +5,18 @@
 mod claim;
 mod peer;
 mod pool;
+mod provider;
 mod service;
 mod state;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
-pub use claim::{ClaimId, InvalidClaimId};
+pub use claim::{
+    Claim, ClaimId, ClaimProblem, ClaimSpec, ClaimState, InvalidClaimId, LeaseId, Need, PoolProvider, Reclaim,
+};
 pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
+pub use provider::{ClaimTiming, Credentials, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
 pub use state::{
     BfdState, DatapathState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState,
@@ -42,6 +46,10 @@ pub struct Snapshot {
     pub advertisements: BTreeMap<String, Advertisement>,
     /// Valid BFD profiles by name.
     pub bfd_profiles: BTreeMap<String, BfdProfile>,
+    /// Valid provider configurations by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Claims as the journal has them.
+    pub claims: BTreeMap<ClaimId, Claim>,
     /// Objects that were refused, each with the field and the next step. The rest of the snapshot stands.
     pub problems: Vec<Problem>,
 }

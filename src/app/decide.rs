@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     admin::Metrics,
     plan::{Desired, Planned, Settings, plan},
+    provider::node::Provided,
     types::{Problem, Severity, Snapshot},
 };
 
@@ -32,6 +33,10 @@ pub(super) struct Decide {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The operator drains this node.
     pub(super) draining: watch::Receiver<bool>,
+    /// Routers that providers gave this node.
+    pub(super) provided: watch::Receiver<Arc<Provided>>,
+    /// What is wrong with providers, told with the rest.
+    pub(super) problems: watch::Receiver<Arc<Vec<Problem>>>,
     /// Everything else that decides.
     pub(super) settings: Settings,
     /// Told only when the decision is another.
@@ -53,6 +58,8 @@ impl Decide {
             tokio::select! {
                 changed = self.snapshots.changed() => changed.map_err(|_| NoSource)?,
                 changed = self.draining.changed() => changed.map_err(|_| NoSource)?,
+                changed = self.provided.changed() => changed.map_err(|_| NoSource)?,
+                changed = self.problems.changed() => changed.map_err(|_| NoSource)?,
             }
             tokio::time::sleep_until(again).await;
         }
@@ -61,11 +68,14 @@ impl Decide {
     fn decide(&mut self, last: Arc<Desired>) -> Arc<Desired> {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return last };
         self.settings.draining = *self.draining.borrow_and_update();
+        let provided = self.provided.borrow_and_update().clone();
+        let snapshot = with_peers(snapshot, &provided);
         let start = Instant::now();
-        let desired = match snapshot.services.len() {
+        let mut desired = match snapshot.services.len() {
             0..=LARGE => plan(&snapshot, &self.settings),
             _ => block_in_place(|| plan(&snapshot, &self.settings)),
         };
+        desired.problems.extend(self.problems.borrow_and_update().iter().chain(&provided.problems).cloned());
         let took = start.elapsed();
         self.metrics.planned(took);
         debug!(?took, services = snapshot.services.len(), addresses = desired.addresses.len(), "decided");
@@ -80,6 +90,18 @@ impl Decide {
         self.planned.send_replace(Some(Planned { snapshot, desired: desired.clone() }));
         desired
     }
+}
+
+/// The snapshot with the routers that a provider gave; a BGPPeer of the same name counts.
+fn with_peers(snapshot: Arc<Snapshot>, provided: &Provided) -> Arc<Snapshot> {
+    if provided.peers.is_empty() {
+        return snapshot;
+    }
+    let mut snapshot = Arc::unwrap_or_clone(snapshot);
+    for (name, peer) in &provided.peers {
+        snapshot.peers.entry(name.clone()).or_insert_with(|| peer.clone());
+    }
+    Arc::new(snapshot)
 }
 
 /// Each problem once when it appears, and once when it is mended.
@@ -118,6 +140,8 @@ mod tests {
         desired: watch::Receiver<Option<Arc<Desired>>>,
         planned: watch::Receiver<Option<Planned>>,
         _draining: watch::Sender<bool>,
+        _problems: watch::Sender<Arc<Vec<Problem>>>,
+        _provided: watch::Sender<Arc<Provided>>,
     }
 
     fn start() -> Running {
@@ -125,18 +149,22 @@ mod tests {
         let (for_draining, draining) = watch::channel(false);
         let (for_desired, desired) = watch::channel(None);
         let (for_planned, planned) = watch::channel(None);
+        let (_problems, for_problems) = watch::channel(Arc::default());
+        let (_provided, provided) = watch::channel(Arc::default());
         let settings =
             Settings { node: "n1".into(), class: None, unclassed: true, ignore_exclude_label: false, draining: false };
         let decide = Decide {
             snapshots: for_snapshots,
             draining,
+            provided,
+            problems: for_problems,
             settings,
             desired: for_desired,
             planned: for_planned,
             metrics: Metrics::default(),
         };
         tokio::spawn(decide.run());
-        Running { snapshots, desired, planned, _draining: for_draining }
+        Running { snapshots, desired, planned, _draining: for_draining, _problems, _provided }
     }
 
     async fn decided(running: &mut Running) -> String {

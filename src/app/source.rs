@@ -8,10 +8,11 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{secret, tasks::Tasks, view::View};
+use super::{claims, secret, tasks::Tasks, view::View};
 use crate::{
     config::{Config, SourceConfig},
     plan::Planned,
+    provider::vendors,
     source::{kubernetes, lease, manifests, state_file, status},
     types::Snapshot,
 };
@@ -29,6 +30,7 @@ pub(super) struct Channels {
     pub(super) stop: CancellationToken,
     /// Where the packet path waits for the secret of the cluster, if it does.
     pub(super) secret: Option<watch::Sender<Option<[u8; 32]>>>,
+    pub(super) claims: claims::Channels,
 }
 
 /// Starts its tasks.
@@ -47,7 +49,8 @@ pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks
 }
 
 fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
-    let Channels { snapshots, planned, leader, stop, secret, .. } = channels;
+    let Channels { snapshots, planned, leader, stop, secret, claims, .. } = channels;
+    claims::from_folder(dir.into(), Box::new(vendors::connect), claims, tasks);
     if let Some(secret) = secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_folder(dir.into(), leader.subscribe(), secret));
     }
@@ -80,6 +83,7 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     if let Some(secret) = channels.secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_cluster(client.clone(), secret));
     }
+    claims::from_cluster(client.clone(), &config.namespace, Box::new(vendors::connect), channels.claims, tasks);
     let leads = channels.leader.subscribe();
     let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
     tasks.spawn(LEADER, elect.map(Ok::<(), Infallible>));

@@ -255,6 +255,8 @@ mod tests {
             name: "edge".into(),
             labels: BTreeMap::new(),
             ranges: vec!["203.0.113.0/24".parse().expect("valid"), "2001:db8::/64".parse().expect("valid")],
+            reserved: BTreeMap::new(),
+            provider: None,
             auto_assign: true,
             avoid_buggy_ips: true,
             allocation: None,

@@ -15,14 +15,17 @@ use super::{
     Allocated, GaveUp, PendingReason, Settings,
     fill::{self, Refusal},
     ledger::Ledger,
+    needs,
     pools::{PoolIndex, Pools},
 };
-use crate::types::{Family, FamilyPolicy, Service, ServiceKey, Snapshot, family_of};
+use crate::types::{Family, FamilyPolicy, Need, Service, ServiceKey, Snapshot, family_of};
 
 /// What allocation decided.
 pub(super) struct Book<'a> {
     pub(super) outcome: BTreeMap<ServiceKey, Allocated>,
     pub(super) given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
+    /// What a provider may have for them.
+    pub(super) needs: Vec<Need>,
     /// Services of ours by age, each with the addresses that it should have (none while it waits).
     pub(super) granted: Vec<Granted<'a>>,
 }
@@ -66,12 +69,17 @@ pub(super) fn allocate<'a>(
     for service in &others {
         service.assigned.iter().for_each(|address| ledger.hold_back(*address, &service.key));
     }
-    let mut book = Book { outcome: BTreeMap::new(), given_up: BTreeMap::new(), granted: Vec::new() };
+    let mut book = Book { outcome: BTreeMap::new(), given_up: BTreeMap::new(), needs: Vec::new(), granted: Vec::new() };
     let mut refusals: Vec<Option<Refusal>> = vec![None; claimants.len()];
     for i in turns(&claimants) {
         refusals[i] = fill::fill(&mut claimants[i], pools, &mut ledger).err();
     }
-    for (claimant, refusal) in claimants.into_iter().zip(refusals) {
+    for (claimant, mut refusal) in claimants.into_iter().zip(refusals) {
+        let needs = needs::of(&claimant, pools);
+        if !needs.is_empty() {
+            refusal = refusal.map(|refusal| needs::explain(refusal, &needs, snapshot));
+            book.needs.extend(needs);
+        }
         book.close(claimant, refusal, pools);
     }
     for service in others.into_iter().filter(|service| gives_back(service, settings, pools)) {
@@ -195,7 +203,9 @@ impl<'a> Book<'a> {
         let outcome = match refusal {
             Some(Refusal { reason, message }) => {
                 let why = match reason {
-                    PendingReason::NoPool | PendingReason::PoolExhausted => GaveUp::OtherFamilyMissing,
+                    PendingReason::NoPool | PendingReason::PoolExhausted | PendingReason::AddressPending => {
+                        GaveUp::OtherFamilyMissing
+                    }
                     _ => GaveUp::RequestRefused,
                 };
                 let recorded = claimant.grants.drain(..).filter(|grant| service.assigned.contains(&grant.address));

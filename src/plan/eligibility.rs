@@ -14,6 +14,10 @@ use crate::types::{Endpoint, Family, Service, ServiceKey, Snapshot, TrafficPolic
 /// The label that keeps a node out of external load balancers.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
+/// What the provider says of the machine; anything but `Active` keeps the node from announcing. Written by the leader, or
+/// by people.
+const DEVICE_STATE: &str = "ironcast.dev/device-state";
+
 /// A Service that this node may announce, with the addresses that are recorded and have endpoints.
 pub(super) struct Candidate<'a> {
     pub(super) service: &'a Service,
@@ -75,6 +79,9 @@ fn node_reason(snapshot: &Snapshot, settings: &Settings) -> Option<Withhold> {
         return Some(Withhold::Draining);
     }
     let node = snapshot.nodes.get(&settings.node)?;
+    if node.annotations.get(DEVICE_STATE).is_some_and(|state| state != "Active") {
+        return Some(Withhold::DeviceUnavailable);
+    }
     if !node.ready {
         return Some(Withhold::NodeNotReady);
     }

@@ -172,7 +172,7 @@ fn from_one_pool<'a>(
 }
 
 fn from_pool<'a>(service: &'a Service, family: Family, pool: PoolIndex, ledger: &mut Ledger<'a>) -> Option<Grant> {
-    let address = ledger.shared(pool, family, service).or_else(|| ledger.free(pool, family))?;
+    let address = ledger.shared(pool, family, service).or_else(|| ledger.free(pool, family, service))?;
     Some(Grant { address, pool: Some(pool) })
 }
 

@@ -75,6 +75,8 @@ pub(super) fn pool(name: &str, ranges: &[&str]) -> Pool {
         name: name.into(),
         labels: labels(&[("pool", name)]),
         ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
+        reserved: Default::default(),
+        provider: None,
         auto_assign: true,
         avoid_buggy_ips: false,
         allocation: None,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::pools::{PoolIndex, Pools, gives_out};
-use crate::types::{Family, Labels, Protocol, Service, ServiceKey, TrafficPolicy, family_of};
+use crate::types::{AddressRange, Family, Labels, Protocol, Service, ServiceKey, TrafficPolicy, family_of};
 
 /// Why an address cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub(super) struct Ledger<'a> {
     free_from: HashMap<(PoolIndex, Family), Cursor>,
     groups: HashMap<Group<'a>, Vec<IpAddr>>,
     shared_from: HashMap<SharingSearch<'a>, usize>,
+    reserved: HashMap<(PoolIndex, Family, &'a ServiceKey), Vec<AddressRange>>,
 }
 
 impl<'a> Ledger<'a> {
@@ -75,6 +76,7 @@ impl<'a> Ledger<'a> {
             free_from: HashMap::new(),
             groups: HashMap::new(),
             shared_from: HashMap::new(),
+            reserved: reserved(pools),
         }
     }
 
@@ -122,8 +124,15 @@ impl<'a> Ledger<'a> {
         self.returning.entry(address).or_insert(recorded);
     }
 
-    /// The first address of the pool that nobody has.
-    pub(super) fn free(&mut self, pool: PoolIndex, family: Family) -> Option<IpAddr> {
+    /// The first address of the pool that nobody has and that is not reserved for another Service; one that is reserved
+    /// for this one comes first.
+    pub(super) fn free(&mut self, pool: PoolIndex, family: Family, service: &Service) -> Option<IpAddr> {
+        let reserved = self.reserved.get(&(pool, family, &service.key)).into_iter().flatten();
+        let mut addresses = reserved.flat_map(AddressRange::iter);
+        let ours = addresses.find(|address| gives_out(self.pools.pool(pool), *address) && self.is_free(*address));
+        if ours.is_some() {
+            return ours;
+        }
         let mut cursor = self.free_from.get(&(pool, family)).copied().unwrap_or_default();
         let found = self.advance(&mut cursor, pool, family);
         self.free_from.insert((pool, family), cursor);
@@ -133,7 +142,7 @@ impl<'a> Ledger<'a> {
     fn advance(&self, cursor: &mut Cursor, index: PoolIndex, family: Family) -> Option<IpAddr> {
         let pool = self.pools.pool(index);
         while let Some(range) = pool.ranges.get(cursor.range) {
-            if range.family() == family {
+            if range.family() == family && !pool.reserved.contains_key(range) {
                 while let Some(address) = range.nth(cursor.offset) {
                     if gives_out(pool, address) && self.is_free(address) {
                         return Some(address);
@@ -174,6 +183,16 @@ impl Holding<'_> {
             && self.backend == backend(service)
             && ports(service).all(|port| !self.ports.contains(&port))
     }
+}
+
+fn reserved<'a>(pools: &Pools<'a>) -> HashMap<(PoolIndex, Family, &'a ServiceKey), Vec<AddressRange>> {
+    let mut reserved: HashMap<_, Vec<AddressRange>> = HashMap::new();
+    for pool in 0..pools.len() {
+        for (range, service) in &pools.pool(pool).reserved {
+            reserved.entry((pool, range.family(), service)).or_default().push(*range);
+        }
+    }
+    reserved
 }
 
 fn sharing_key(service: &Service) -> Option<&str> {

@@ -1,12 +1,13 @@
 //! Problems that only the whole shows, beside those that the source found in single objects.
 
 use super::{Settings, eligibility::EXCLUDE_LABEL};
-use crate::types::{ObjectRef, Peer, Problem, Severity, Snapshot};
+use crate::types::{Claim, ObjectRef, Peer, Problem, Severity, Snapshot};
 
 /// The snapshot's problems and ours, sorted.
 pub(super) fn problems(snapshot: &Snapshot, settings: &Settings, peers: &[&Peer]) -> Vec<Problem> {
     let mut problems = snapshot.problems.clone();
     problems.extend(everybody_excluded(snapshot, settings));
+    problems.extend(snapshot.claims.values().filter_map(held_up));
     problems.extend(peers.iter().filter_map(|peer| missing_secret(snapshot, peer)));
     problems.sort();
     problems.dedup();
@@ -21,6 +22,24 @@ fn everybody_excluded(snapshot: &Snapshot, settings: &Settings) -> Option<Proble
         field: "metadata.labels".into(),
         message: format!("every node has the label {EXCLUDE_LABEL}, so no node announces anything"),
         hint: "remove the label from the nodes that should announce, or start with --ignore-exclude-label".into(),
+        severity: Severity::Warning,
+        file: None,
+    })
+}
+
+/// What a person must do for a claim, told to whom the address is for.
+fn held_up(claim: &Claim) -> Option<Problem> {
+    let problem = claim.problem.as_ref()?;
+    let object = match &claim.spec.service {
+        Some(service) => ObjectRef::new("Service", &service.namespace, &service.name),
+        None => ObjectRef::new("IPAddressPool", "", &claim.spec.pool),
+    };
+    let network = claim.state.network().map(|network| format!(" {network}")).unwrap_or_default();
+    Some(Problem {
+        object,
+        field: String::new(),
+        message: format!("AddressClaim {}{network}: {}: {}", claim.id, problem.reason, problem.message),
+        hint: String::new(),
         severity: Severity::Warning,
         file: None,
     })

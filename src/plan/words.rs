@@ -13,6 +13,8 @@ pub enum PendingReason {
     AddressOutsidePools,
     /// The address asked for is taken, and may not be shared.
     AddressTaken,
+    /// An address is being claimed from the provider of a pool.
+    AddressPending,
     /// The request contradicts itself or the Service (family, number of addresses, unknown pool).
     InvalidRequest,
 }
@@ -25,6 +27,7 @@ impl PendingReason {
             Self::NoPool => "NoPool",
             Self::AddressOutsidePools => "AddressOutsidePools",
             Self::AddressTaken => "AddressTaken",
+            Self::AddressPending => "AddressPending",
             Self::InvalidRequest => "InvalidRequest",
         }
     }
@@ -39,6 +42,9 @@ impl PendingReason {
             }
             Self::AddressTaken => {
                 "the address asked for belongs to somebody else; ask for another or share it with a sharing key"
+            }
+            Self::AddressPending => {
+                "an address is being claimed from the provider; the AddressClaim says how far it has come"
             }
             Self::InvalidRequest => "the request contradicts itself; correct the annotations of the Service",
         }
@@ -76,13 +82,15 @@ pub enum Withhold {
     PrefixBudget,
     /// `datapathNotReady`
     DatapathNotReady,
+    /// `deviceUnavailable`
+    DeviceUnavailable,
     /// `draining`
     Draining,
 }
 
 impl Withhold {
     /// Every reason, for metrics that show zeros too.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AddressPending,
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
@@ -94,6 +102,7 @@ impl Withhold {
         Self::ConflictingAdvertisements,
         Self::PrefixBudget,
         Self::DatapathNotReady,
+        Self::DeviceUnavailable,
         Self::Draining,
     ];
 
@@ -111,6 +120,7 @@ impl Withhold {
             Self::ConflictingAdvertisements => "conflictingAdvertisements",
             Self::PrefixBudget => "prefixBudget",
             Self::DatapathNotReady => "datapathNotReady",
+            Self::DeviceUnavailable => "deviceUnavailable",
             Self::Draining => "draining",
         }
     }
@@ -151,6 +161,10 @@ impl Withhold {
             }
             Self::DatapathNotReady => {
                 "this node's packet path does not answer for the address yet; ironcast status shows what it waits for"
+            }
+            Self::DeviceUnavailable => {
+                "the provider says that the machine is off, in maintenance or gone (annotation ironcast.dev/device-state); \
+                 it announces again when the annotation says Active or is gone"
             }
             Self::Draining => "the operator drains this node; it announces again when the drain ends",
         }

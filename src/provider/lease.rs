@@ -1,20 +1,10 @@
 //! A lease at a provider, and the marks that say whose it is.
 
-use std::{collections::BTreeSet, fmt, time::SystemTime};
+use std::{collections::BTreeSet, time::SystemTime};
 
 use ipnet::IpNet;
 
-use crate::types::{ClaimId, Family};
-
-/// The provider's id of a lease.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseId(pub String);
-
-impl fmt::Display for LeaseId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::types::{ClaimId, Family, LeaseId};
 
 /// An address or block that the provider leases to the project, whoever asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]

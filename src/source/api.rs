@@ -10,22 +10,26 @@
 
 mod advertisement;
 mod bfd;
+mod claim;
 mod community;
 mod crds;
 mod node_status;
 mod peer;
 mod pool;
+mod provider;
 mod rules;
 
 pub use advertisement::{BGPAdvertisement, BGPAdvertisementSpec, LinkBandwidthForm};
 pub use bfd::{BFDProfile, BFDProfileSpec, BfdAuthentication, BfdAuthenticationType};
+pub use claim::{AddressClaim, AddressClaimSpec, AddressClaimStatus, CLAIM_FINALIZER, ReclaimPolicy};
 pub use community::{Community, CommunitySpec, NamedCommunity};
 pub use crds::{crds, crds_yaml};
 pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus};
 pub use peer::{
     AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole, SecretReference, TcpAoAlgorithm, TcpAoKey,
 };
-pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
+pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolProvider, ServiceAllocation};
+pub use provider::{PeersSource, ProviderConfig, ProviderConfigSpec, ProviderType, RoutePolicy};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;

@@ -6,6 +6,7 @@
 
 mod advertisement;
 mod bfd;
+mod claim;
 mod community;
 mod duration;
 mod endpoints;
@@ -13,6 +14,7 @@ mod key;
 mod node;
 mod peer;
 mod pool;
+mod provider;
 mod report;
 mod selector;
 mod service;
@@ -22,12 +24,14 @@ mod tests;
 
 pub use advertisement::{AdvertisementDraft, advertisement};
 pub use bfd::{ProfileDraft, bfd_profile};
+pub use claim::{claim, claim_spec, claim_status};
 pub use community::{CommunityValue, communities};
 pub use endpoints::{Slice, slice};
 pub use key::secret_password;
 pub use node::node;
 pub use peer::{PeerDraft, peer};
 pub use pool::pool;
+pub use provider::{ProviderDraft, provider, token};
 pub use service::{request_field, service};
 
 use crate::types::Problem;

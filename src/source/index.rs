@@ -34,7 +34,7 @@ use self::{
     store::Store,
 };
 use super::convert::{self, Converted};
-use crate::types::{Labels, Node, Problem, ServiceKey, Snapshot};
+use crate::types::{Claim, ClaimId, Labels, Node, Problem, ServiceKey, Snapshot};
 
 /// The cache.
 #[derive(Debug, Default)]
@@ -43,6 +43,9 @@ pub struct Index {
     services: Services,
     nodes: Store<Arc<Node>>,
     objects: Objects,
+    claims: Store<Claim>,
+    /// Manifest mode's journal, in place of objects.
+    journal: Option<BTreeMap<ClaimId, Claim>>,
     configuration: Configuration,
     /// The configuration, or a node's labels or addresses, changed since the last snapshot.
     unsettled: bool,
@@ -92,6 +95,14 @@ macro_rules! each_store {
                 let $store = &mut $index.objects.communities;
                 $run
             }
+            Kind::ProviderConfig => {
+                let $store = &mut $index.objects.providers;
+                $run
+            }
+            Kind::AddressClaim => {
+                let $store = &mut $index.claims;
+                $run
+            }
         }
     };
 }
@@ -137,7 +148,10 @@ impl Index {
                 let labels = object.metadata().labels.clone().unwrap_or_default();
                 return objects.namespaces.put(key, created, Converted { value: Some(labels), problems: Vec::new() });
             }
-            Object::Secret(object) => objects.secrets.put(key, created, convert::secret_password(object)),
+            Object::Secret(object) => {
+                let token = objects.set_token(&key, convert::token(object));
+                objects.secrets.put(key, created, convert::secret_password(object)) | token
+            }
             Object::IPAddressPool(object) => objects.pools.put(key, created, convert::pool(object)),
             Object::BGPPeer(object) => objects.peers.put(key, created, convert::peer(object)),
             Object::BGPAdvertisement(object) => {
@@ -145,6 +159,8 @@ impl Index {
             }
             Object::BFDProfile(object) => objects.bfd_profiles.put(key, created, convert::bfd_profile(object)),
             Object::Community(object) => objects.communities.put(key, created, convert::communities(object)),
+            Object::ProviderConfig(object) => objects.providers.put(key, created, convert::provider(object)),
+            Object::AddressClaim(object) => return self.claims.put(key, created, convert::claim(object)),
         };
         self.unsettled |= changed;
         changed
@@ -163,6 +179,8 @@ impl Index {
         let changed = match kind {
             Kind::EndpointSlice => return self.services.remove_slice(key),
             Kind::Service => return self.services.services.remove(key),
+            Kind::AddressClaim => return self.claims.remove(key),
+            Kind::Secret => self.objects.set_token(key, None) | self.objects.secrets.remove(key),
             _ => each_store!(self, kind, store => store.remove(key)),
         };
         self.unsettled |= changed;
@@ -173,6 +191,14 @@ impl Index {
     /// Returns whether the next snapshot differs.
     pub fn assign(&mut self, record: BTreeMap<ServiceKey, Vec<IpAddr>>) -> bool {
         self.services.assign(record)
+    }
+
+    /// From now on claims are those of this journal and not objects (manifest mode). Returns whether the next snapshot
+    /// differs.
+    pub fn set_journal(&mut self, claims: BTreeMap<ClaimId, Claim>) -> bool {
+        let changed = self.journal.as_ref() != Some(&claims);
+        self.journal = Some(claims);
+        changed
     }
 
     /// Kinds whose first complete list is still awaited.
@@ -191,10 +217,16 @@ impl Index {
             self.configuration.update(&self.objects, &nodes);
         }
         let services: BTreeMap<_, _> = self.services.in_use().map(|s| (s.key.clone(), s.clone())).collect();
+        let claims = match &self.journal {
+            Some(journal) => journal.clone(),
+            None => self.claims.values().map(|(_, _, claim)| (claim.id, claim.clone())).collect(),
+        };
         let endpoints = services.keys().filter_map(|k| Some((k.clone(), self.services.endpoints_of(k)?.clone())));
         Some(Snapshot {
             endpoints: endpoints.collect(),
-            pools: self.pools(),
+            pools: self.pools(&claims),
+            providers: self.configuration.providers(),
+            claims,
             peers: self.configuration.peers(),
             advertisements: self.configuration.advertisements(),
             bfd_profiles: self.configuration.bfd_profiles(),
@@ -205,12 +237,12 @@ impl Index {
         })
     }
 
-    fn pools(&self) -> BTreeMap<String, crate::types::Pool> {
+    fn pools(&self, claims: &BTreeMap<ClaimId, Claim>) -> BTreeMap<String, crate::types::Pool> {
         let assigned: BTreeSet<IpAddr> = match self.configuration.has_node_addresses() {
             true => self.services.in_use().flat_map(|service| service.assigned.iter().copied()).collect(),
             false => BTreeSet::new(),
         };
-        self.configuration.pools(|address| assigned.contains(&address))
+        self.configuration.pools(|address| assigned.contains(&address), claims)
     }
 
     fn namespaces(&self) -> BTreeMap<String, Labels> {
@@ -228,6 +260,8 @@ impl Index {
             .chain(objects.communities.problems())
             .chain(objects.secret_problems())
             .chain(objects.namespaces.problems())
+            .chain(objects.providers.problems())
+            .chain(self.claims.problems())
             .chain(&self.configuration.problems)
             .cloned()
             .collect();

@@ -7,7 +7,7 @@
 //! | EndpointSlice | those of Services that are not headless |
 //! | Node, Namespace | all |
 //! | our resources | those of the daemon's namespace; an absent CRD counts as none and is asked for again |
-//! | Secret | those that peers name, each by its name |
+//! | Secret | those that peers and providers name, each by its name |
 //!
 //! The task that runs [`run`] owns the index. While the API server is away the last snapshot stands. Cancelling
 //! ends every watch.
@@ -115,6 +115,8 @@ fn target(kind: Kind, namespace: &str) -> Target {
         Kind::BGPAdvertisement => (ours("bgpadvertisements"), None, None),
         Kind::BFDProfile => (ours("bfdprofiles"), None, None),
         Kind::Community => (ours("communities"), None, None),
+        Kind::ProviderConfig => (ours("providerconfigs"), None, None),
+        Kind::AddressClaim => (ours("addressclaims"), None, None),
     };
     Target { path, fields: fields.map(Into::into), labels: labels.map(Into::into) }
 }

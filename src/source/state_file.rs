@@ -10,12 +10,14 @@
 //! a crash leaves one or the other. A file that cannot be read is an error that a person settles; it is never taken for an empty one, since
 //! addresses in use would look free.
 
+mod journal;
 mod lead;
 mod record;
 
 #[cfg(test)]
 mod tests;
 
+pub use journal::{ClaimsFile, cluster_id, known_cluster_id, load_claims};
 pub use lead::{LeadError, lead};
 pub use record::{Entry, Pending, Record};
 

@@ -1,8 +1,8 @@
 //! Address pools.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
-use super::{Family, Selector, family_of};
+use super::{Family, PoolProvider, Selector, ServiceKey, family_of};
 
 /// Addresses from `first` to `last`, both included, of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,8 +132,12 @@ pub struct Pool {
     pub name: String,
     /// `metadata.labels`, for advertisements that select pools.
     pub labels: super::Labels,
-    /// `spec.addresses`, order kept; never empty.
+    /// `spec.addresses`, order kept, then what was claimed; never empty without `provider`.
     pub ranges: Vec<AddressRange>,
+    /// Ranges that were claimed for one Service: nobody else gets an address of them.
+    pub reserved: BTreeMap<AddressRange, ServiceKey>,
+    /// `spec.provider`: where further addresses are claimed.
+    pub provider: Option<PoolProvider>,
     /// `spec.autoAssign`: false is only given out on request.
     pub auto_assign: bool,
     /// `spec.avoidBuggyIPs`: skip IPv4 addresses that end in .0 and .255.

@@ -4,7 +4,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use super::{BFDProfile, BGPAdvertisement, BGPNodeStatus, BGPPeer, Community, IPAddressPool};
+use super::{
+    AddressClaim, BFDProfile, BGPAdvertisement, BGPNodeStatus, BGPPeer, Community, IPAddressPool, ProviderConfig,
+};
 
 /// Formats that the API server knows; it warns of others.
 const FORMATS: [&str; 8] = ["int32", "int64", "float", "double", "byte", "date", "date-time", "duration"];
@@ -12,12 +14,14 @@ const FORMATS: [&str; 8] = ["int32", "int64", "float", "double", "byte", "date",
 /// Every definition, in the order of `deploy/crds/`.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [
+        AddressClaim::crd(),
         BFDProfile::crd(),
         BGPAdvertisement::crd(),
         BGPNodeStatus::crd(),
         BGPPeer::crd(),
         Community::crd(),
         IPAddressPool::crd(),
+        ProviderConfig::crd(),
     ]
     .into_iter()
     .map(tidy)

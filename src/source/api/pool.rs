@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{is_false, rules, yes};
+use super::{ReclaimPolicy, is_false, rules, yes};
 
 /// Addresses that Services may get, and which Services may.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,10 +29,15 @@ use super::{is_false, rules, yes};
     printcolumn(name = "Valid", type_ = "string", json_path = ".status.conditions[?(@.type=='Valid')].status")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = rules::pool()))]
 pub struct IPAddressPoolSpec {
     /// CIDRs (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20), IPv4 and IPv6. All addresses are used.
-    #[schemars(length(min = 1, max = 256), inner(length(max = 96)), transform = rules::address_ranges)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 96)), transform = rules::address_ranges)]
     pub addresses: Vec<String>,
+    /// Where further addresses are claimed, one for each Service that finds none free in a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<PoolProvider>,
     /// False: addresses are given out only to Services that ask for one of them or for the pool.
     #[serde(default = "yes")]
     pub auto_assign: bool,
@@ -45,6 +50,35 @@ pub struct IPAddressPoolSpec {
     /// True: nothing new is given out; addresses in use stay until their Services go.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disabled: bool,
+}
+
+/// Where a pool's addresses are claimed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolProvider {
+    /// A ProviderConfig by name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Kind of address in the provider's words (`public_ipv4`); its usual one. One that names a family offers that
+    /// family alone.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub type_: Option<String>,
+    /// Where, in the provider's words (`am`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub region: Option<String>,
+    /// What becomes of an address that no Service needs any more: `Delete` gives it back, `Retain` keeps paying for it.
+    #[serde(default)]
+    pub reclaim_policy: ReclaimPolicy,
+    /// Claim IPv4 blocks of this prefix length, not single addresses: one aggregate can then serve many Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 31))]
+    pub block_length: Option<u8>,
+    /// The same for IPv6.
+    #[serde(default, rename = "blockLengthV6", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 48, max = 127))]
+    pub block_length_v6: Option<u8>,
 }
 
 /// Who may take addresses from a pool. A Service must fit `namespaces` or `namespaceSelectors`, where there

@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 /// A duration as Go writes it: `90s`, `1m30s`, `1500ms`, `0`.
 pub(super) const DURATION: &str = r"^(0|([0-9]+(\.[0-9]+)?(ms|s|m|h))+)$";
 
+/// A URL of a provider.
+pub(super) const URL: &str = r"^https?://[^\s]+$";
+
 /// `(field, rule, message)`; an empty field means the object itself.
 fn rules(rules: &[(&str, &str, &str)]) -> Value {
     let one = |(field, rule, message): &(&str, &str, &str)| match *field {
@@ -39,6 +42,15 @@ pub(super) fn address_ranges(schema: &mut Schema) {
         ),
     ]);
     on_items(schema, rules);
+}
+
+/// `IPAddressPool.spec`: addresses of one's own, a provider, or both.
+pub(super) fn pool() -> Value {
+    rules(&[(
+        "",
+        "has(self.provider) || (has(self.addresses) && self.addresses.size() > 0)",
+        "addresses or provider must be set",
+    )])
 }
 
 const STANDARD: &str = "self.matches('^[0-9]{1,5}:[0-9]{1,5}$') && self.split(':').all(n, int(n) <= 65535)";

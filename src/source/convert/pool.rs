@@ -1,19 +1,23 @@
 //! `IPAddressPool` to [`Pool`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use super::{Converted, report::Report, selector::selectors};
 use crate::{
-    source::api::{IPAddressPool, ServiceAllocation},
-    types::{AddressRange, Allocation, Pool},
+    source::api::{self, IPAddressPool, ReclaimPolicy, ServiceAllocation},
+    types::{AddressRange, Allocation, Pool, PoolProvider, Reclaim},
 };
 
 /// The pool: ranges parsed, none of them overlapping another, none holding what no host can have.
 pub fn pool(object: &IPAddressPool) -> Converted<Pool> {
     let mut report = Report::new(object);
     let spec = &object.spec;
-    if spec.addresses.is_empty() {
-        report.error("spec.addresses", "is empty", "add a CIDR (192.0.2.0/24) or a range (192.0.2.10-192.0.2.20)");
+    if spec.addresses.is_empty() && spec.provider.is_none() {
+        let hint = "add a CIDR (192.0.2.0/24) or a range (192.0.2.10-192.0.2.20), or name a provider";
+        report.error("spec.addresses", "is empty", hint);
     }
     let ranges = ranges(&mut report, &spec.addresses);
     let allocation = spec.service_allocation.as_ref().map(|a| allocation(&mut report, a));
@@ -21,12 +25,39 @@ pub fn pool(object: &IPAddressPool) -> Converted<Pool> {
         name: object.metadata.name.clone().unwrap_or_default(),
         labels: object.metadata.labels.clone().unwrap_or_default(),
         ranges,
+        reserved: BTreeMap::new(),
+        provider: spec.provider.as_ref().map(|provider| claimed_from(&mut report, provider)),
         auto_assign: spec.auto_assign,
         avoid_buggy_ips: spec.avoid_buggy_ips,
         allocation,
         disabled: spec.disabled,
     };
     report.finish(Some(pool))
+}
+
+fn claimed_from(report: &mut Report, provider: &api::PoolProvider) -> PoolProvider {
+    if provider.name.is_empty() {
+        report.error("spec.provider.name", "is empty", "name a ProviderConfig");
+    }
+    let mut block = |field: &str, length: Option<u8>, least: u8, most: u8| {
+        let good = length.is_none_or(|length| (least..=most).contains(&length));
+        if !good {
+            let field = format!("spec.provider.{field}");
+            report.error(field, "is no length of a block", format!("use {least} to {most}, or leave it out"));
+        }
+        length.filter(|_| good)
+    };
+    PoolProvider {
+        block: block("blockLength", provider.block_length, 16, 31),
+        block_v6: block("blockLengthV6", provider.block_length_v6, 48, 127),
+        name: provider.name.clone(),
+        kind: provider.type_.clone(),
+        region: provider.region.clone(),
+        reclaim: match provider.reclaim_policy {
+            ReclaimPolicy::Delete => Reclaim::Delete,
+            ReclaimPolicy::Retain => Reclaim::Retain,
+        },
+    }
 }
 
 fn ranges(report: &mut Report, addresses: &[String]) -> Vec<AddressRange> {

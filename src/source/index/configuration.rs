@@ -15,8 +15,11 @@ use super::{
     store::{Store, still_in_use},
 };
 use crate::{
-    source::convert::{AdvertisementDraft, CommunityValue, PeerDraft, ProfileDraft},
-    types::{Advertisement, BfdProfile, Labels, Node, Peer, Pool, Problem, Severity},
+    source::convert::{AdvertisementDraft, CommunityValue, PeerDraft, ProfileDraft, ProviderDraft},
+    types::{
+        AddressRange, Advertisement, BfdProfile, Claim, ClaimId, Credentials, Labels, Node, Peer, Pool, Problem,
+        ProviderConfig, Severity,
+    },
 };
 
 /// The objects, each valid by itself.
@@ -29,9 +32,20 @@ pub(super) struct Objects {
     pub(super) communities: Store<Vec<(String, CommunityValue)>>,
     pub(super) secrets: Store<Md5Key>,
     pub(super) namespaces: Store<Labels>,
+    pub(super) providers: Store<ProviderDraft>,
+    /// Tokens of providers, by Secret.
+    tokens: BTreeMap<ObjectKey, Credentials>,
 }
 
 impl Objects {
+    /// The token that a Secret holds now; whether that is news.
+    pub(super) fn set_token(&mut self, key: &ObjectKey, token: Option<Credentials>) -> bool {
+        match token {
+            Some(token) => self.tokens.insert(key.clone(), token.clone()) != Some(token),
+            None => self.tokens.remove(key).is_some(),
+        }
+    }
+
     /// The Secrets that peers and BFD profiles name.
     pub(super) fn named_secrets(&self) -> impl Iterator<Item = &ObjectKey> {
         let peers = self
@@ -56,6 +70,7 @@ pub(super) struct Configuration {
     keys: Keys,
     advertisements: BTreeMap<ObjectKey, Advertisement>,
     bfd_profiles: BTreeMap<ObjectKey, BfdProfile>,
+    providers: BTreeMap<ObjectKey, ProviderConfig>,
     /// Addresses of nodes that lie in pools.
     node_addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
     pub(super) problems: Vec<Problem>,
@@ -82,6 +97,7 @@ impl Configuration {
         });
         let candidates = candidates.collect();
         self.bfd_profiles = settle(Kind::BFDProfile, candidates, &self.bfd_profiles, &mut NameOnly, &mut problems);
+        self.update_providers(objects, &mut problems);
         self.update_pools(objects, nodes, &mut problems);
         self.update_peers(objects, nodes, &mut problems);
         self.update_advertisements(objects, &mut problems);
@@ -105,9 +121,18 @@ impl Configuration {
         by_name(&self.bfd_profiles)
     }
 
-    /// Pools by name, without the addresses of nodes. An address that a Service has already stays in: it would
+    /// Providers by name.
+    pub(super) fn providers(&self) -> BTreeMap<String, ProviderConfig> {
+        by_name(&self.providers)
+    }
+
+    /// Pools by name, with what is claimed for them and without the addresses of nodes. An address that a Service has already stays in: it would
     /// not become better by being taken away, and a node could take any by claiming it for itself.
-    pub(super) fn pools(&self, assigned: impl Fn(IpAddr) -> bool) -> BTreeMap<String, Pool> {
+    pub(super) fn pools(
+        &self,
+        assigned: impl Fn(IpAddr) -> bool,
+        claims: &BTreeMap<ClaimId, Claim>,
+    ) -> BTreeMap<String, Pool> {
         let mut pools = by_name(&self.pools);
         for (key, addresses) in &self.node_addresses {
             let Some(pool) = pools.get_mut(&key.name) else { continue };
@@ -115,7 +140,8 @@ impl Configuration {
                 pool.ranges = pool.ranges.iter().flat_map(|range| range.without(*address)).collect();
             }
         }
-        pools.retain(|_, pool| !pool.ranges.is_empty());
+        claims.values().for_each(|claim| add_claimed(&mut pools, claim));
+        pools.retain(|_, pool| !pool.ranges.is_empty() || pool.provider.is_some());
         pools
     }
 
@@ -148,6 +174,25 @@ impl Configuration {
                 "it is never given out to a Service; take it out of the pool",
             ));
         }
+    }
+
+    fn update_providers(&mut self, objects: &Objects, problems: &mut Vec<Problem>) {
+        let mut candidates = Vec::new();
+        for (key, created, draft) in objects.providers.values() {
+            let mut value = draft.config.clone();
+            if let Some(secret) = &draft.secret {
+                value.credentials = objects.tokens.get(secret).cloned();
+                if value.credentials.is_none() {
+                    value.missing_secret = Some(secret.name.clone());
+                    let message = format!("there is no {} with a token", secret.reference(Kind::Secret));
+                    let hint =
+                        "nothing is claimed or released without it; create it with the API token under the key token";
+                    problems.push(warning(Kind::ProviderConfig, key, "spec.credentialsSecret".into(), message, hint));
+                }
+            }
+            candidates.push(Candidate { key, created, value });
+        }
+        self.providers = settle(Kind::ProviderConfig, candidates, &self.providers, &mut NameOnly, problems);
     }
 
     fn update_peers(&mut self, objects: &Objects, nodes: &[&Node], problems: &mut Vec<Problem>) {
@@ -208,6 +253,20 @@ impl Configuration {
     }
 }
 
+/// A bound claim is a range of its pool; one for a Service is kept for it.
+fn add_claimed(pools: &mut BTreeMap<String, Pool>, claim: &Claim) {
+    let Some(network) = claim.usable() else { return };
+    let Some(pool) = pools.get_mut(&claim.spec.pool) else { return };
+    if pool.provider.as_ref().is_none_or(|provider| provider.name != claim.spec.provider) {
+        return;
+    }
+    let range = AddressRange::new(network.network(), network.broadcast()).expect("a network starts before it ends");
+    if !pool.ranges.contains(&range) {
+        pool.ranges.push(range);
+        pool.reserved.extend(claim.spec.service.clone().map(|service| (range, service)));
+    }
+}
+
 fn candidate<'a, T: Clone>((key, created, value): (&'a ObjectKey, i64, &T)) -> Candidate<'a, T> {
     Candidate { key, created, value: value.clone() }
 }
@@ -258,6 +317,18 @@ fn unknown_names(configuration: &Configuration) -> Vec<Problem> {
     let pools: BTreeSet<&str> = configuration.pools.keys().map(|key| key.name.as_str()).collect();
     let peers: BTreeSet<&str> = configuration.peers.keys().map(|key| key.name.as_str()).collect();
     let mut problems = Vec::new();
+    for (key, pool) in &configuration.pools {
+        let name = pool.provider.as_ref().map(|provider| &provider.name);
+        if let Some(name) = name.filter(|name| !configuration.providers.keys().any(|key| key.name == **name)) {
+            problems.push(warning(
+                Kind::IPAddressPool,
+                key,
+                "spec.provider.name".into(),
+                format!("{name:?} is no valid ProviderConfig"),
+                "create it, or correct the name; until then nothing is claimed",
+            ));
+        }
+    }
     for (key, advertisement) in &configuration.advertisements {
         let lists = [
             ("spec.ipAddressPools", Kind::IPAddressPool, &advertisement.pools, &pools),

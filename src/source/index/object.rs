@@ -11,13 +11,13 @@ use k8s_openapi::{
 };
 
 use crate::{
-    source::api::{BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool},
+    source::api::{AddressClaim, BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, ProviderConfig},
     types::ObjectRef,
 };
 
 macro_rules! objects {
     ($($kind:ident),*) => {
-        /// A kind of object that the index keeps. Secrets are only those that peers name.
+        /// A kind of object that the index keeps. Secrets are only those that peers and providers name.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[allow(missing_docs)] // Kubernetes' own words and ours
         pub enum Kind {
@@ -77,7 +77,9 @@ objects!(
     BGPPeer,
     BGPAdvertisement,
     BFDProfile,
-    Community
+    Community,
+    ProviderConfig,
+    AddressClaim
 );
 
 impl Kind {

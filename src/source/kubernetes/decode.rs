@@ -31,6 +31,8 @@ pub(super) fn decode(kind: Kind, mut value: Value) -> Result<Object, String> {
         Kind::BGPAdvertisement => typed::<crate::source::api::BGPAdvertisement>(value),
         Kind::BFDProfile => typed::<crate::source::api::BFDProfile>(value),
         Kind::Community => typed::<crate::source::api::Community>(value),
+        Kind::ProviderConfig => typed::<crate::source::api::ProviderConfig>(value),
+        Kind::AddressClaim => typed::<crate::source::api::AddressClaim>(value),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Secrets that peers and BFD profiles name: each is watched by its name, so that the daemon needs no right to list the others.
+//! Secrets that peers, BFD profiles and providers name: each is watched by its name, so that the daemon needs no right to list the others.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,6 +69,9 @@ impl Secrets {
                 peer.spec.password_secret.iter().chain(keys).map(|secret| secret.name.as_str()).collect()
             }
             Object::BFDProfile(profile) => profile.spec.authentication.iter().map(|a| a.secret.name.as_str()).collect(),
+            Object::ProviderConfig(provider) => {
+                provider.spec.credentials_secret.iter().map(|secret| secret.name.as_str()).collect()
+            }
             _ => return,
         };
         let of = (object.kind(), object.key());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     source::{
-        api::{BFDProfile, BGPAdvertisement, BGPPeer, Community, GROUP, IPAddressPool},
+        api::{AddressClaim, BFDProfile, BGPAdvertisement, BGPPeer, Community, GROUP, IPAddressPool, ProviderConfig},
         index::{Kind, Object, ObjectKey},
     },
     types::{ObjectRef, Problem, Severity},
@@ -153,6 +153,8 @@ fn typed(kind: Kind, value: Value) -> Typed {
         Kind::BGPAdvertisement => strict::<BGPAdvertisement>(value),
         Kind::BFDProfile => strict::<BFDProfile>(value),
         Kind::Community => strict::<Community>(value),
+        Kind::ProviderConfig => strict::<ProviderConfig>(value),
+        Kind::AddressClaim => strict::<AddressClaim>(value),
     }
 }
 

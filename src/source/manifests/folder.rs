@@ -105,6 +105,13 @@ impl Folder {
         };
         self.index.assign(record.addresses());
         self.record = Some(record);
+        self.read_journal()
+    }
+
+    fn read_journal(&mut self) -> Result<(), StateError> {
+        let claims = state_file::load_claims(&self.dir);
+        self.record_problem = claims.as_ref().err().map(state_problem);
+        self.index.set_journal(claims?);
         Ok(())
     }
 

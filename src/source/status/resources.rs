@@ -33,12 +33,13 @@ use crate::{
 };
 
 /// Kinds with a condition, and their plurals.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("IPAddressPool", "ipaddresspools"),
     ("BGPPeer", "bgppeers"),
     ("BGPAdvertisement", "bgpadvertisements"),
     ("BFDProfile", "bfdprofiles"),
     ("Community", "communities"),
+    ("ProviderConfig", "providerconfigs"),
 ];
 
 /// What the leader says of our resources.
@@ -66,8 +67,8 @@ struct Resourceful(Arc<Snapshot>);
 impl PartialEq for Resourceful {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (&*self.0, &*other.0);
-        (&a.pools, &a.peers, &a.advertisements, &a.bfd_profiles)
-            == (&b.pools, &b.peers, &b.advertisements, &b.bfd_profiles)
+        (&a.pools, &a.peers, &a.advertisements, &a.bfd_profiles, &a.providers)
+            == (&b.pools, &b.peers, &b.advertisements, &b.bfd_profiles, &b.providers)
     }
 }
 

@@ -1,0 +1,365 @@
+//! Drives the claim machines while this process leads: one for each `ProviderConfig`.
+//!
+//! ```text
+//!  leader ─▶ load journal ─▶ machines ◀─ facts (plan)
+//!              ▲                │ actions: journal writes in one batch, requests beside each other
+//!              └── a write failed, a configuration changed, leadership was lost: everything is made anew
+//! ```
+//!
+//! Nothing here is kept over a change of anything: what matters is in the journal. Cancelling is a crash, which the
+//! machine is made for. An answer that takes longer than its deadline is unknown.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{
+    AddressSource, Lease, Marking, Provider, SourceError,
+    claims::{Action, Machine, Outcome, Settings, Timing},
+    journal::{Entry, Journal},
+    world::Facts,
+};
+use crate::types::{ClaimProblem, ProviderConfig};
+
+/// The longest that an answer is waited for.
+const DEADLINE: Duration = Duration::from_secs(40);
+/// Between two looks at the clock: what waits for time only waits so much longer.
+const TICK: Duration = Duration::from_millis(500);
+/// After a journal that failed: first and longest wait.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Makes the client of a configuration, or says what it lacks.
+pub type Connect = Box<dyn Fn(&ProviderConfig) -> Result<Provider, ClaimProblem> + Send + Sync>;
+
+/// What the driver follows and tells.
+pub struct Channels {
+    /// The newest facts; `None` before the first plan.
+    pub facts: watch::Receiver<Option<Arc<Facts>>>,
+    /// Whether this process leads.
+    pub leader: watch::Receiver<bool>,
+    /// The mark of this cluster, once it is known.
+    pub cluster: watch::Receiver<Option<String>>,
+    /// What holds up a provider as a whole, by name.
+    pub problems: watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+}
+
+/// Claims and releases until cancelled, whenever this process leads.
+///
+/// # Errors
+/// Never: what fails is tried again.
+pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Channels) -> Result<(), Infallible> {
+    let mut wait = RETRY.0;
+    loop {
+        let Some(cluster) = start(&mut channels).await else { return std::future::pending().await };
+        let facts = channels.facts.clone();
+        let leads = channels.leader.clone();
+        match journal.load().await {
+            Err(error) => {
+                warn!(error = %chain(&error), "claims wait for their journal");
+                sleep(wait).await;
+                wait = (wait * 2).min(RETRY.1);
+            }
+            Ok(claims) => {
+                info!(claims = claims.len(), "claiming addresses");
+                let facts_now = facts.borrow().clone().unwrap_or_default();
+                let mut term = Term {
+                    journal: journal.clone(),
+                    accounts: accounts(&connect, &cluster, &facts_now, &claims),
+                    tasks: JoinSet::new(),
+                    writing: false,
+                };
+                match term.run(facts, leads, &channels.problems).await {
+                    End::Anew => wait = RETRY.0,
+                    End::Journal(error) => {
+                        warn!(%error, "the journal of claims is read again");
+                        sleep(wait).await;
+                        wait = (wait * 2).min(RETRY.1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Waits until there is something to do; `None` where the process is ending.
+async fn start(channels: &mut Channels) -> Option<String> {
+    channels.leader.wait_for(|leads| *leads).await.ok()?;
+    let some = |facts: &Option<Arc<Facts>>| facts.as_ref().is_some_and(|facts| !facts.providers.is_empty());
+    channels.facts.wait_for(some).await.ok()?;
+    channels.cluster.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+/// Why a term ended.
+enum End {
+    /// Leadership or the configurations changed.
+    Anew,
+    /// The journal is unknown.
+    Journal(String),
+}
+
+/// A provider of this term.
+struct Account {
+    config: ProviderConfig,
+    machine: Machine,
+    /// Or what the configuration lacks.
+    source: Result<Arc<dyn AddressSource>, ClaimProblem>,
+    listing: bool,
+}
+
+fn accounts(
+    connect: &Connect,
+    cluster: &str,
+    facts: &Facts,
+    claims: &[crate::types::Claim],
+) -> BTreeMap<String, Account> {
+    let account = |(name, (config, _)): (&String, &(ProviderConfig, _))| {
+        let source = connect(config).and_then(|provider| provider.addresses.ok_or_else(no_addresses));
+        let marking = source.as_ref().map_or(Marking::AtClaim, |source| source.marking());
+        let default = Timing::default();
+        let settle = config.timing.settle.unwrap_or(default.settle);
+        let timing = Timing {
+            settle,
+            withdraw: config.timing.withdraw.unwrap_or(default.withdraw),
+            refresh: config.timing.refresh.unwrap_or(default.refresh),
+            look: default.look.min(settle / 4),
+            patience: default.patience,
+        };
+        let settings = Settings { cluster: cluster.into(), provider: name.clone(), marking, timing };
+        let machine = Machine::new(settings, claims.iter().cloned(), random());
+        (name.clone(), Account { config: config.clone(), machine, source, listing: false })
+    };
+    facts.providers.iter().map(account).collect()
+}
+
+fn no_addresses() -> ClaimProblem {
+    let message = "this provider gives no addresses; take spec.provider out of the pool".into();
+    ClaimProblem { reason: "Unsupported".into(), message }
+}
+
+/// 64 bits that nobody guesses.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(SystemTime::now())
+}
+
+/// What a task brought.
+enum Brought {
+    Written(Vec<(String, Action)>, Result<(), String>),
+    Answer(String, Action, Outcome),
+    List(String, SystemTime, Result<Vec<Lease>, SourceError>),
+}
+
+/// The time from a load of the journal to the next.
+struct Term {
+    journal: Arc<dyn Journal>,
+    accounts: BTreeMap<String, Account>,
+    tasks: JoinSet<Brought>,
+    writing: bool,
+}
+
+impl Term {
+    async fn run(
+        &mut self,
+        mut facts: watch::Receiver<Option<Arc<Facts>>>,
+        mut leads: watch::Receiver<bool>,
+        problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+    ) -> End {
+        loop {
+            let now = facts.borrow_and_update().clone().unwrap_or_default();
+            if !*leads.borrow_and_update() || !self.knows(&now) {
+                return End::Anew;
+            }
+            self.advance(&now);
+            self.tell(problems);
+            let brought = tokio::select! {
+                Some(brought) = self.tasks.join_next() => Some(brought.expect("a request does not panic")),
+                Ok(()) = facts.changed() => None,
+                Ok(()) = leads.changed() => None,
+                () = sleep(TICK) => None,
+            };
+            if let Some(brought) = brought
+                && let Err(error) = self.take(brought)
+            {
+                return End::Journal(error);
+            }
+            while let Some(brought) = self.tasks.try_join_next() {
+                if let Err(error) = self.take(brought.expect("a request does not panic")) {
+                    return End::Journal(error);
+                }
+            }
+        }
+    }
+
+    fn knows(&self, facts: &Facts) -> bool {
+        let configs = facts.providers.iter().map(|(name, (config, _))| (name, config));
+        configs.eq(self.accounts.iter().map(|(name, account)| (name, &account.config)))
+    }
+
+    fn advance(&mut self, facts: &Facts) {
+        let now = SystemTime::now();
+        let mut writes = Vec::new();
+        for (name, account) in &mut self.accounts {
+            let Some((_, world)) = facts.providers.get(name) else { continue };
+            facts.deleted.iter().for_each(|id| account.machine.deleted(*id));
+            let Ok(source) = account.source.clone() else { continue };
+            if !account.listing && account.machine.list_due() <= now {
+                account.listing = true;
+                let (name, source) = (name.clone(), source.clone());
+                self.tasks.spawn(async move { Brought::List(name, now, list(&*source).await) });
+            }
+            // One batch of writes at a time: what follows from it is decided on all of it.
+            if self.writing {
+                continue;
+            }
+            for action in account.machine.next(now, world) {
+                match action {
+                    Action::Write(_) | Action::Forget(_) => writes.push((name.clone(), action)),
+                    request => {
+                        let (name, source) = (name.clone(), source.clone());
+                        self.tasks.spawn(async move {
+                            let outcome = ask(&*source, &request).await;
+                            Brought::Answer(name, request, outcome)
+                        });
+                    }
+                }
+            }
+        }
+        if !writes.is_empty() {
+            self.writing = true;
+            let journal = self.journal.clone();
+            self.tasks.spawn(async move {
+                let entries = writes.iter().map(|(_, action)| entry(action)).collect();
+                let result = journal.write(entries).await.map_err(|error| chain(&error));
+                Brought::Written(writes, result)
+            });
+        }
+    }
+
+    fn take(&mut self, brought: Brought) -> Result<(), String> {
+        let now = SystemTime::now();
+        match brought {
+            Brought::Written(actions, result) => {
+                self.writing = false;
+                result?;
+                for (name, action) in actions {
+                    told(&action);
+                    if let Some(account) = self.accounts.get_mut(&name) {
+                        account.machine.done(now, &action, Outcome::Done);
+                    }
+                }
+            }
+            Brought::Answer(name, action, outcome) => {
+                debug!(provider = name, ?action, ?outcome, "the provider answered");
+                if let Some(account) = self.accounts.get_mut(&name) {
+                    account.machine.done(now, &action, outcome);
+                }
+            }
+            Brought::List(name, begun, result) => {
+                if let Some(account) = self.accounts.get_mut(&name) {
+                    account.listing = false;
+                    match result {
+                        Ok(leases) => account.machine.listed(begun, now, leases),
+                        Err(error) => {
+                            warn!(provider = name, %error, "the provider's addresses cannot be listed");
+                            account.machine.list_failed(now, &error);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>) {
+        let problem = |(name, account): (&String, &Account)| {
+            let problem = account.source.as_ref().err().or_else(|| account.machine.problem());
+            Some((name.clone(), problem?.clone()))
+        };
+        let now: BTreeMap<String, ClaimProblem> = self.accounts.iter().filter_map(problem).collect();
+        problems.send_if_modified(|told| {
+            let news = **told != now;
+            if news {
+                *told = Arc::new(now);
+            }
+            news
+        });
+    }
+}
+
+fn entry(action: &Action) -> Entry {
+    match action {
+        Action::Write(claim) => Entry::Put(claim.clone()),
+        Action::Forget(id) => Entry::Remove(*id),
+        request => unreachable!("{request:?} is not for the journal"),
+    }
+}
+
+/// What one wants to see at night.
+fn told(action: &Action) {
+    match action {
+        Action::Write(claim) => {
+            let (state, service) = (claim.state.phase(), claim.spec.service.as_ref().map(ToString::to_string));
+            let network = claim.state.network().map(|network| network.to_string());
+            match &claim.problem {
+                Some(problem) => {
+                    warn!(claim = %claim.id, state, service, network, reason = problem.reason, "{}", problem.message);
+                }
+                None => info!(claim = %claim.id, state, service, network, "claim written"),
+            }
+        }
+        Action::Forget(id) => info!(claim = %id, "claim is over"),
+        _ => {}
+    }
+}
+
+async fn list(source: &dyn AddressSource) -> Result<Vec<Lease>, SourceError> {
+    // Many pages may wait for a rate limit between them.
+    let started = Instant::now();
+    match timeout(DEADLINE * 3, source.list()).await {
+        Ok(leases) => leases,
+        Err(_) => {
+            let message = format!("no complete list within {:?}", started.elapsed());
+            Err(SourceError::Unavailable { message, retry_after: None })
+        }
+    }
+}
+
+async fn ask(source: &dyn AddressSource, action: &Action) -> Outcome {
+    let answer = async {
+        match action {
+            Action::Claim { order, .. } => source.claim(order).await.map(Outcome::Claimed),
+            Action::Poll { lease, .. } => source.poll(lease).await.map(Outcome::Lease),
+            Action::Mark { lease, marks, .. } => source.mark(lease, marks.as_ref()).await.map(|()| Outcome::Done),
+            Action::Release { lease, marks, .. } => source.release(lease, marks).await.map(|()| Outcome::Done),
+            Action::Write(_) | Action::Forget(_) => unreachable!("the journal's"),
+        }
+    };
+    match timeout(DEADLINE, answer).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => Outcome::Failed(error),
+        Err(_) => Outcome::Failed(SourceError::Ambiguous(format!("no answer within {DEADLINE:?}"))),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
