@@ -181,19 +181,23 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let serves = if config.vips_on_lo { Some(ready) } else { None };
     let report = path.as_ref().map(|path| path.report.clone());
     let inputs = announce::Inputs { desired, ready: datapath::ready(serves, report.clone(), tasks), shutdown };
-    let identity = announce::Config {
+    let identity = identity(config, restarted);
+    tasks.spawn("announce", async move {
+        datapath::settled(report).await;
+        announce::run(identity, inputs, for_announce).await
+    });
+    Ok(Ends { announce, netlink, source: stop, datapath: path.map(|path| path.finish), view })
+}
+
+fn identity(config: &Config, restarted: bool) -> announce::Config {
+    announce::Config {
         node: config.node.clone(),
         router_id: config.router_id,
         listen: config.listen.clone(),
         bmp: config.bmp.clone(),
         bfd_sessions: Some(config.state_dir.join("bfd.json")),
         restarted,
-    };
-    tasks.spawn("announce", async move {
-        datapath::settled(report).await;
-        announce::run(identity, inputs, for_announce).await
-    });
-    Ok(Ends { announce, netlink, source: stop, datapath: path.map(|path| path.finish), view })
+    }
 }
 
 fn start_netlink(

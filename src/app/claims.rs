@@ -21,7 +21,7 @@ use crate::{
     plan::Planned,
     provider::{
         driver::{self, Connect},
-        journal::{Entry, Journal, JournalError},
+        journal::{Change, Journal, JournalError},
         world::{Facts, facts},
     },
     source::{
@@ -204,11 +204,8 @@ async fn tell(
     }
 }
 
-fn change(entry: Entry) -> (ClaimId, Option<Claim>) {
-    match entry {
-        Entry::Put(claim) => (claim.id, Some(claim)),
-        Entry::Remove(id) => (id, None),
-    }
+fn pair(Change { id, claim }: Change) -> (ClaimId, Option<Claim>) {
+    (id, claim)
 }
 
 struct FileJournal(Arc<ClaimsFile>);
@@ -222,10 +219,10 @@ impl Journal for FileJournal {
         })
     }
 
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalError>> {
+    fn write(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), JournalError>> {
         let file = self.0.clone();
         Box::pin(async move {
-            let work = move || file.change(entries.into_iter().map(change));
+            let work = move || file.change(changes.into_iter().map(pair));
             let written = spawn_blocking(work).await.expect("file work does not panic");
             written.map_err(|error| JournalError { attempt: "write", source: error.into() })
         })
@@ -239,8 +236,8 @@ impl Journal for ObjectJournal {
         Box::pin(async { self.0.load().await.map_err(|error| JournalError { attempt: "read", source: error.into() }) })
     }
 
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalError>> {
-        let changes = entries.into_iter().map(change).collect();
+    fn write(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), JournalError>> {
+        let changes = changes.into_iter().map(pair).collect();
         Box::pin(async move {
             let written = self.0.change(changes).await;
             written.map_err(|error| JournalError { attempt: "write", source: error.into() })

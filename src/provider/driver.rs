@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     AddressSource, Lease, Marking, Provider, SourceError,
     claims::{Action, Machine, Outcome, Settings, Timing},
-    journal::{Entry, Journal},
+    journal::{Change, Journal},
     world::Facts,
 };
 use crate::types::{ClaimProblem, ProviderConfig};
@@ -155,7 +155,7 @@ fn random() -> u64 {
 /// What a task brought.
 enum Brought {
     Written(Vec<(String, Action)>, Result<(), String>),
-    Answer(String, Action, Outcome),
+    Answer(String, Box<(Action, Outcome)>),
     List(String, SystemTime, Result<Vec<Lease>, SourceError>),
 }
 
@@ -228,7 +228,7 @@ impl Term {
                         let (name, source) = (name.clone(), source.clone());
                         self.tasks.spawn(async move {
                             let outcome = ask(&*source, &request).await;
-                            Brought::Answer(name, request, outcome)
+                            Brought::Answer(name, Box::new((request, outcome)))
                         });
                     }
                 }
@@ -238,8 +238,8 @@ impl Term {
             self.writing = true;
             let journal = self.journal.clone();
             self.tasks.spawn(async move {
-                let entries = writes.iter().map(|(_, action)| entry(action)).collect();
-                let result = journal.write(entries).await.map_err(|error| chain(&error));
+                let changes = writes.iter().map(|(_, action)| change(action)).collect();
+                let result = journal.write(changes).await.map_err(|error| chain(&error));
                 Brought::Written(writes, result)
             });
         }
@@ -258,7 +258,8 @@ impl Term {
                     }
                 }
             }
-            Brought::Answer(name, action, outcome) => {
+            Brought::Answer(name, answer) => {
+                let (action, outcome) = *answer;
                 debug!(provider = name, ?action, ?outcome, "the provider answered");
                 if let Some(account) = self.accounts.get_mut(&name) {
                     account.machine.done(now, &action, outcome);
@@ -296,10 +297,10 @@ impl Term {
     }
 }
 
-fn entry(action: &Action) -> Entry {
+fn change(action: &Action) -> Change {
     match action {
-        Action::Write(claim) => Entry::Put(claim.clone()),
-        Action::Forget(id) => Entry::Remove(*id),
+        Action::Write(claim) => Change { id: claim.id, claim: Some(claim.clone()) },
+        Action::Forget(id) => Change { id: *id, claim: None },
         request => unreachable!("{request:?} is not for the journal"),
     }
 }

@@ -4,13 +4,13 @@ use futures::future::BoxFuture;
 
 use crate::types::{Claim, ClaimId};
 
-/// What the journal is told, all of it before the answer.
+/// What the journal is told of one claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// This claim is so.
-    Put(Claim),
-    /// This claim is over.
-    Remove(ClaimId),
+pub struct Change {
+    /// Which.
+    pub id: ClaimId,
+    /// How it is; `None` where it is over.
+    pub claim: Option<Claim>,
 }
 
 /// The journal cannot be read or written; what it holds is unknown until it is loaded again.
@@ -30,5 +30,5 @@ pub trait Journal: Send + Sync {
     fn load(&self) -> BoxFuture<'_, Result<Vec<Claim>, JournalError>>;
 
     /// Writes these, durably.
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalError>>;
+    fn write(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), JournalError>>;
 }

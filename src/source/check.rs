@@ -131,7 +131,8 @@ fn pending(folder: &Folder, desired: &Desired) -> Vec<Problem> {
             field: field.unwrap_or_default(),
             message: format!("gets no address ({reason}): {message}"),
             hint: String::new(),
-            severity: Severity::Error,
+            // An address that a provider will be asked for is not refused.
+            severity: if *reason == PendingReason::AddressPending { Severity::Warning } else { Severity::Error },
             file: None,
         });
     }

@@ -121,7 +121,7 @@ impl Entry {
             ClaimState::Pending { .. } => self.on_pending(here),
             ClaimState::Bound { .. } => self.on_bound(here),
             ClaimState::Releasing { since, .. } => self.on_releasing(here, since),
-            ClaimState::Lost { .. } => here.withdrawn.then(|| Action::Forget(self.claim.id)),
+            ClaimState::Lost { .. } => here.withdrawn.then_some(Action::Forget(self.claim.id)),
             ClaimState::Retained { .. } => self.on_retained(here),
         };
         // While a second lease has this claim's mark, only the claim says that it is to go.

@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    Action, Machine, REQUESTS, Stray, WRITES, World,
+    Action, Machine, REQUESTS, WRITES, World,
     entry::{Entry, Here, state_of},
     predecessor,
 };
@@ -230,7 +230,7 @@ impl Machine {
                 if !ours || lease.network.is_some_and(|network| !is_withdrawn(world, network)) {
                     continue;
                 }
-                let stray = self.strays.entry(lease.id.clone()).or_insert_with(Stray::default);
+                let stray = self.strays.entry(lease.id.clone()).or_default();
                 if !stray.busy && stray.retry.may(now) {
                     stray.busy = true;
                     actions.push(Action::Release { id, lease: lease.id.clone(), marks: expected.clone() });

@@ -5,6 +5,7 @@
 mod cluster;
 mod provider;
 mod schedule;
+mod single;
 
 use self::schedule::{Sabotage, run};
 

@@ -10,7 +10,7 @@ use crate::{
     provider::{
         Answer, Claimed, LeaseId, LeaseState, Marks, Order,
         claims::World,
-        journal::{Entry, JournalError},
+        journal::{Change, JournalError},
     },
     types::{
         Claim, ClaimId, ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider, ProviderKind,
@@ -98,16 +98,16 @@ impl Journal for Bench {
         now(Ok(self.journal.lock().expect("whole").values().cloned().collect()))
     }
 
-    fn write(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalError>> {
+    fn write(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), JournalError>> {
         let mut journal = self.journal.lock().expect("whole");
-        for entry in entries {
-            match entry {
-                Entry::Put(claim) => {
+        for Change { id, claim } in changes {
+            match claim {
+                Some(claim) => {
                     let words = claim.problem.as_ref().map(|problem| format!(" {}", problem.reason));
                     self.note(format!("journal {}{}", claim.state.phase(), words.unwrap_or_default()));
-                    journal.insert(claim.id, claim);
+                    journal.insert(id, claim);
                 }
-                Entry::Remove(id) => {
+                None => {
                     self.note("journal forgets");
                     journal.remove(&id);
                 }

@@ -186,7 +186,7 @@ impl Provider {
             lease.state = LeaseState::Pending("approval".into());
             self.leases.insert(lease.id.clone(), lease.clone());
             let until = now + Duration::from_secs(random.next() % 600);
-            self.pending.insert(lease.id.clone(), (until, random.next() % 4 > 0));
+            self.pending.insert(lease.id.clone(), (until, !random.next().is_multiple_of(4)));
         }
         if self.chance(random, 15) {
             self.ambiguous += 1;
