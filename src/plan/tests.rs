@@ -2,4 +2,5 @@
 
 mod allocation;
 mod announcing;
+mod provided;
 mod speed;

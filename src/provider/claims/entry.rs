@@ -268,7 +268,7 @@ impl Entry {
             return None;
         }
         if retain {
-            return self.mark(here, None);
+            return self.let_go(here);
         }
         Some(Action::Release { id: self.claim.id, lease, marks: self.marks(here) })
     }
@@ -278,7 +278,7 @@ impl Entry {
             return Some(Action::Forget(self.claim.id));
         }
         if self.claim.deleting {
-            return if here.withdrawn { self.mark(here, None) } else { None };
+            return if here.withdrawn { self.let_go(here) } else { None };
         }
         match self.listed(here) {
             Some(_) => None,
@@ -300,6 +300,12 @@ impl Entry {
                 .into(),
         });
         self.write(ClaimState::Lost { lease, network: self.claim.state.network() })
+    }
+
+    /// The lease stays, and its marks go, by us or by a person.
+    fn let_go(&self, here: &Here<'_>) -> Option<Action> {
+        let bare = self.listed(here).is_some_and(|lease| Marks::read(&lease.tags) == Ok(None));
+        if bare { Some(Action::Forget(self.claim.id)) } else { self.mark(here, None) }
     }
 
     fn mark(&self, here: &Here<'_>, marks: Option<Marks>) -> Option<Action> {

@@ -468,3 +468,33 @@ proptest! {
         prop_assert!(before.services.keys().all(|key| after.services.contains_key(key)));
     }
 }
+
+#[test]
+fn bound_claim_is_a_range_of_its_pool_kept_for_its_service() {
+    let spec = json!({"provider": {"name": "metal", "type": "public_ipv4"}});
+    let elastic = object::<crate::source::api::IPAddressPool>(ours("IPAddressPool", "elastic", spec));
+    let provider =
+        ours("ProviderConfig", "metal", json!({"type": "packet", "project": "p", "credentialsSecret": {"name": "t"}}));
+    let provider = object::<crate::source::api::ProviderConfig>(provider);
+    let claim = |phase: &str| {
+        let spec =
+            json!({"provider": "metal", "pool": "elastic", "service": "n/web", "family": "IPv4", "prefixLength": 32});
+        let mut value = ours("AddressClaim", "ic-0123456789abcdef", spec);
+        value["status"] = json!({"phase": phase, "leaseID": "l1", "network": "203.0.113.9/32"});
+        object::<crate::source::api::AddressClaim>(value)
+    };
+    let mut index = filled(&[elastic, provider]);
+    let before = snapshot(&mut index);
+    assert!(before.pools["elastic"].ranges.is_empty());
+    tells(&before, "ProviderConfig s/metal: spec.credentialsSecret: there is no Secret s/t with a token");
+    let token = json!({"metadata": {"namespace": "s", "name": "t"}, "stringData": {"token": "abc\n"}});
+    index.apply(&object::<k8s_openapi::api::core::v1::Secret>(token));
+    assert!(index.apply(&claim("Bound")));
+    let bound = snapshot(&mut index);
+    assert_eq!(bound.providers["metal"].credentials.as_ref().map(|token| &*token.0), Some("abc"));
+    let pool = &bound.pools["elastic"];
+    assert_eq!(pool.ranges[0].to_string(), "203.0.113.9-203.0.113.9");
+    assert_eq!(pool.reserved.values().next(), Some(&ServiceKey::new("n", "web")));
+    index.apply(&claim("Pending"));
+    assert!(snapshot(&mut index).pools["elastic"].ranges.is_empty(), "what is not bound is nobody's");
+}
