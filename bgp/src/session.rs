@@ -91,6 +91,8 @@ pub(crate) struct Session {
     sending: Option<Arc<Rendered>>,
     events: VecDeque<Event>,
     counters: Counters,
+    /// Messages received in all.
+    heard: u64,
     /// Shortens each keepalive interval by up to a quarter (RFC 4271 §10).
     jitter: crate::jitter::Jitter,
 }
@@ -112,6 +114,7 @@ impl Session {
             sending: None,
             events: VecDeque::new(),
             counters: Counters { opens_sent: 1, ..Counters::default() },
+            heard: 0,
             jitter,
         };
         session.local.open().encode(&mut session.control);
@@ -283,7 +286,9 @@ impl Session {
         if self.state == State::Idle {
             return;
         }
-        let end = End::new(cause, sent, self.state, self.negotiated.as_deref(), &self.local);
+        // An OPEN and a KEEPALIVE are sent by a peer that hears our OPEN alone; one that hears more says more.
+        let greeted_only = self.heard <= 2;
+        let end = End::new(cause, sent, (self.state, greeted_only), self.negotiated.as_deref(), &self.local);
         self.state = State::Idle;
         (self.hold, self.keepalive, self.send_hold) = (None, None, None);
         self.backlog.clear();

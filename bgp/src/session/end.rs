@@ -55,7 +55,7 @@ impl End {
     pub(super) fn new(
         cause: Cause,
         sent: Option<Notification>,
-        state: State,
+        (state, greeted_only): (State, bool),
         negotiated: Option<&Negotiated>,
         local: &Local,
     ) -> Self {
@@ -69,6 +69,11 @@ impl End {
         });
         let hint = match &cause {
             Cause::Notified(received) => hint(received, local),
+            // FRR drops what comes with too small a TTL, but not the OPEN.
+            Cause::Silent if greeted_only => {
+                "; it sent an OPEN, and does not hear us since: is TTL security (ttlSecurity) set at one end alone?"
+                    .into()
+            }
             // GoBGP and BIRD close what comes with too small a TTL.
             Cause::Lost(_) if local.config.ttl == Ttl::Direct => ", and does it want TTL security (ttlSecurity)".into(),
             _ => String::new(),
@@ -83,12 +88,7 @@ impl End {
             Cause::Stopped => return None,
             Cause::PathDown => "BFD declared the path to the router down".into(),
             Cause::Silent if self.state == State::OpenSent => "the router sent no OPEN for 4 minutes".into(),
-            Cause::Silent if self.state == State::OpenConfirm => {
-                "the router sent an OPEN and then nothing for the hold time: Hold Timer Expired; it does not hear us: is TTL \
-                 security (ttlSecurity) set at one end alone?"
-                    .into()
-            }
-            Cause::Silent => "the router sent nothing for the hold time: Hold Timer Expired".into(),
+            Cause::Silent => format!("the router sent nothing for the hold time: Hold Timer Expired{}", self.hint),
             Cause::Stuck => "the router read nothing for the send hold time (RFC 9687): connection given up".into(),
             Cause::Malformed(error) => format!("the router's message was malformed: {error}; we sent {sent}"),
             Cause::Unsuitable(why) => format!("we refused the router: {sent}: {why}"),

@@ -50,6 +50,7 @@ impl Session {
     }
 
     fn count(&mut self, kind: Kind) {
+        self.heard += 1;
         let counters = &mut self.counters;
         let counter = match kind {
             Kind::Open => &mut counters.opens_received,

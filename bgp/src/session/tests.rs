@@ -274,7 +274,8 @@ fn router_that_closes_or_falls_silent_early_may_want_ttl_security() {
     assert!(told(State::OpenSent, Ttl::Direct, closed).contains("does it want TTL security"));
     assert!(told(State::OpenSent, Ttl::Security { hops: 1 }, closed).ends_with("as a neighbour?"));
     let silent = |session: &mut Session, now| session.handle_timeout(now + 300 * SECOND);
-    assert!(told(State::OpenConfirm, Ttl::Direct, silent).contains("an OPEN and then nothing"));
+    assert!(told(State::OpenConfirm, Ttl::Direct, silent).contains("does not hear us since"));
+    assert!(told(State::Established, Ttl::Direct, silent).contains("does not hear us since"));
 }
 
 #[test]
