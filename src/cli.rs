@@ -7,6 +7,7 @@ mod drain;
 mod explain;
 mod import;
 mod status;
+mod sweep;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -49,6 +50,8 @@ enum Command {
     Check(check::Args),
     /// Translate another system's configuration to our objects; exit code 1 if something has no counterpart
     Import(import::Args),
+    /// Give back what a dead cluster left at a provider; says what it would do unless told to release
+    Sweep(sweep::Args),
     /// Print the definitions of our resources, for `kubectl apply -f -`
     Crds,
     /// Write a completion script for a shell to standard output
@@ -89,6 +92,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Lab(args) => asynchronous(lab::run(*args)),
         Command::LabPod(args) => asynchronous(async { lab::pod(args).await.map(|()| true) }),
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
+        Command::Sweep(args) => asynchronous(sweep::run(args)),
         Command::Check(args) => verdict(check::run(&args)),
         Command::Import(args) => verdict(import::run(&args)),
         Command::Crds => {
