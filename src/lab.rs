@@ -21,6 +21,8 @@ mod netns;
 mod observe;
 mod pod;
 mod process;
+#[cfg(feature = "emulator")]
+mod provider;
 mod proxy;
 mod report;
 mod routers;
@@ -68,6 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
         bail!("--datapath xdp: this program was built without the feature `xdp`; use --datapath none");
     }
     scenario::suits(args.scenario, args.router)?;
+    scenario::provided(args.scenario, args.provider)?;
     tools::check(args.datapath)?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
@@ -143,6 +146,8 @@ async fn in_lab(
         datapath: args.datapath,
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
+        budget: scenario::budget(args.scenario),
+        provider: args.provider,
     };
     let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;
     if has_view {

@@ -102,6 +102,8 @@ impl DatapathKind {
 pub enum ProviderKind {
     /// Pools only.
     None,
+    /// An emulated Packet API beside the router.
+    Packet,
 }
 
 /// `--scenario`.
@@ -123,6 +125,9 @@ pub enum ScenarioKind {
     Coexistence,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
+    /// An address is claimed from the provider, announced, answered, withdrawn, given back; the eleventh Service is
+    /// explained. Needs --provider packet.
+    ElasticIp,
     /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.
     Interop,
 }

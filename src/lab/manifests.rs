@@ -22,6 +22,13 @@ pub(crate) const POOL_V6: &str = "2001:db8:10::1-2001:db8:10::ffff";
 const POOL: &str = "lab";
 /// Our resources live here.
 const SYSTEM: &str = "ironcast-system";
+
+/// The namespace of our resources.
+#[cfg(feature = "emulator")]
+pub(crate) fn system() -> &'static str {
+    SYSTEM
+}
+
 /// Services live here.
 pub(crate) const NAMESPACE: &str = "default";
 
@@ -42,6 +49,8 @@ pub(crate) struct ServiceSpec {
     pub(crate) nodes: Vec<String>,
     /// `ironcast.dev/load-balancer-ips`.
     pub(crate) requested: Option<String>,
+    /// `ironcast.dev/address-pool`: one IPv4 address of this pool, not one of each family.
+    pub(crate) pool: Option<String>,
 }
 
 impl ServiceSpec {
@@ -57,6 +66,7 @@ impl ServiceSpec {
             load_balancer: true,
             nodes: Vec::new(),
             requested: None,
+            pool: None,
         }
     }
 
@@ -70,6 +80,8 @@ impl ServiceSpec {
 #[derive(Debug, Clone)]
 pub(crate) struct Manifests {
     folder: PathBuf,
+    /// `prefixBudget` of the IPv4 sessions.
+    budget: Option<u32>,
 }
 
 impl Manifests {
@@ -77,9 +89,14 @@ impl Manifests {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn create(folder: PathBuf, nodes: &[Node], graceful_restart: bool) -> anyhow::Result<Self> {
+    pub(crate) fn create(
+        folder: PathBuf,
+        nodes: &[Node],
+        graceful_restart: bool,
+        budget: Option<u32>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let manifests = Self { folder };
+        let manifests = Self { folder, budget };
         manifests.write("pool", &[pool()])?;
         manifests.write("advertisement", &[advertisement()])?;
         for node in nodes {
@@ -93,7 +110,16 @@ impl Manifests {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn put_node(&self, node: &Node, ready: bool, graceful_restart: bool) -> anyhow::Result<()> {
-        self.write(&node.name, &node_objects(node, ready, graceful_restart))
+        self.write(&node.name, &node_objects(node, ready, graceful_restart, self.budget))
+    }
+
+    /// Writes objects that only some scenario has.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn put_objects(&self, name: &str, objects: &[Value]) -> anyhow::Result<()> {
+        self.write(name, objects)
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -175,7 +201,7 @@ fn file(service: &ServiceSpec) -> String {
     format!("service-{}", service.name)
 }
 
-fn ours(kind: &str, name: &str, spec: Value) -> Value {
+pub(crate) fn ours(kind: &str, name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "ironcast.dev/v1alpha1", "kind": kind,
         "metadata": {"name": name, "namespace": SYSTEM}, "spec": spec,
@@ -192,7 +218,7 @@ fn advertisement() -> Value {
 }
 
 /// The Node and its two sessions, one per family.
-fn node_objects(node: &Node, ready: bool, graceful_restart: bool) -> Vec<Value> {
+fn node_objects(node: &Node, ready: bool, graceful_restart: bool, budget: Option<u32>) -> Vec<Value> {
     let name = &node.name;
     let ready = if ready { "True" } else { "False" };
     let labels = json!({"kubernetes.io/hostname": name});
@@ -206,12 +232,15 @@ fn node_objects(node: &Node, ready: bool, graceful_restart: bool) -> Vec<Value> 
         },
     });
     let peer = |family: &str, address: IpAddr| {
-        let spec = json!({
+        let mut spec = json!({
             "myASN": NODE_ASN, "peerASN": ROUTER_ASN, "peerAddress": address,
             "holdTime": "9s", "keepaliveTime": "3s", "connectTime": "1s",
             "enableGracefulRestart": graceful_restart,
             "nodeSelectors": [{"matchLabels": labels}],
         });
+        if let Some(budget) = budget.filter(|_| family == "v4") {
+            spec["prefixBudget"] = budget.into();
+        }
         ours("BGPPeer", &format!("{name}-{family}"), spec)
     };
     let [v4, v6] = node.gateway;
@@ -219,10 +248,15 @@ fn node_objects(node: &Node, ready: bool, graceful_restart: bool) -> Vec<Value> 
 }
 
 fn service_object(service: &ServiceSpec) -> Value {
-    let annotations = service.requested.iter().map(|ips| ("ironcast.dev/load-balancer-ips", ips));
+    let ips = service.requested.iter().map(|ips| ("ironcast.dev/load-balancer-ips", ips));
+    let annotations = ips.chain(service.pool.iter().map(|pool| ("ironcast.dev/address-pool", pool)));
+    let (policy, families) = match service.pool {
+        Some(_) => ("SingleStack", json!(["IPv4"])),
+        None => ("RequireDualStack", json!(["IPv4", "IPv6"])),
+    };
     let mut spec = json!({
         "type": if service.load_balancer { "LoadBalancer" } else { "ClusterIP" },
-        "ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
+        "ipFamilyPolicy": policy, "ipFamilies": families,
         "selector": {"app": "web"},
         "ports": [{"name": "it", "protocol": service.protocol, "port": service.port, "targetPort": service.target}],
     });

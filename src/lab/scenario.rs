@@ -3,6 +3,8 @@
 mod coexistence;
 mod drain;
 mod ecmp_rehash;
+#[cfg(feature = "emulator")]
+mod elastic_ip;
 mod first_light;
 pub(crate) mod interop;
 mod node_loss;
@@ -12,7 +14,7 @@ mod service_churn;
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    args::{DatapathKind, RouterKind, ScenarioKind, word},
+    args::{DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
     site::Site,
@@ -44,6 +46,10 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::EcmpRehash => ecmp_rehash::run(lab).await,
         ScenarioKind::Restart => restart::run(lab).await,
         ScenarioKind::ServiceChurn => service_churn::run(lab).await,
+        #[cfg(feature = "emulator")]
+        ScenarioKind::ElasticIp => elastic_ip::run(lab).await,
+        #[cfg(not(feature = "emulator"))]
+        ScenarioKind::ElasticIp => Err(anyhow::anyhow!("built without the feature `emulator`").into()),
         ScenarioKind::Interop => Err(anyhow::anyhow!("the interop scenario has a rack of its own").into()),
     }
 }
@@ -92,6 +98,28 @@ pub(crate) fn suits(kind: ScenarioKind, router: RouterKind) -> anyhow::Result<()
         ),
         _ => Ok(()),
     }
+}
+
+/// Prefixes that an IPv4 session may carry in a scenario.
+pub(crate) fn budget(kind: ScenarioKind) -> Option<u32> {
+    (kind == ScenarioKind::ElasticIp).then_some(10)
+}
+
+/// Whether the scenario and the provider go together, and this program has it.
+///
+/// # Errors
+/// They do not; the text says what to give.
+pub(crate) fn provided(kind: ScenarioKind, provider: ProviderKind) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        provider == ProviderKind::None || cfg!(feature = "emulator"),
+        "--provider {}: this program was built without the feature `emulator`",
+        word(provider)
+    );
+    anyhow::ensure!(
+        kind != ScenarioKind::ElasticIp || provider != ProviderKind::None,
+        "--scenario elastic-ip claims addresses from a provider: give --provider packet"
+    );
+    Ok(())
 }
 
 /// Whether the sessions of a scenario have graceful restart: with it, a router keeps the routes of a node that

@@ -11,8 +11,10 @@ use std::{
 use anyhow::Context;
 use tokio::sync::watch;
 
+#[cfg(feature = "emulator")]
+use super::provider;
 use super::{
-    args::{DatapathKind, RouterKind, word},
+    args::{DatapathKind, ProviderKind, RouterKind, word},
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
@@ -62,6 +64,10 @@ pub(crate) struct Setup {
     pub(crate) graceful_restart: bool,
     /// So many nodes, the last ones, are not there at first.
     pub(crate) later: usize,
+    /// Prefixes that an IPv4 session may carry.
+    pub(crate) budget: Option<u32>,
+    /// Where addresses come from besides the pools.
+    pub(crate) provider: ProviderKind,
 }
 
 /// The lab.
@@ -82,6 +88,8 @@ pub(crate) struct Lab {
     proxied: watch::Receiver<Result<BTreeSet<IpAddr>, String>>,
     /// Keeps the thread in the router's namespace alive.
     _eyes: Inside,
+    #[cfg(feature = "emulator")]
+    cloud: Option<provider::Cloud>,
     _aids: Option<xdp::Aids>,
 }
 
@@ -97,7 +105,16 @@ impl Lab {
         let at_first = site.nodes.len().saturating_sub(setup.later);
         let xdp = setup.datapath.is_ours();
         let aids = if xdp { Some(xdp::prepare(&site, &folder).await?) } else { None };
-        let manifests = Manifests::create(folder.join("manifests"), &site.nodes[..at_first], setup.graceful_restart)?;
+        let at = folder.join("manifests");
+        let manifests = Manifests::create(at, &site.nodes[..at_first], setup.graceful_restart, setup.budget)?;
+        #[cfg(feature = "emulator")]
+        let cloud = match setup.provider {
+            ProviderKind::None => None,
+            ProviderKind::Packet => {
+                manifests.put_objects("provider", &provider::objects())?;
+                Some(provider::Cloud::start(&site)?)
+            }
+        };
         let mut pods = Vec::new();
         for (_, pod) in site.pods() {
             let arguments =
@@ -132,11 +149,22 @@ impl Lab {
             proxy,
             proxied,
             _eyes: eyes,
+            #[cfg(feature = "emulator")]
+            cloud,
             _aids: aids,
         };
         let nodes = lab.site.nodes.clone();
         nodes[..at_first].iter().try_for_each(|node| lab.start_daemon(node))?;
         Ok(lab)
+    }
+
+    /// The emulated provider.
+    ///
+    /// # Errors
+    /// This lab has none.
+    #[cfg(feature = "emulator")]
+    pub(crate) fn cloud(&self) -> anyhow::Result<&provider::Cloud> {
+        self.cloud.as_ref().context("this lab has no provider")
     }
 
     /// Starts a node's daemon.
