@@ -55,6 +55,13 @@ pub struct Run {
     #[arg(long, value_enum, default_value_t = Datapath::Auto, value_name = "WHICH")]
     pub datapath: Datapath,
 
+    /// How a packet gets from the packet path to a pod of this node: `stack` is the way of every other packet;
+    /// `bypass` goes from the uplink straight to the pod's veth and back, several times as fast, but past netfilter:
+    /// no NetworkPolicy that is made of it holds. Pods without a veth of their own, and nodes with Cilium or Calico,
+    /// keep the stack
+    #[arg(long, value_enum, default_value_t = Delivery::Stack, value_name = "HOW")]
+    pub delivery: Delivery,
+
     /// Interface that packets of Services come in on; may be given more than once [default: those of the default
     /// routes and towards BGP peers]
     #[arg(long, value_name = "INTERFACE")]
@@ -185,6 +192,15 @@ impl Datapath {
     }
 }
 
+/// `--delivery`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Delivery {
+    /// By the host's own stack.
+    Stack,
+    /// Past it.
+    Bypass,
+}
+
 /// The packet path, where it is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatapathConfig {
@@ -194,6 +210,8 @@ pub struct DatapathConfig {
     pub best: Datapath,
     /// Connections remembered at most.
     pub max_flows: u32,
+    /// `--delivery`.
+    pub delivery: Delivery,
     /// `--cluster-secret`.
     pub secret: Option<PathBuf>,
 }
@@ -334,7 +352,7 @@ impl Run {
             Datapath::None => false,
         };
         let (uplinks, max_flows, secret) = (self.uplink, self.max_flows, self.cluster_secret);
-        let datapath = DatapathConfig { uplinks, best: self.datapath, max_flows, secret };
+        let datapath = DatapathConfig { uplinks, best: self.datapath, max_flows, delivery: self.delivery, secret };
         Ok(Config {
             node,
             settings,

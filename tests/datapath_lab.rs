@@ -319,8 +319,15 @@ fn an_uplink_whose_xdp_hook_is_taken_is_told_so_and_served_behind_it() {
     let steps = lab
         .at("a", move || {
             let load = |hook| {
-                let options =
-                    Options { hook, slots: 1 << 10, backends: 8, flows: 128, syns: 128, services: 4, pins: None };
+                let options = Options {
+                    hook,
+                    slots: 1 << 10,
+                    backends: 8,
+                    flows: 128,
+                    syns: 128,
+                    services: 4,
+                    ..Options::default()
+                };
                 let mut datapath = Datapath::load(options).expect("the programs load");
                 (datapath.attach("up0", Step::Native), datapath.attach("none", Step::Native))
             };
@@ -347,6 +354,40 @@ fn two_hundred_connections_survive_rehashes_and_drains_in_native_mode() {
     lab.inside("client", "ethtool -K up0 tx off");
     let _router = lab.receive_frames_of_xdp();
     connections_survive(&lab, Step::Native);
+}
+
+/// Nodes that forward nothing of their own.
+fn forbid_forwarding(lab: &Lab) {
+    for node in ["a", "b"] {
+        lab.inside(node, "nft add table inet wall");
+        lab.inside(node, "nft add chain inet wall forward { type filter hook forward priority 0 ; policy drop ; }");
+    }
+}
+
+#[test]
+fn bypass_takes_packets_past_the_stack_both_ways() {
+    if !is_root() {
+        return;
+    }
+    let mut lab = Lab::new("b");
+    lab.bypass = true;
+    lab.inside("client", "ethtool -K up0 tx off");
+    let _router = lab.receive_frames_of_xdp();
+    forbid_forwarding(&lab);
+    connections_survive(&lab, Step::Native);
+}
+
+#[test]
+fn stack_delivery_obeys_what_bypass_goes_past() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new("w");
+    serve(&lab, "pa");
+    lab.route_vips(1);
+    forbid_forwarding(&lab);
+    let _a = lab.start("a", lab.spec("a", 1, &[[true, false]]), Step::Generic, None);
+    assert_eq!(Client::new(&lab).ask(|done| Order::Datagrams(1, done)), 0);
 }
 
 #[test]

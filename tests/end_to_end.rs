@@ -24,8 +24,8 @@ const ROUTERS: [&str; 2] = ["bird", "frr"];
 const NODES: [(&str, u8); 2] = [("n1", 11), ("n2", 12)];
 /// The bound that operators are promised of a release build.
 const MEMORY: u64 = 20 << 20;
-/// What the packet path's programs and tables take beyond that.
-const PACKET_PATH: u64 = 16 << 20;
+/// What the packet path takes beyond that at most.
+const PACKET_PATH: u64 = 2 << 20;
 /// This node leaves packets to kube-proxy, as a cluster under upgrade has them.
 const WITHOUT_PACKET_PATH: &str = "n2";
 

@@ -34,7 +34,7 @@ pub(super) fn start(
     tasks: &mut Tasks,
 ) -> anyhow::Result<Option<Path>> {
     use crate::{
-        config::Datapath,
+        config::{Datapath, Delivery},
         datapath::{driver, kernel::Step},
     };
 
@@ -59,6 +59,7 @@ pub(super) fn start(
             Datapath::Tcx => Step::Tcx,
             Datapath::Auto | Datapath::Xdp | Datapath::None => Step::Native,
         },
+        bypass: wanted.delivery == Delivery::Bypass,
     };
     let channels = driver::Channels {
         planned,

@@ -33,10 +33,11 @@ use super::{
     kernel::{self, Step},
     query::Query,
     report::{Counted, Finish, Report},
+    spec::Bypass,
     tables::{Inputs, Tables},
     underlay::{NoWay, Underlay},
 };
-use crate::plan::Planned;
+use crate::{plan::Planned, types::Snapshot};
 
 mod ask;
 mod observe;
@@ -83,6 +84,8 @@ pub struct Options {
     pub flows: u32,
     /// The step of the ladder to begin with.
     pub best: Step,
+    /// Deliver to pods of this node without the host's stack.
+    pub bypass: bool,
 }
 
 /// How this module is joined to the others.
@@ -271,7 +274,9 @@ impl Driver {
         let Some(secret) = *self.secret.borrow_and_update() else { return Ok(Instant::now() + REPAIR) };
         let others = snapshot.nodes.values().filter(|n| n.name != self.options.node);
         let peers: BTreeSet<IpAddr> = desired.peers.values().filter_map(|peer| peer.address).collect();
-        let towards = others.clone().flat_map(|n| n.addresses.iter().copied()).chain(peers.iter().copied()).collect();
+        let pods = if self.options.bypass { own_pods(&snapshot, &self.options.node) } else { BTreeSet::new() };
+        let towards = others.clone().flat_map(|n| n.addresses.iter().copied());
+        let towards = towards.chain(peers.iter().copied()).chain(pods.iter().copied()).collect();
         let underlay = observe::underlay(&self.handle, &towards).await?;
         let own = snapshot.nodes.get(&self.options.node).map(|n| n.addresses.clone()).unwrap_or_default();
         let (mut routes, mut unresolved) = (BTreeMap::new(), BTreeMap::new());
@@ -308,12 +313,16 @@ impl Driver {
         self.predecessor = false;
         routes.retain(|name, _| !silent.contains(name));
         let inputs = Inputs { snapshot: &snapshot, desired: &desired, secret, routes: &routes };
-        let spec = self.tables.spec(&inputs, now);
+        let mut spec = self.tables.spec(&inputs, now);
+        spec.bypass = self.options.bypass.then(|| Bypass {
+            interfaces: underlay.veths(pods.into_iter()),
+            back: underlay.default.iter().copied().collect(),
+        });
         let uplinks = match &self.options.uplinks[..] {
             [] => underlay.uplinks(peers.iter()),
             names => underlay.named(names),
         };
-        block_in_place(|| self.owner.make(&spec, &uplinks));
+        block_in_place(|| self.owner.make(spec, &uplinks, &underlay.links));
         let prefixes = desired.behind.keys().filter(|prefix| prefix.prefix_len() < prefix.max_prefix_len());
         let wanted = prefixes.flat_map(|prefix| uplinks.keys().map(|uplink| (*prefix, uplink.clone()))).collect();
         self.drop_strays(wanted).await;
@@ -385,6 +394,12 @@ impl Driver {
         }
         self.saved = record;
     }
+}
+
+/// Addresses of this node's pods.
+fn own_pods(snapshot: &Snapshot, node: &str) -> BTreeSet<IpAddr> {
+    let endpoints = snapshot.endpoints.values().flat_map(|endpoints| endpoints.iter());
+    endpoints.filter(|e| e.node.as_deref() == Some(node)).map(|e| e.address).collect()
 }
 
 fn record_path(options: &Options) -> PathBuf {

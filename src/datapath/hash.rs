@@ -6,7 +6,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::types::{ADDRESS_BUCKETS_LOG2, Ip, SERVICE_BUCKETS_LOG2};
+use super::types::{ADDRESS_BITS_LOG2, ADDRESS_BUCKETS_LOG2, Ip, SERVICE_BUCKETS_LOG2};
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -69,9 +69,18 @@ fn words(octets: [u8; 16]) -> [u32; 4] {
     std::array::from_fn(|i| u32::from_le_bytes(std::array::from_fn(|j| octets[4 * i + j])))
 }
 
-fn round(h: u64, seed: u64) -> u64 {
-    let h = h.wrapping_mul(seed);
-    h ^ h >> 32
+/// `ports` is 0 for the address itself.
+fn hash(ip: Ip, ports: u64, seed: u64) -> u64 {
+    let w = words(ip.0).map(u64::from);
+    let turned = |bits| seed.rotate_left(bits) | 1;
+    let h = match IpAddr::from(ip) {
+        IpAddr::V4(_) => (w[3] | ports << 32).wrapping_mul(seed),
+        IpAddr::V6(_) => (w[1] << 32 | w[0])
+            .wrapping_mul(seed)
+            .wrapping_add((w[3] << 32 | w[2]).wrapping_mul(turned(21)))
+            .wrapping_add(ports.wrapping_mul(turned(42))),
+    };
+    (h ^ h >> 32).wrapping_mul(GOLDEN)
 }
 
 /// Where a key belongs: its bucket and its fingerprint.
@@ -85,28 +94,33 @@ pub struct Place {
 
 impl Place {
     fn of(hash: u64, buckets_log2: u32) -> Self {
-        Self { bucket: (hash >> (64 - buckets_log2)) as usize, tag: hash as u16 | 1 }
+        Self { bucket: (hash >> (64 - buckets_log2)) as usize, tag: (hash >> 32) as u16 | 1 }
     }
 
     /// Of an address.
     pub fn of_address(ip: Ip, seed: u64) -> Self {
-        let w = words(ip.0).map(u64::from);
-        let h = match IpAddr::from(ip) {
-            IpAddr::V4(_) => round(w[3], seed),
-            IpAddr::V6(_) => round(round(w[1] << 32 | w[0], seed).wrapping_add(w[3] << 32 | w[2]), seed),
-        };
-        Self::of(h.wrapping_mul(GOLDEN), ADDRESS_BUCKETS_LOG2)
+        Self::of(hash(ip, 0, seed), ADDRESS_BUCKETS_LOG2)
     }
 
-    /// Of a service key.
-    pub fn of_service(key: u64, seed: u64) -> Self {
-        Self::of(round(key, seed).wrapping_mul(GOLDEN), SERVICE_BUCKETS_LOG2)
+    /// Of a port of a VIP.
+    pub fn of_service(vip: Ip, ports: u64, seed: u64) -> Self {
+        Self::of(hash(vip, ports, seed), SERVICE_BUCKETS_LOG2)
     }
 }
 
+/// The bit of an address.
+pub fn address_bit(ip: Ip, seed: u64) -> usize {
+    (hash(ip, 0, seed) >> (64 - ADDRESS_BITS_LOG2)) as usize
+}
+
+/// Protocol and port, as they go into hash and key.
+pub fn ports(protocol: u8, port: u16) -> u64 {
+    u64::from(protocol) << 16 | u64::from(port.to_be())
+}
+
 /// The key of a port of a VIP.
-pub fn service_key(vip: u32, protocol: u8, port: u16) -> u64 {
-    u64::from(vip) << 32 | u64::from(protocol) << 16 | u64::from(port.to_be())
+pub fn service_key(vip: u32, v6: bool, ports: u64) -> u64 {
+    u64::from(vip) << 32 | u64::from(v6) << 24 | ports
 }
 
 /// What nodes are called in the header, never 0: a hash of the name, and where two names have the same, another one

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    hash::{FlowKeys, Place, node_ids, service_key},
+    hash::{FlowKeys, Place, address_bit, node_ids, ports, service_key},
     spec::{Backend, Route, Spec, TableId},
     types::{self, ADDRESS_BUCKETS_LOG2, ADDRESSES, Address, Bucket, Ip, SERVICE_BUCKETS_LOG2, SERVICES, WAYS},
 };
@@ -113,6 +113,10 @@ impl<'a> Nodes<'a> {
 pub struct Image {
     /// Seed of the address table.
     pub address_seed: u64,
+    /// Which addresses may be known.
+    pub address_bits: Vec<u64>,
+    /// Entries of VIPs; they are the first.
+    pub vips: u32,
     /// Its buckets.
     pub address_buckets: Vec<Bucket>,
     /// Its entries.
@@ -133,6 +137,10 @@ pub struct Image {
     pub mss4: u16,
     /// Clamp on IPv6.
     pub mss6: u16,
+    /// `CONFIG_*`.
+    pub flags: u32,
+    /// Interfaces that replies leave by under `bypass`.
+    pub way_back: [u32; types::WAYS_BACK],
 }
 
 /// Lays a bank out. `services` numbers the Services.
@@ -149,20 +157,26 @@ pub fn image(
     let (address_seed, address_buckets) =
         place("addresses", ADDRESS_BUCKETS_LOG2, &addresses, |a, seed| Place::of_address(a.ip, seed))?;
     let (service_seed, service_buckets) =
-        place("ports of services", SERVICE_BUCKETS_LOG2, &entries, |s, seed| Place::of_service(s.key, seed))?;
+        place("ports of services", SERVICE_BUCKETS_LOG2, &entries, |(vip, s), seed| {
+            Place::of_service(*vip, s.key & 0xff_ffff, seed)
+        })?;
     let (mss4, mss6) = clamps(spec);
     Ok(Image {
         address_seed,
+        address_bits: address_bits(&addresses, address_seed),
+        vips: addresses.iter().filter(|a| is_vip(a)).count() as u32,
         address_buckets,
         addresses,
         service_seed,
         service_buckets,
-        services: entries,
+        services: entries.into_iter().map(|(_, s)| s).collect(),
         nodes: node_entries(spec, nodes.numbers)?,
         id: nodes.id(&spec.node),
         flow_keys: FlowKeys::new(&spec.secret),
         mss4,
         mss6,
+        flags: if spec.bypass.is_some() { types::CONFIG_BYPASS } else { 0 },
+        way_back: ways_back(spec),
     })
 }
 
@@ -182,9 +196,53 @@ fn addresses(spec: &Spec) -> Vec<Address> {
         mark(backend.address, types::KIND_POD);
     }
     spec.addresses.iter().for_each(|&a| mark(a, types::KIND_VIP));
-    let number =
-        |(n, (&ip, &kind)): (usize, (&IpAddr, &u32))| Address { ip: ip.into(), kind, index: n as u32, reserved: 0 };
-    kinds.iter().enumerate().map(number).collect()
+    let (mut all, others): (Vec<Address>, Vec<Address>) = kinds
+        .iter()
+        .map(|(&ip, &kind)| Address { ip: ip.into(), kind, interface: interface(spec, ip), ..Address::default() })
+        .partition(is_vip);
+    all.extend(others);
+    all.iter_mut().enumerate().for_each(|(n, a)| a.index = n as u32);
+    all
+}
+
+fn interface(spec: &Spec, pod: IpAddr) -> u32 {
+    spec.bypass.as_ref().and_then(|b| b.interfaces.get(&pod)).copied().unwrap_or(0)
+}
+
+/// Interfaces in turns, so that replies spread over them.
+fn ways_back(spec: &Spec) -> [u32; types::WAYS_BACK] {
+    let back = spec.bypass.as_ref().map_or(&[][..], |b| &b.back[..]);
+    let mut turns = back.iter().copied().cycle();
+    std::array::from_fn(|_| turns.next().unwrap_or(0))
+}
+
+fn is_vip(address: &Address) -> bool {
+    address.kind & types::KIND_VIP != 0
+}
+
+fn address_bits(addresses: &[Address], seed: u64) -> Vec<u64> {
+    let mut bits = vec![0; 1 << (types::ADDRESS_BITS_LOG2 - 6)];
+    for address in addresses {
+        let bit = address_bit(address.ip, seed);
+        bits[bit / 64] |= 1 << (bit % 64);
+    }
+    bits
+}
+
+/// One's complement sum of the 16-bit words of these bytes, as the programs load them.
+fn sum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks_exact(2).map(|w| u32::from(u16::from_le_bytes([w[0], w[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (folded + (folded >> 16)) as u16
+}
+
+/// The sums of an address, and of it with a port.
+fn sums(address: IpAddr, port: u16) -> (u16, u16) {
+    let ip = match address {
+        IpAddr::V4(v4) => sum(&v4.octets()),
+        IpAddr::V6(v6) => sum(&v6.octets()),
+    };
+    (ip, sum(&[ip.to_le_bytes(), port.to_be_bytes()].concat()))
 }
 
 /// IP's number of a protocol.
@@ -196,14 +254,14 @@ pub fn protocol_number(protocol: Protocol) -> u8 {
     }
 }
 
+/// Entries with the address that they are found by.
 fn service_entries(
     spec: &Spec,
     places: &BTreeMap<TableId, Placement>,
     services: &Numbers<ServiceKey>,
     addresses: &[Address],
-) -> Result<Vec<types::Service>, ImageError> {
-    let vips: BTreeMap<IpAddr, u32> =
-        addresses.iter().filter(|a| a.kind & types::KIND_VIP != 0).map(|a| (a.ip.into(), a.index)).collect();
+) -> Result<Vec<(Ip, types::Service)>, ImageError> {
+    let vips: BTreeMap<IpAddr, u32> = addresses.iter().filter(|a| is_vip(a)).map(|a| (a.ip.into(), a.index)).collect();
     let mut entries = Vec::new();
     for (front, target) in &spec.ports {
         let Some(&vip) = vips.get(&front.address) else { continue };
@@ -211,15 +269,21 @@ fn service_entries(
         let place = places.get(&target.table).ok_or_else(missing)?;
         let affinity = if target.affinity { types::SERVICE_AFFINITY } else { 0 };
         let pass = if target.pass || front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
-        entries.push(types::Service {
-            key: service_key(vip, protocol_number(front.protocol), front.port),
+        let (address, (ip, all)) = (Ip::from(front.address), sums(front.address, front.port));
+        let entry = types::Service {
+            key: service_key(vip, front.address.is_ipv6(), ports(protocol_number(front.protocol), front.port)),
             slots: place.slots,
-            shift: 32 - u32::from(place.log2),
             backends: place.backends,
-            flags: affinity | pass,
             counters: services.of(&target.service).unwrap_or(0),
+            last: std::array::from_fn(|n| address.0[12 + n]),
+            // What is taken away is added as its complement.
+            less_ip: !ip,
+            less: !all,
+            shift: 32 - place.log2,
+            flags: affinity | pass,
             reserved: 0,
-        });
+        };
+        entries.push((address, entry));
     }
     Ok(entries)
 }
@@ -284,9 +348,7 @@ fn constant_sum(route: &Route) -> u16 {
     let mut bytes = vec![0x40, 0, 64, 17];
     bytes.extend(from.octets());
     bytes.extend(to.octets());
-    let sum: u32 = bytes.chunks_exact(2).map(|w| u32::from(u16::from_le_bytes([w[0], w[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    (folded + (folded >> 16)) as u16
+    sum(&bytes)
 }
 
 /// Largest segments that reach every other node in one piece.
@@ -301,11 +363,14 @@ pub fn backend_entry(backend: &Backend, spec: &Spec, nodes: &Nodes<'_>) -> types
     let own = backend.node == spec.node;
     // A node that is not in the list has no number: the last one stands for "not reachable".
     let node = if own { 0 } else { nodes.numbers.of(&backend.node).unwrap_or(types::NODES as u32 - 1) };
+    let (more_ip, more) = sums(backend.address, backend.port);
     types::Backend {
         ip: Ip::from(backend.address),
         port: backend.port.to_be(),
         node: node as u16,
         id: nodes.id(&backend.node),
-        ..Default::default()
+        more_ip,
+        more,
+        reserved: 0,
     }
 }

@@ -1,7 +1,12 @@
 //! The programs in the kernel: loaded, filled, attached, asked. One owner, no locks: whoever holds the
 //! [`Datapath`] decides. Dropping it detaches nothing that is pinned.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -13,7 +18,7 @@ use tokio::sync::watch;
 
 use super::{
     image::{Image, ImageError, Nodes, Numbers, Placement, backend_entry, image},
-    mapped::{Mapped, give_back_memory, wait_for_readers},
+    mapped::{Array, Head, give_back_memory, keep_large_values_apart, wait_for_readers},
     ranges::Ranges,
     slots::lay_out,
     spec::{Spec, Table, TableId},
@@ -24,7 +29,7 @@ use crate::types::ServiceKey;
 mod attach;
 mod inspect;
 
-pub use attach::{Mode, Step, is_bpffs, is_pinned, remove};
+pub use attach::{Mode, Step, is_bpffs, is_pinned, remove, skipped_policy};
 pub use inspect::Answer;
 
 /// The compiled programs.
@@ -39,6 +44,11 @@ const OUT: &str = "ironcast_out";
 /// Maps that outlive the daemon.
 /// Not those of Services: a new daemon numbers them anew.
 const PINNED_MAPS: [&str; 5] = ["flows", "replies", "syns", "fragments", "counters"];
+
+/// `bypass`: what comes in, at ingress of an uplink.
+const TO_POD: &str = "ironcast_to_pod";
+/// `bypass`: replies, at ingress of a pod's interface.
+const FROM_POD: &str = "ironcast_from_pod";
 
 /// What went wrong with the packet path.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +115,8 @@ pub struct Options {
     pub syns: u32,
     /// Services that are counted one by one.
     pub services: u32,
+    /// Load the programs of `bypass` delivery as well.
+    pub bypass: bool,
 }
 
 impl Default for Options {
@@ -117,6 +129,7 @@ impl Default for Options {
             flows: 1 << 18,
             syns: 1 << 16,
             services: 1 << 12,
+            bypass: false,
         }
     }
 }
@@ -130,16 +143,12 @@ pub struct Ready {
     pub modes: BTreeMap<String, Mode>,
 }
 
-/// Where the tables stand, mapped.
+/// Where the tables stand.
 struct Arrays {
-    config: Mapped<types::Config>,
-    address_buckets: Mapped<types::Bucket>,
-    addresses: Mapped<types::Address>,
-    service_buckets: Mapped<types::Bucket>,
-    services: Mapped<types::Service>,
-    nodes: Mapped<types::Node>,
-    slots: Mapped<u64>,
-    backends: Mapped<types::Backend>,
+    head: Head,
+    tables: Array,
+    slots: Array,
+    backends: Array,
 }
 
 /// A table in the kernel.
@@ -184,6 +193,10 @@ impl Datapath {
             Hook::Xdp => xdp(&mut ebpf).load().map_err(failed(IN))?,
             Hook::Tcx => classifier(&mut ebpf, IN).load().map_err(failed(IN))?,
         }
+        let of_bypass: &[&str] = if options.bypass && options.hook == Hook::Xdp { &[TO_POD, FROM_POD] } else { &[] };
+        for &name in of_bypass {
+            classifier(&mut ebpf, name).load().map_err(failed(name))?;
+        }
         classifier(&mut ebpf, OUT).load().map_err(failed(OUT))?;
         let arrays = Arrays::map(&ebpf, &options)?;
         Ok(Self {
@@ -223,8 +236,12 @@ impl Datapath {
                 return Err(e.into());
             }
         };
-        self.arrays.publish(&image);
-        wait_for_readers().map_err(|cause| DatapathError::Map { map: "config", cause })?;
+        let failed = |cause| DatapathError::Map { map: "tables", cause };
+        if let Err(e) = self.arrays.publish(&image) {
+            changed.into_values().for_each(|p| self.give_back(&p));
+            return Err(failed(e));
+        }
+        wait_for_readers().map_err(failed)?;
         (self.nodes, self.services) = (nodes, services);
         self.forget_old(spec, changed);
         self.ready.send_modify(|r| r.generation = Some(spec.generation));
@@ -264,14 +281,14 @@ impl Datapath {
                 Ok(placed) => drop(changed.insert(id.clone(), placed)),
                 Err(e) => {
                     changed.into_values().for_each(|p| self.give_back(&p));
-                    return Err(e.into());
+                    return Err(e);
                 }
             }
         }
         Ok(changed)
     }
 
-    fn place(&mut self, spec: &Spec, table: &Table, nodes: &Nodes<'_>) -> Result<Placed, ImageError> {
+    fn place(&mut self, spec: &Spec, table: &Table, nodes: &Nodes<'_>) -> Result<Placed, DatapathError> {
         let layout = lay_out(table);
         let written: Vec<types::Backend> = layout.backends.iter().map(|b| backend_entry(b, spec, nodes)).collect();
         let full =
@@ -280,16 +297,24 @@ impl Datapath {
         let slots = self.free_slots.take(wanted).ok_or_else(|| full("slots", wanted as usize, &self.free_slots))?;
         let Some(backends) = self.free_backends.take(count) else {
             self.free_slots.give(slots, wanted);
-            return Err(full("backends", count as usize, &self.free_backends));
+            return Err(full("backends", count as usize, &self.free_backends).into());
         };
-        self.arrays.slots.store_slots(slots as usize, &layout.slots);
-        self.arrays.backends.store(backends as usize, &written);
-        Ok(Placed {
-            of: table.clone(),
-            backends: layout.backends,
-            written,
-            at: Placement { slots, log2: layout.log2, backends },
-        })
+        let planes = layout.planes();
+        let at = Placement { slots, log2: layout.log2, backends };
+        let placed = Placed { of: table.clone(), backends: layout.backends, written, at };
+        match self.arrays.place(at, &planes, &placed.written) {
+            Ok(()) => Ok(placed),
+            Err(cause) => {
+                self.give_back(&placed);
+                Err(DatapathError::Map { map: "slots", cause })
+            }
+        }
+    }
+
+    /// Writes slots to the end of their array, for harnesses that measure it: nothing may stand there.
+    pub fn write_spare_slots(&self, slots: &[u64]) -> Result<(), DatapathError> {
+        let at = self.options.slots as usize * size_of::<u64>() - size_of_val(slots);
+        self.arrays.slots.store(at, slots).map_err(|cause| DatapathError::Map { map: "slots", cause })
     }
 
     fn give_back(&mut self, placed: &Placed) {
@@ -327,6 +352,7 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
         Hook::Xdp => AT_XDP,
         Hook::Tcx => AT_TCX,
     };
+    keep_large_values_apart();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("slots", options.slots)
@@ -357,44 +383,54 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
 
 impl Arrays {
     fn map(ebpf: &Ebpf, options: &Options) -> Result<Self, DatapathError> {
+        let tables = fd_of(ebpf, "tables");
         Ok(Self {
-            config: mapped(ebpf, "config", 1)?,
-            address_buckets: mapped(ebpf, "address_buckets", 2 << types::ADDRESS_BUCKETS_LOG2)?,
-            addresses: mapped(ebpf, "addresses", 2 * types::ADDRESSES)?,
-            service_buckets: mapped(ebpf, "service_buckets", 2 << types::SERVICE_BUCKETS_LOG2)?,
-            services: mapped(ebpf, "services", 2 * types::SERVICES)?,
-            nodes: mapped(ebpf, "nodes", 2 * types::NODES)?,
-            slots: mapped(ebpf, "slots", options.slots as usize)?,
-            backends: mapped(ebpf, "backends", options.backends as usize)?,
+            head: Head::new(tables).map_err(|cause| DatapathError::Map { map: "tables", cause })?,
+            tables: array(ebpf, "tables", size_of::<types::Tables>())?,
+            slots: array(ebpf, "slots", options.slots as usize * size_of::<u64>())?,
+            backends: array(ebpf, "backends", options.backends as usize * size_of::<types::Backend>())?,
         })
     }
 
+    /// Writes a table to where no packet sees it.
+    fn place(&self, at: Placement, slots: &[u64], backends: &[types::Backend]) -> io::Result<()> {
+        self.slots.store(at.slots as usize * size_of::<u64>(), slots)?;
+        self.backends.store(at.backends as usize * size_of::<types::Backend>(), backends)
+    }
+
     /// Writes the idle bank, and makes it the one that holds.
-    fn publish(&self, image: &Image) {
-        let mut config = self.config.load(0);
+    fn publish(&self, image: &Image) -> io::Result<()> {
+        use std::mem::offset_of;
+        let mut config = self.head.load();
         let idle = (config.bank & 1 ^ 1) as usize;
-        self.addresses.store(idle * types::ADDRESSES, &image.addresses);
-        self.address_buckets.store(idle << types::ADDRESS_BUCKETS_LOG2, &image.address_buckets);
-        self.services.store(idle * types::SERVICES, &image.services);
-        self.service_buckets.store(idle << types::SERVICE_BUCKETS_LOG2, &image.service_buckets);
-        self.nodes.store(idle * types::NODES, &image.nodes);
+        let bank = offset_of!(types::Tables, banks) + idle * size_of::<types::Bank>();
+        let nodes = bank + offset_of!(types::Bank, nodes);
+        self.tables.store(bank + offset_of!(types::Bank, address_bits), &image.address_bits)?;
+        self.tables.store(bank + offset_of!(types::Bank, addresses), &image.addresses)?;
+        self.tables.store(bank + offset_of!(types::Bank, address_buckets), &image.address_buckets)?;
+        self.tables.store(bank + offset_of!(types::Bank, services), &image.services)?;
+        self.tables.store(bank + offset_of!(types::Bank, service_buckets), &image.service_buckets)?;
+        self.tables.store(nodes, &image.nodes)?;
         let stale = vec![types::Node::default(); types::NODES - image.nodes.len()];
-        self.nodes.store(idle * types::NODES + image.nodes.len(), &stale);
+        self.tables.store(nodes + size_of_val(&image.nodes[..]), &stale)?;
+        config.vips[idle] = image.vips;
         config.address_seed[idle] = image.address_seed;
         config.service_seed[idle] = image.service_seed;
         config.flow_key = image.flow_keys.0;
         config.id = image.id;
         (config.mss4, config.mss6) = (image.mss4, image.mss6);
-        self.config.store(0, &[config]);
-        self.config.publish(std::mem::offset_of!(types::Config, bank), idle as u32);
+        (config.flags, config.way_back) = (image.flags, image.way_back);
+        config.bank = idle as u32;
+        self.head.publish(config);
+        Ok(())
     }
 }
 
-fn mapped<T: super::mapped::Plain>(
-    ebpf: &Ebpf,
-    name: &'static str,
-    entries: usize,
-) -> Result<Mapped<T>, DatapathError> {
+fn fd_of<'a>(ebpf: &'a Ebpf, name: &'static str) -> BorrowedFd<'a> {
     let Some(Map::Array(data)) = ebpf.map(name) else { unreachable!("{name} is an array of the object") };
-    Mapped::new(std::os::fd::AsFd::as_fd(data.fd()), entries).map_err(|cause| DatapathError::Map { map: name, cause })
+    data.fd().as_fd()
+}
+
+fn array(ebpf: &Ebpf, name: &'static str, length: usize) -> Result<Array, DatapathError> {
+    Array::new(fd_of(ebpf, name), length).map_err(|cause| DatapathError::Map { map: name, cause })
 }

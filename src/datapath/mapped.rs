@@ -3,11 +3,12 @@
 
 use std::{
     io,
-    marker::PhantomData,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, Ordering},
 };
+
+use super::types::Config;
 
 /// A plain value: any bytes are one, and it has no padding.
 ///
@@ -28,7 +29,7 @@ unsafe impl Plain for super::types::Backend {}
 // SAFETY: as above.
 unsafe impl Plain for super::types::Node {}
 // SAFETY: as above.
-unsafe impl Plain for super::types::Config {}
+unsafe impl Plain for Config {}
 // SAFETY: as above; `Pod` asks the same of keys and values.
 unsafe impl aya::Pod for super::types::FlowKey {}
 // SAFETY: as above.
@@ -36,93 +37,113 @@ unsafe impl aya::Pod for super::types::Flow {}
 // SAFETY: as above.
 unsafe impl aya::Pod for super::types::ServiceCounters {}
 
-/// An array map of `T`, mapped for writing; readers are the programs.
+/// An array map. A part of it is mapped for as long as it takes to write it: what is mapped counts as memory of this
+/// process, though it is the kernel's.
 #[derive(Debug)]
-pub(super) struct Mapped<T> {
-    base: NonNull<T>,
-    entries: usize,
-    values: PhantomData<T>,
+pub(super) struct Array {
+    fd: OwnedFd,
+    /// In bytes.
+    length: usize,
 }
 
-// SAFETY: the mapping belongs to this value alone, and every access goes through it.
-unsafe impl<T: Send> Send for Mapped<T> {}
+impl Array {
+    /// The array behind `fd`, which must have so many bytes of values (stride: a multiple of 8).
+    pub(super) fn new(fd: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        Ok(Self { fd: fd.try_clone_to_owned()?, length })
+    }
 
-impl<T: Plain> Mapped<T> {
-    /// Maps the array behind `fd`, which must have `entries` values of this type (stride: a multiple of 8).
-    pub(super) fn new(fd: BorrowedFd<'_>, entries: usize) -> io::Result<Self> {
+    /// Stores values from an offset in bytes on. A program may see an entry half written: only entries that no
+    /// program reads are written like this.
+    ///
+    /// # Panics
+    /// Beyond the end of the array, or at an offset that is no multiple of 8.
+    pub(super) fn store<T: Plain>(&self, offset: usize, values: &[T]) -> io::Result<()> {
         const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() <= 8) };
-        let length = entries * size_of::<T>();
+        assert!(offset + size_of_val(values) <= self.length, "{offset} + {} of {}", size_of_val(values), self.length);
+        if values.is_empty() {
+            return Ok(());
+        }
+        let window = Window::new(self.fd.as_fd(), offset, size_of_val(values))?;
+        // SAFETY: the window has as many bytes, plain ones, and no program reads them before the head is published.
+        unsafe {
+            let to = window.base.as_ptr().add(window.skip);
+            to.copy_from_nonoverlapping(values.as_ptr().cast(), size_of_val(values));
+        }
+        Ok(())
+    }
+}
+
+/// A part of an array, mapped.
+#[derive(Debug)]
+struct Window {
+    base: NonNull<u8>,
+    mapped: usize,
+    /// Of the first word, from `base`.
+    skip: usize,
+    length: usize,
+}
+
+impl Window {
+    fn new(fd: BorrowedFd<'_>, offset: usize, length: usize) -> io::Result<Self> {
+        assert!(offset.is_multiple_of(8) && length >= 8);
+        let page = rustix::param::page_size();
+        let skip = offset % page;
+        let mapped = skip + length;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let at = libc::off_t::try_from(offset - skip).map_err(io::Error::other)?;
         // SAFETY: a new mapping, nothing of ours is replaced; the kernel checks the length against the map.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
-        };
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), mapped, protection, libc::MAP_SHARED, fd.as_raw_fd(), at) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(Self { base, entries, values: PhantomData })
+        Ok(Self { base, mapped, skip, length })
     }
 
-    /// Stores values from an index on. A program may see an entry half written: only entries that no program
-    /// reads are written like this.
-    ///
-    /// # Panics
-    /// Beyond the end of the array.
-    pub(super) fn store(&self, at: usize, values: &[T]) {
-        assert!(at + values.len() <= self.entries, "{at} + {} of {}", values.len(), self.entries);
-        for (n, value) in values.iter().enumerate() {
-            // SAFETY: within the mapping, by the assertion; volatile, since others read it.
-            unsafe { self.base.as_ptr().add(at + n).write_volatile(*value) };
-        }
-    }
-
-    /// One value.
-    ///
-    /// # Panics
-    /// Beyond the end of the array.
-    pub(super) fn load(&self, at: usize) -> T {
-        assert!(at < self.entries, "{at} of {}", self.entries);
-        // SAFETY: within the mapping, by the assertion, and any bytes are a value.
-        unsafe { self.base.as_ptr().add(at).read_volatile() }
-    }
-
-    /// Stores an aligned word of 4 bytes, at an offset in bytes, after everything stored before.
-    ///
-    /// # Panics
-    /// Beyond the end of the array, or unaligned.
-    pub(super) fn publish(&self, offset: usize, word: u32) {
-        assert!(offset.is_multiple_of(4) && offset + 4 <= self.entries * size_of::<T>());
-        // SAFETY: aligned and within the mapping, by the assertion; the mapping is at least page aligned.
-        let word_at = unsafe { AtomicU32::from_ptr(self.base.as_ptr().cast::<u8>().add(offset).cast()) };
-        word_at.store(word, Ordering::Release);
+    /// A word of 8 bytes; others read it.
+    fn word(&self, n: usize) -> &AtomicU64 {
+        assert!((n + 1) * 8 <= self.length);
+        // SAFETY: within the mapping by the assertion, aligned since `skip` is a multiple of 8.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(self.skip + n * 8).cast()) }
     }
 }
 
-impl Mapped<u64> {
-    /// Stores slots, each in one piece.
-    ///
-    /// # Panics
-    /// Beyond the end of the array.
-    pub(super) fn store_slots(&self, at: usize, slots: &[u64]) {
-        assert!(at + slots.len() <= self.entries, "{at} + {} of {}", slots.len(), self.entries);
-        for (n, slot) in slots.iter().enumerate() {
-            // SAFETY: within the mapping, aligned to 8.
-            unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at + n)) }.store(*slot, Ordering::Relaxed);
-        }
-    }
-}
-
-impl<T> Drop for Mapped<T> {
+impl Drop for Window {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length, and nobody else has the address.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.entries * size_of::<T>()) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.mapped) };
+    }
+}
+
+/// What the programs read first, mapped for good.
+#[derive(Debug)]
+pub(super) struct Head(Window);
+
+// SAFETY: the mapping belongs to this value alone, and every access is atomic.
+unsafe impl Send for Head {}
+
+impl Head {
+    /// The config at the beginning of the array behind `fd`.
+    pub(super) fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        Window::new(fd, 0, size_of::<Config>()).map(Self)
+    }
+
+    pub(super) fn load(&self) -> Config {
+        let words: [u64; size_of::<Config>() / 8] = std::array::from_fn(|n| self.0.word(n).load(Ordering::Relaxed));
+        // SAFETY: of the same size, and any bytes are a config.
+        unsafe { std::mem::transmute(words) }
+    }
+
+    /// Stores all of it; the first word, which has the bank, last, and after everything that was stored before.
+    pub(super) fn publish(&self, config: Config) {
+        const { assert!(std::mem::offset_of!(Config, bank) < 8) };
+        // SAFETY: as in `load`.
+        let words: [u64; size_of::<Config>() / 8] = unsafe { std::mem::transmute(config) };
+        for (n, word) in words.iter().enumerate().skip(1) {
+            self.0.word(n).store(*word, Ordering::Relaxed);
+        }
+        self.0.word(0).store(words[0], Ordering::Release);
     }
 }
 
@@ -132,6 +153,16 @@ pub(super) fn wait_for_readers() -> io::Result<()> {
     // SAFETY: no pointers; MEMBARRIER_CMD_GLOBAL waits for an RCU grace period, and programs run inside one.
     let done = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has large values given back to the kernel as soon as they are freed. glibc raises its limit for what counts as large
+/// with the first one that is freed, and from then on keeps what a table takes for a moment.
+pub(super) fn keep_large_values_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointer goes in, and the allocator takes its own locks.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
+    }
 }
 
 /// Gives what was freed back to the kernel. The loader reads the type information of the whole kernel, which takes

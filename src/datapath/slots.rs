@@ -54,6 +54,24 @@ pub fn lay_out(table: &Table) -> Layout {
     Layout { log2, backends: names.backends, slots }
 }
 
+impl Layout {
+    /// The slots as they stand in the kernel: four planes of 16 bits, four values to a word. The first plane has
+    /// `cur` where a slot is settled and 0 where it is not; then `cur`, `prev1`, `prev2`.
+    pub fn planes(&self) -> Vec<u64> {
+        let quarter = self.slots.len() / 4;
+        let mut planes = vec![0; self.slots.len()];
+        for (word, four) in self.slots.chunks_exact(4).enumerate() {
+            for (lane, slot) in four.iter().enumerate() {
+                let settled = if slot & SLOT_CHECK == 0 { slot & 0xffff } else { 0 };
+                for (plane, value) in [settled, *slot, slot >> 16, slot >> 32].into_iter().enumerate() {
+                    planes[plane * quarter + word] |= (value & 0xffff) << (16 * lane);
+                }
+            }
+        }
+        planes
+    }
+}
+
 fn clamped(m: &Membership) -> u8 {
     m.slots_log2.clamp(*LOG2_RANGE.start(), *LOG2_RANGE.end())
 }

@@ -25,6 +25,17 @@ pub struct Spec {
     pub ports: BTreeMap<Frontend, Target>,
     /// Backends, shared by the ports that have the same ones.
     pub tables: BTreeMap<TableId, Table>,
+    /// How packets reach the pods of this node without the host's stack; `None`: the stack delivers.
+    pub bypass: Option<Bypass>,
+}
+
+/// What `bypass` delivery needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bypass {
+    /// This node's end of the veth of each pod that has one of its own, by the pod's address.
+    pub interfaces: BTreeMap<IpAddr, u32>,
+    /// Interfaces with a default route: by these replies leave.
+    pub back: Vec<u32>,
 }
 
 /// Name of a table within a [`Spec`]; any name that stays the same while the table is the same Service's.

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 /// Ways of a [`Bucket`].
 pub const WAYS: usize = 8;
+/// Bits that say which addresses may be known, as a power of two.
+pub const ADDRESS_BITS_LOG2: u32 = 17;
 /// Buckets of the address table, as a power of two.
 pub const ADDRESS_BUCKETS_LOG2: u32 = 14;
 /// Buckets of the service table, as a power of two.
@@ -47,10 +49,14 @@ pub const KIND_NODE: u32 = 4;
 /// [`Address::kind`]: a backend of this node; its replies may need translation.
 pub const KIND_POD: u32 = 8;
 /// [`Service::flags`]: the source address alone chooses.
-pub const SERVICE_AFFINITY: u32 = 1;
+pub const SERVICE_AFFINITY: u8 = 1;
 /// [`Service::flags`]: handed to kube-proxy.
-pub const SERVICE_PASS: u32 = 2;
-/// Flag of a slot: its owner must ask its memory.
+pub const SERVICE_PASS: u8 = 2;
+/// [`Config::flags`]: pods are reached without the stack.
+pub const CONFIG_BYPASS: u32 = 1;
+/// Length of [`Config::way_back`].
+pub const WAYS_BACK: usize = 4;
+/// Flag of a slot, as the layout has it: its owner must ask its memory.
 pub const SLOT_CHECK: u64 = 1 << 48;
 
 /// An address; IPv4 is mapped.
@@ -91,30 +97,38 @@ pub struct Address {
     pub ip: Ip,
     /// `KIND_*`, several at once.
     pub kind: u32,
-    /// Of a VIP: its number, part of [`Service::key`].
+    /// Of this entry; of a VIP, part of [`Service::key`].
     pub index: u32,
+    /// Of a pod under `bypass`: this node's end of its veth; 0: the stack delivers.
+    pub interface: u32,
     /// Zero.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 /// A port of a VIP.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Service {
-    /// VIP number, protocol, port.
+    /// VIP number, family, protocol, port.
     pub key: u64,
-    /// Index of its first slot.
+    /// Index of the first word of its slots.
     pub slots: u32,
-    /// The slot is the flow's hash, shifted right by so much.
-    pub shift: u32,
     /// Its backend *n* stands at `backends + n - 1`.
     pub backends: u32,
-    /// `SERVICE_*`.
-    pub flags: u32,
     /// Index into the counters of Services.
     pub counters: u32,
+    /// The last word of the VIP, as it stands in packets.
+    pub last: [u8; 4],
+    /// What the VIP takes from a checksum when it is replaced.
+    pub less_ip: u16,
+    /// The same with the port.
+    pub less: u16,
+    /// The slot is the flow's hash, shifted right by so much.
+    pub shift: u8,
+    /// `SERVICE_*`.
+    pub flags: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
 }
 
 /// A pod's port.
@@ -129,8 +143,12 @@ pub struct Backend {
     pub node: u16,
     /// What that node is called in the header: [`super::hash::node_ids`].
     pub id: u32,
+    /// What its address adds to a checksum.
+    pub more_ip: u16,
+    /// The same with the port.
+    pub more: u16,
     /// Zero.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 /// Another node, as the underlay reaches it.
@@ -175,8 +193,45 @@ pub struct Config {
     pub mss4: u16,
     /// Largest MSS on IPv6; 0 is no clamp.
     pub mss6: u16,
+    /// `CONFIG_*`.
+    pub flags: u32,
+    /// Per bank: addresses before this entry are VIPs, the others are not.
+    pub vips: [u32; 2],
+    /// Under `bypass`, interfaces with a default route, in turns.
+    pub way_back: [u32; WAYS_BACK],
+    /// Zero.
+    pub nothing: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// What is looked up by hash or by number; never made, only measured.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Bank {
+    /// Of hashes: which addresses may be known.
+    pub address_bits: [u64; 1 << (ADDRESS_BITS_LOG2 - 6)],
+    /// Where addresses stand.
+    pub address_buckets: [Bucket; 1 << ADDRESS_BUCKETS_LOG2],
+    /// Addresses.
+    pub addresses: [Address; ADDRESSES],
+    /// Where services stand.
+    pub service_buckets: [Bucket; 1 << SERVICE_BUCKETS_LOG2],
+    /// Ports of VIPs.
+    pub services: [Service; SERVICES],
+    /// Nodes.
+    pub nodes: [Node; NODES],
+}
+
+/// The value of the map `tables`; never made, only measured.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Tables {
+    /// Read first.
+    pub config: Config,
+    rest_of_page: [u8; 4096 - size_of::<Config>()],
+    /// One that holds, one that is written.
+    pub banks: [Bank; 2],
 }
 
 /// Key of `flows` (other: the VIP), `replies` (other: the pod) and `syns` (either).
@@ -259,7 +314,8 @@ impl std::ops::Add for ServiceCounters {
 
 const _: () = {
     assert!(size_of::<Bucket>() == 32 && size_of::<Address>() == 32 && size_of::<Service>() == 32);
-    assert!(size_of::<Backend>() == 32 && size_of::<Node>() == 56 && size_of::<Config>() == 96);
+    assert!(size_of::<Backend>() == 32 && size_of::<Node>() == 56 && size_of::<Config>() == 128);
+    assert!(size_of::<Tables>() == 4096 + 2 * 5_193_728);
     assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 24 && size_of::<ServiceCounters>() == 40);
     assert!(cfg!(target_endian = "little"), "the flow hash is defined on little-endian loads");
 };

@@ -20,6 +20,8 @@ pub struct Link {
     pub up: bool,
     /// It is the loopback device.
     pub loopback: bool,
+    /// One end of a veth.
+    pub veth: bool,
     /// A VLAN: its number, and the index of the link that carries it.
     pub vlan: Option<(u16, u32)>,
 }
@@ -113,6 +115,17 @@ impl Underlay {
         indices.into_iter().filter_map(carrier).filter_map(link).map(|(i, l)| (l.name.clone(), i)).collect()
     }
 
+    /// This node's ends of the veths that lead to these pods, by the pod's address. Pods behind a bridge or a tunnel
+    /// have none.
+    pub fn veths<'a>(&'a self, pods: impl Iterator<Item = IpAddr> + 'a) -> BTreeMap<IpAddr, u32> {
+        let veth = |pod: IpAddr| {
+            let way = self.ways.get(&pod).filter(|way| way.gateway.is_none())?;
+            let link = self.links.get(&way.interface)?;
+            (link.veth && link.up).then_some((pod, way.interface))
+        };
+        pods.filter_map(veth).collect()
+    }
+
     /// These interfaces, by name with their index; those that do not exist are left out.
     pub fn named(&self, names: &[String]) -> BTreeMap<String, u32> {
         let wanted = |(index, link): (&u32, &Link)| names.contains(&link.name).then(|| (link.name.clone(), *index));
@@ -132,7 +145,7 @@ mod tests {
     }
 
     fn link(name: &str, mtu: u32) -> Link {
-        Link { name: name.into(), mac: Some(OWN), mtu, up: true, loopback: false, vlan: None }
+        Link { name: name.into(), mac: Some(OWN), mtu, up: true, loopback: false, veth: false, vlan: None }
     }
 
     /// eth0 with VLAN 7 on it, a tunnel without Ethernet; other nodes behind a gateway.
@@ -198,6 +211,16 @@ mod tests {
         assert_eq!((route.source, route.mtu), (ip("10.0.0.1"), 1400));
         let route = underlay.route(&[ip("10.0.1.2")], &[ip("10.0.0.1"), ip("10.0.0.77")]).expect("a way");
         assert_eq!(route.source, ip("10.0.0.77"), "the kernel's, where it is the node's");
+    }
+
+    #[test]
+    fn only_a_pod_on_a_veth_of_its_own_is_reached_by_one() {
+        let mut underlay = underlay();
+        underlay.links.insert(5, Link { veth: true, ..link("veth1", 1500) });
+        let way = |interface| Way { interface, gateway: None, source: None, mtu: None };
+        underlay.ways.extend([(ip("10.42.0.7"), way(5)), (ip("10.42.0.8"), way(2))]);
+        let pods = ["10.42.0.7", "10.42.0.8", "10.42.0.9"].map(ip);
+        assert_eq!(underlay.veths(pods.into_iter()), [(ip("10.42.0.7"), 5)].into());
     }
 
     #[test]

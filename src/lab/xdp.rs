@@ -42,15 +42,7 @@ pub(crate) async fn prepare(site: &Site, folder: &Path) -> anyhow::Result<Aids> 
     site.client.feed("ethtool", &["-K", "eth0", "tx", "off"], "").await?;
     let ports: Vec<String> = site.nodes.iter().map(|n| n.name.clone()).collect();
     let router = site.router.inside(move || {
-        let options = Options {
-            slots: 1 << 10,
-            backends: 8,
-            flows: 128,
-            syns: 128,
-            services: 4,
-            pins: None,
-            ..Options::default()
-        };
+        let options = Options { slots: 1 << 10, backends: 8, flows: 128, syns: 128, services: 4, ..Options::default() };
         let mut passing = Datapath::load(options).context("load the programs of the router's ports")?;
         for port in &ports {
             let mode = passing.attach(port, Step::Native);

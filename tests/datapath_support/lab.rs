@@ -9,7 +9,7 @@ use std::process::Command;
 
 use ironcast::datapath::{
     kernel::{Datapath, Hook, Options, Step},
-    spec::{Backend, Frontend, Membership, Node, Route, Spec, Table, Target},
+    spec::{Backend, Bypass, Frontend, Membership, Node, Route, Spec, Table, Target},
 };
 use ironcast::types::{Protocol, ServiceKey};
 
@@ -40,6 +40,8 @@ impl Drop for Bpffs {
 
 pub struct Lab {
     prefix: String,
+    /// Specs have packets delivered past the nodes' stack.
+    pub bypass: bool,
 }
 
 impl Drop for Lab {
@@ -58,7 +60,7 @@ fn run(words: &str) {
 
 impl Lab {
     pub fn new(tag: &str) -> Self {
-        let lab = Self { prefix: format!("icdp{}{tag}", std::process::id()) };
+        let lab = Self { prefix: format!("icdp{}{tag}", std::process::id()), bypass: false };
         for name in ["client", "router", "a", "b", "pa", "pb"] {
             run(&format!("ip netns add {}", lab.ns(name)));
             lab.ip(name, "link set lo up");
@@ -184,16 +186,35 @@ impl Lab {
                 spec.ports.insert(front, Target { service, table: vip.into(), affinity: false, pass: false });
             }
         }
+        if self.bypass {
+            let (_, veth) = self.mac(node, "pod0");
+            let own = [false, true].into_iter().flat_map(Self::pods).filter(|pod| pod.node == node);
+            let interfaces = own.map(|pod| (pod.address, veth)).collect();
+            spec.bypass = Some(Bypass { interfaces, back: vec![interface] });
+        }
         spec
     }
 
     /// Loads and attaches the packet path on a node.
     pub fn start(&self, node: &str, spec: Spec, step: Step, pins: Option<std::path::PathBuf>) -> Datapath {
+        let bypass = spec.bypass.is_some();
         self.at(node, move || {
             let hook = if step == Step::Tcx { Hook::Tcx } else { Hook::Xdp };
-            let options =
-                Options { hook, slots: 1 << 16, backends: 1 << 8, flows: 1 << 14, syns: 1 << 14, services: 16, pins };
+            let options = Options {
+                hook,
+                slots: 1 << 16,
+                backends: 1 << 8,
+                flows: 1 << 14,
+                syns: 1 << 14,
+                services: 16,
+                pins,
+                bypass,
+            };
             let mut datapath = Datapath::load(options).expect("the programs load");
+            if bypass {
+                datapath.attach_from_pod("pod0").expect("attached to the pod's interface");
+                datapath.attach_to_pods("up0").expect("attached to the uplink");
+            }
             datapath.apply(&spec).expect("the tables fit");
             let mode = datapath.attach("up0", step);
             assert_eq!(mode.step, step, "{mode:?}");
@@ -206,15 +227,8 @@ impl Lab {
     /// veth drops what XDP sends back unless its peer has a program: one that knows nothing passes everything.
     pub fn receive_frames_of_xdp(&self) -> Datapath {
         self.at("router", || {
-            let options = Options {
-                slots: 1 << 10,
-                backends: 8,
-                flows: 128,
-                syns: 128,
-                services: 4,
-                pins: None,
-                ..Options::default()
-            };
+            let options =
+                Options { slots: 1 << 10, backends: 8, flows: 128, syns: 128, services: 4, ..Options::default() };
             let mut datapath = Datapath::load(options).expect("the programs load");
             for interface in ["ra", "rb"] {
                 assert_eq!(datapath.attach(interface, Step::Native).step, Step::Native);

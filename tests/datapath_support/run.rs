@@ -26,8 +26,15 @@ pub fn loaded_at(hook: Hook, spec: &Spec) -> Option<Datapath> {
         eprintln!("skipped: loading programs needs root");
         return None;
     }
-    let options =
-        Options { hook, slots: 1 << 16, backends: 1 << 10, flows: 1 << 14, syns: 1 << 14, services: 64, pins: None };
+    let options = Options {
+        hook,
+        slots: 1 << 16,
+        backends: 1 << 10,
+        flows: 1 << 14,
+        syns: 1 << 14,
+        services: 64,
+        ..Options::default()
+    };
     let mut datapath = Datapath::load(options).expect("the programs load");
     datapath.apply(spec).expect("the tables fit");
     Some(datapath)

@@ -39,7 +39,6 @@ struct question {
 	u32 backends, id;
 	u8 fresh;
 	struct arrival a;
-	struct tuple t;
 };
 
 INLINE int was_asked(u64 asked, u16 id)
@@ -108,12 +107,12 @@ INLINE int choose_finally(const struct backend *const *b, const struct question 
 }
 
 /* A slot in transition, UDP, or a packet that another node believes to be ours: memory is asked first. */
-GLOBAL int choose_with_memory(const struct question *q, struct choice *c)
+GLOBAL int choose_with_memory(const struct question *q, const struct tuple *t, struct choice *c)
 {
 	const struct backend *b[3], *next;
 	const struct flow *known;
 
-	if (!q || !c)
+	if (!q || !t || !c)
 		return REFUSE;
 	b[0] = backend_at(q->backends, candidate(q->slot, 0));
 	b[1] = backend_at(q->backends, candidate(q->slot, 1));
@@ -124,7 +123,7 @@ GLOBAL int choose_with_memory(const struct question *q, struct choice *c)
 		c->onward.node = b[0]->node;
 		return FORWARD;
 	}
-	known = owner_of(&q->t, q->fresh);
+	known = owner_of(t, q->fresh);
 	if (known) {
 		c->pod = known->ip;
 		c->port = known->port;
@@ -171,10 +170,9 @@ INLINE int choose(const struct config *conf, const struct service *s, u64 slot, 
 		.id = conf->id,
 		.fresh = is_fresh(p),
 		.a = *a,
-		.t = p->t,
 	};
 	*answer = (struct choice){};
-	int step = choose_with_memory(&q, answer);
+	int step = choose_with_memory(&q, &p->t, answer);
 	v->pod = &answer->pod;
 	v->port = answer->port;
 	v->remember = answer->remember;

@@ -63,3 +63,39 @@ GLOBAL int clamp_mss(struct __sk_buff *skb, u32 l4, u32 limit)
 	count(R_CLAMPED);
 	return 1;
 }
+
+/* Reads the IP header of a frame that leaves; whose address its source is, NULL where we do not know it. */
+INLINE const struct address *source_of(struct __sk_buff *skb, const struct tables *t, struct reply *r)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	be16 protocol = 0;
+
+	r->l3 = parse_ethernet(data, end, &protocol);
+	if (!r->l3 || (protocol != htons(ETH_IPV4) && protocol != htons(ETH_IPV6)))
+		return NULL;
+	r->v6 = protocol == htons(ETH_IPV6);
+	if (!parse_reply_ip(r, data, end))
+		return NULL;
+	return r->v6 ? find_v6(t, r->pod.word) : find_v4(t, r->pod.word[3]);
+}
+
+/* Of a frame that a pod sends: a reply to a client that came through a VIP, and the VIP that it leaves with. */
+INLINE int reply_of(struct __sk_buff *skb, struct reply *r, struct flow *f)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	return parse_reply_fragment(r, data, end) && parse_reply_l4(r, data, end) && translation_of(r, f);
+}
+
+/* Makes it leave with the VIP, and clamps the MSS of a SYN-ACK. */
+INLINE int translate(struct __sk_buff *skb, const struct tables *t, const struct reply *r, const struct flow *f)
+{
+	u32 limit = r->v6 ? t->config.mss6 : t->config.mss4;
+
+	if (!rewrite_source(skb, r, f))
+		return 0;
+	count(R_REPLY);
+	if ((r->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && limit)
+		clamp_mss(skb, r->l4, limit);
+	return 1;
+}

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The packet path: see docs/datapath.md. One program for packets that come in on an uplink, one for replies.
- * tcx.bpf.c includes this file for the same path without XDP (AT_TCX). */
+/* The packet path: see docs/datapath.md. One program for packets that come in on an uplink, one for replies, and two
+ * that `bypass` puts between the uplink and the pods. tcx.bpf.c includes this file for the same path without XDP
+ * (AT_TCX). */
 #include "choose.h"
 #include "clamp.h"
 #include "errors.h"
 
 #ifndef AT_TCX
+#include "bypass.h"
+#include "plain.h"
+
 /* Made up by the daemon, to see where it would go: a mark stands before the frame. */
 INLINE int is_question(const struct xdp_md *ctx)
 {
@@ -30,9 +34,9 @@ INLINE int too_big(struct xdp_md *ctx, const struct packet *p, u32 mtu)
 	return p->v6 ? answer_too_big_v6(ctx, p->l3, mtu) : answer_too_big_v4(ctx, p->l3, mtu);
 }
 
-INLINE int forward(struct xdp_md *ctx, const struct config *conf, const struct packet *p, const struct outside *o)
+INLINE int forward(struct xdp_md *ctx, const struct tables *t, const struct packet *p, const struct outside *o)
 {
-	struct node *n = find_node(conf, o->onward.node);
+	const struct node *n = find_node(t, o->onward.node);
 
 	/* A node without our programs: kube-proxy's way is the one that works. */
 	if (unlikely(!n))
@@ -45,7 +49,7 @@ INLINE int forward(struct xdp_md *ctx, const struct config *conf, const struct p
 	return send_encapsulated(ctx, p->l3, n, o);
 }
 
-INLINE int deliver(struct xdp_md *ctx, struct packet *p, const struct verdict *v)
+INLINE int deliver(struct xdp_md *ctx, const struct tables *t, struct packet *p, const struct verdict *v)
 {
 	if (p->outer) {
 		int action = take_outer_off(ctx, p);
@@ -53,20 +57,21 @@ INLINE int deliver(struct xdp_md *ctx, struct packet *p, const struct verdict *v
 			return action;
 		count(R_DECAPSULATED);
 	}
-	if (unlikely(p->icmp)) {
-		struct packet error = *p;
-		struct ip pod = *v->pod;
-		return rewrite_error(ctx, &error, &pod, v->port);
-	}
+	if (unlikely(p->icmp))
+		return rewrite_error(ctx, p, v->pod, v->port);
 	if (unlikely(p->flags & (TCP_SYN | TCP_FIN | TCP_RST) || v->remember) && !is_question(ctx)) {
-		struct tuple t = p->t;
-		struct ip pod = *v->pod;
-		if (is_fresh(p) ? remember_syn(&t, &pod, v->port) : v->remember && remember_flow(&t, &pod, v->port))
+		if (is_fresh(p) ? remember_syn(&p->t, v->pod, v->port)
+				: v->remember && remember_flow(&p->t, v->pod, v->port))
 			return drop(R_DROP_COLLISION);
 		if (!is_fresh(p) && p->flags & (TCP_FIN | TCP_RST))
-			note_end(&t);
+			note_end(&p->t);
 	}
-	return rewrite_destination(ctx, p, v->pod, v->port);
+	int action = rewrite_destination(ctx, p, v->pod, v->port);
+#ifdef AT_TCX
+	return action;
+#else
+	return action == XDP_PASS ? pass_marked(ctx, t) : action;
+#endif
 }
 
 INLINE int refuse(struct service_counters *n, u32 reason)
@@ -77,22 +82,22 @@ INLINE int refuse(struct service_counters *n, u32 reason)
 }
 
 /* A packet to a port of a VIP: who gets it, and there it goes. */
-INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p, const struct service *s,
+INLINE int serve(struct xdp_md *ctx, const struct tables *t, struct packet *p, const struct service *s,
 		 const struct arrival *a)
 {
 	struct choice answer;
 	struct verdict v = {};
 	struct service_counters *n = counters_of(s);
-	u32 hash = flow_hash(conf->flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
+	u32 hash = flow_hash(t->config.flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
 	u64 slot = find_slot(s, hash);
 
-	switch (choose(conf, s, slot, p, a, &answer, &v)) {
+	switch (choose(&t->config, s, slot, p, a, &answer, &v)) {
 	case DELIVER:
 		if (n) {
 			n->delivered++;
 			n->bytes += p->length;
 		}
-		return deliver(ctx, p, &v);
+		return deliver(ctx, t, p, &v);
 	case FORWARD:
 		if (n) {
 			if (a->first)
@@ -101,7 +106,7 @@ INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p
 				n->chained++;
 			n->bytes += p->length;
 		}
-		return forward(ctx, conf, p,
+		return forward(ctx, t, p,
 			       &(struct outside){
 				       .onward = v.onward,
 				       .hash = hash,
@@ -113,7 +118,7 @@ INLINE int serve(struct xdp_md *ctx, const struct config *conf, struct packet *p
 }
 
 /* A packet to a VIP, its IP header parsed. */
-INLINE int to_vip(struct xdp_md *ctx, const struct config *conf, struct packet *p, const struct address *vip,
+INLINE int to_vip(struct xdp_md *ctx, const struct tables *t, struct packet *p, const struct address *vip,
 		  const struct arrival *a)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -127,32 +132,32 @@ INLINE int to_vip(struct xdp_md *ctx, const struct config *conf, struct packet *
 		if (action == PARSED && echo)
 			return a->first ? answer_echo(ctx, p->l3, p->l4, p->v6) : drop(R_DROP_ICMP);
 	} else if (protocol == IP_SCTP && a->first) {
-		be16 *ports = data + p->l4;
+		be16 *ports = data + bounded(p->l4);
 		if ((void *)(ports + 2) > end)
 			return drop(R_DROP_MALFORMED);
-		return find_service(conf, service_key(vip->index, protocol, ports[1])) ? pass(R_PASS_PROTOCOL)
+		return find_service(t, vip, p->v6, ports_of(protocol, ports[1])) ? pass(R_PASS_PROTOCOL)
 											: drop(R_DROP_PROTOCOL);
 	} else {
 		return drop(R_DROP_PROTOCOL);
 	}
 	if (unlikely(action != PARSED))
 		return action;
-	struct service *s = find_service(conf, service_key(vip->index, p->t.protocol, p->t.vip_port));
+	const struct service *s = find_service(t, vip, p->v6, ports_of(p->t.protocol, p->t.vip_port));
 	if (unlikely(!s))
 		return drop(R_DROP_UNKNOWN_PORT);
 	if (unlikely(s->flags & SERVICE_PASS))
 		return a->first ? pass(R_PASS_FOREIGN) : drop(R_DROP_UNREACHABLE);
-	return serve(ctx, conf, p, s, a);
+	return serve(ctx, t, p, s, a);
 }
 
 /* What an incoming frame turned out to be: a parsed packet to this VIP, or an action. */
 struct found {
-	struct address *vip;
+	const struct address *vip;
 	struct arrival a;
 	struct packet p;
 };
 
-INLINE int parse_ip(const struct config *conf, void *data, void *end, struct found *f)
+INLINE int parse_ip(const struct tables *t, void *data, void *end, struct found *f)
 {
 	struct ipv4 *ip = data + bounded(f->p.l3);
 	int action;
@@ -161,16 +166,16 @@ INLINE int parse_ip(const struct config *conf, void *data, void *end, struct fou
 		return drop(R_DROP_MALFORMED);
 	if (ip->version_ihl >> 4 == 6) {
 		action = parse_v6(data, end, &f->p);
-		f->vip = find_v6(conf, f->p.t.vip.word);
+		f->vip = find_v6(t, f->p.t.vip.word);
 	} else {
 		action = parse_v4(data, end, &f->p);
-		f->vip = find_v4(conf, f->p.t.vip.word[3]);
+		f->vip = find_v4(t, f->p.t.vip.word[3]);
 	}
 	return action;
 }
 
 /* From another node: our header is read, and the packet inside must be for a VIP. */
-INLINE int open_tunnel(const struct config *conf, void *data, void *end, u32 at, const struct address *from,
+INLINE int open_tunnel(const struct tables *t, void *data, void *end, u32 at, const struct address *from,
 		       struct found *f)
 {
 	struct tunnel *tunnel = data + at;
@@ -194,7 +199,7 @@ INLINE int open_tunnel(const struct config *conf, void *data, void *end, u32 at,
 	f->p.outer = f->p.l3;
 	f->p.l3 = at + sizeof(*tunnel);
 	/* What would be passed as it is (a fragment, an option) has no business in a tunnel. */
-	if (parse_ip(conf, data, end, f) != PARSED)
+	if (parse_ip(t, data, end, f) != PARSED)
 		return XDP_DROP;
 	if (!f->vip || !(f->vip->kind & KIND_VIP))
 		return drop(R_DROP_SPOOFED);
@@ -206,13 +211,13 @@ INLINE int is_tunnel(const struct udp *udp, const void *end)
 	return (const void *)(udp + 1) <= end && udp->to == htons(PORT);
 }
 
-INLINE int on_v4(const struct config *conf, void *data, void *end, struct found *f)
+INLINE int on_v4(const struct tables *t, void *data, void *end, struct found *f)
 {
 	struct ipv4 *ip = data + f->p.l3;
 
 	if ((void *)(ip + 1) > end)
 		return XDP_PASS;
-	f->vip = find_v4(conf, ip->to);
+	f->vip = find_v4(t, ip->to);
 	if (likely(!f->vip))
 		return XDP_PASS;
 	if (f->vip->kind & KIND_VIP)
@@ -220,41 +225,41 @@ INLINE int on_v4(const struct config *conf, void *data, void *end, struct found 
 	if (!(f->vip->kind & KIND_SELF) || ip->protocol != IP_UDP || ip->version_ihl != 0x45 ||
 	    ip->fragment & htons(FRAGMENT_MORE | FRAGMENT_OFFSET) || !is_tunnel((void *)(ip + 1), end))
 		return XDP_PASS;
-	return open_tunnel(conf, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v4(conf, ip->from), f);
+	return open_tunnel(t, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v4(t, ip->from), f);
 }
 
-INLINE int on_v6(const struct config *conf, void *data, void *end, struct found *f)
+INLINE int on_v6(const struct tables *t, void *data, void *end, struct found *f)
 {
 	struct ipv6 *ip = data + f->p.l3;
 
 	if ((void *)(ip + 1) > end)
 		return XDP_PASS;
-	f->vip = find_v6(conf, ip->to);
+	f->vip = find_v6(t, ip->to);
 	if (likely(!f->vip))
 		return XDP_PASS;
 	if (f->vip->kind & KIND_VIP)
 		return parse_v6(data, end, &f->p);
 	if (!(f->vip->kind & KIND_SELF) || ip->next != IP_UDP || !is_tunnel((void *)(ip + 1), end))
 		return XDP_PASS;
-	return open_tunnel(conf, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v6(conf, ip->from), f);
+	return open_tunnel(t, data, end, f->p.l3 + sizeof(*ip) + sizeof(struct udp), find_v6(t, ip->from), f);
 }
 
 /* What happens to an incoming frame: an enum xdp_action, or what redirect() says. */
 INLINE int handle(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct config *conf = the_config();
+	const struct tables *t = the_tables();
 	struct found f = {.a.first = 1};
 	be16 protocol = 0;
 	int action;
 
 	f.p.l3 = parse_ethernet(data, end, &protocol);
-	if (unlikely(!conf || !f.p.l3))
+	if (unlikely(!t || !f.p.l3))
 		return XDP_PASS;
 	if (protocol == htons(ETH_IPV4))
-		action = on_v4(conf, data, end, &f);
+		action = on_v4(t, data, end, &f);
 	else if (protocol == htons(ETH_IPV6))
-		action = on_v6(conf, data, end, &f);
+		action = on_v6(t, data, end, &f);
 	else
 		return XDP_PASS;
 	if (unlikely(action == PROBED))
@@ -263,53 +268,72 @@ INLINE int handle(struct xdp_md *ctx)
 		return action;
 	/* Nothing is added; but from here on the verifier takes the offsets of all ways here for the same, and does not
 	 * follow what comes once for each: it loads in half the time. */
-	u32 nothing = conf->reserved;
+	u32 nothing = t->config.nothing;
 	f.p.l3 = (f.p.l3 + nothing) & 0x7ff;
 	f.p.l4 = (f.p.l4 + nothing) & 0x7ff;
 	f.p.outer = (f.p.outer + nothing) & 0x7ff;
-	return to_vip(ctx, conf, &f.p, f.vip, &f.a);
+	return to_vip(ctx, t, &f.p, f.vip, &f.a);
 }
 
 #ifndef AT_TCX
+/* Any packet, from the first byte on. */
+GLOBAL int general(struct xdp_md *ctx)
+{
+	return handle(ctx);
+}
+
 SEC("xdp.frags")
 int ironcast_in(struct xdp_md *ctx)
 {
-	return handle(ctx);
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	const struct tables *t = the_tables();
+	struct ethernet *eth = data;
+	int action;
+
+	if (!t || (void *)(eth + 1) > end)
+		return XDP_PASS;
+	if (likely(eth->protocol == htons(ETH_IPV4)))
+		action = plain_v4(ctx, t, data, end);
+	else if (eth->protocol == htons(ETH_IPV6))
+		action = plain_v6(ctx, t, data, end);
+	else if (eth->protocol == htons(ETH_VLAN) || eth->protocol == htons(ETH_QINQ))
+		action = NOT_PLAIN;
+	else
+		return XDP_PASS;
+	return likely(action != NOT_PLAIN) ? action : general(ctx);
 }
 #endif
 
 SEC("classifier")
 int ironcast_out(struct __sk_buff *skb)
 {
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct config *conf = the_config();
-	struct address *from;
+	const struct tables *t = the_tables();
+	const struct address *from;
 	struct reply r = {};
 	struct flow f;
-	be16 protocol = 0;
 
-	r.l3 = parse_ethernet(data, end, &protocol);
-	if (!conf || !r.l3 || (protocol != htons(ETH_IPV4) && protocol != htons(ETH_IPV6)))
-		return TCX_NEXT;
-	r.v6 = protocol == htons(ETH_IPV6);
-	if (!parse_reply_ip(&r, data, end))
-		return TCX_NEXT;
-	from = r.v6 ? find_v6(conf, r.pod.word) : find_v4(conf, r.pod.word[3]);
+	from = t ? source_of(skb, t, &r) : NULL;
 	if (likely(!from || !(from->kind & (KIND_POD | KIND_SELF))))
 		return TCX_NEXT;
 	if (unlikely(r.protocol == (r.v6 ? IP_ICMPV6 : IP_ICMP)))
 		return translate_error(skb, r.l3, r.l4, r.v6);
-	if (!(from->kind & KIND_POD))
+	if (!(from->kind & KIND_POD) || !reply_of(skb, &r, &f))
 		return TCX_NEXT;
-	if (!parse_reply_fragment(&r, data, end) || !parse_reply_l4(&r, data, end) || !translation_of(&r, &f))
-		return TCX_NEXT;
-	if (!rewrite_source(skb, &r, &f))
-		return TCX_DROP;
-	count(R_REPLY);
-	u32 limit = r.v6 ? conf->mss6 : conf->mss4;
-	if ((r.flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK) && limit)
-		clamp_mss(skb, r.l4, limit);
-	return TCX_NEXT;
+	return translate(skb, t, &r, &f) ? TCX_NEXT : TCX_DROP;
 }
+
+#ifndef AT_TCX
+SEC("classifier")
+int ironcast_to_pod(struct __sk_buff *skb)
+{
+	return hand_to_pod(skb);
+}
+
+SEC("classifier")
+int ironcast_from_pod(struct __sk_buff *skb)
+{
+	return answer_for_pod(skb);
+}
+#endif
 
 char licence[] SEC("license") = "Apache-2.0";

@@ -77,6 +77,9 @@ static s64 (*const csum_diff)(be32 *from, u32 from_size, be32 *to, u32 to_size, 
 static long (*const skb_pull)(struct __sk_buff *skb, u32 len) = (void *)39;
 static long (*const xdp_adjust_head)(struct xdp_md *ctx, int delta) = (void *)44;
 static long (*const xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
+static long (*const xdp_adjust_meta)(struct xdp_md *ctx, int delta) = (void *)54;
+static long (*const redirect_neigh)(u32 ifindex, void *hop, int length, u64 flags) = (void *)152;
+static long (*const redirect_peer)(u32 ifindex, u64 flags) = (void *)155;
 static u64 (*const xdp_length)(struct xdp_md *ctx) = (void *)188;
 /* For the same path at tcx ingress. */
 static s64 (*const csum_update)(struct __sk_buff *skb, u32 change) = (void *)40;
@@ -89,7 +92,7 @@ enum { CSUM_MANGLED_0 = 0x20, CSUM_PSEUDO = 0x10 };
 struct ethernet {
 	u8 to[6], from[6];
 	be16 protocol;
-} __attribute__((packed));
+};
 struct vlan {
 	be16 tci, protocol;
 };

@@ -28,14 +28,9 @@
 		MAP_TYPE(value, valuetype);      \
 	} name SEC(".maps")
 
-ARRAY(config, struct config, 1);
-ARRAY(address_buckets, struct bucket, 2 << ADDRESS_BUCKETS_LOG2);
-ARRAY(addresses, struct address, 2 * ADDRESSES);
-ARRAY(service_buckets, struct bucket, 2 << SERVICE_BUCKETS_LOG2);
-ARRAY(services, struct service, 2 * SERVICES);
+ARRAY(tables, struct tables, 1);
 ARRAY(slots, u64, SLOTS);
 ARRAY(backends, struct backend, BACKENDS);
-ARRAY(nodes, struct node, 2 * NODES);
 
 LRU(syns, struct flow_key, struct flow, SYNS);
 LRU(replies, struct flow_key, struct flow, FLOWS);
@@ -45,8 +40,13 @@ LRU(fragments, struct fragment_key, struct flow, FRAGMENTS);
 PERCPU(counters, u64, REASONS);
 PERCPU(service_counters, struct service_counters, SERVICES);
 
-INLINE struct config *the_config(void)
+INLINE const struct tables *the_tables(void)
 {
 	u32 zero_key = 0;
-	return map_lookup(&config, &zero_key);
+	return map_lookup(&tables, &zero_key);
+}
+
+INLINE const struct bank *bank_of(const struct tables *t)
+{
+	return &t->bank[t->config.bank & 1];
 }

@@ -5,11 +5,12 @@
 
 enum {
 	WAYS = 8,
+	ADDRESS_BITS_LOG2 = 17,
 	ADDRESS_BUCKETS_LOG2 = 14,
 	SERVICE_BUCKETS_LOG2 = 15,
-	ADDRESSES = 1 << 16, /* entries of one bank */
+	ADDRESSES = 1 << 16,
 	SERVICES = 1 << 15,
-	NODES = 1 << 13, /* of one bank */
+	NODES = 1 << 13,
 	SLOTS = 1 << 21, /* defaults; user space may set other sizes before loading */
 	BACKENDS = 1 << 17,
 	FLOWS = 1 << 18,
@@ -40,8 +41,9 @@ SAME_SIZE(struct bucket, 32);
 struct address {
 	struct ip ip;
 	u32 kind;
-	u32 index; /* of the VIP, within its generation */
-	u64 reserved;
+	u32 index; /* of this entry: what a VIP's ports are found by */
+	u32 interface; /* `bypass`: this node's end of the pod's veth; 0: the stack delivers */
+	u32 reserved;
 };
 SAME_SIZE(struct address, 32);
 
@@ -50,16 +52,22 @@ enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2 };
 /* A port of a VIP. */
 struct service {
 	u64 key;      /* see service_key() */
-	u32 slots;    /* index of its first slot */
-	u32 shift;    /* slot = hash >> shift */
+	u32 slots;    /* index of the first word of its slots */
 	u32 backends; /* its backend n stands at backends + n - 1 */
-	u32 flags;
 	u32 counters; /* index into service_counters */
-	u32 reserved;
+	be32 last;    /* word of the VIP: all of it, for IPv4 */
+	u16 less_ip, less; /* what its address, and its port too, take from a sum; see nat.h */
+	u8 shift;     /* slot = hash >> shift */
+	u8 flags;
+	u16 reserved;
 };
 SAME_SIZE(struct service, 32);
 
-/* A slot: u64 { cur, prev1, prev2, flags }, lowest first; indices from 1 on, 0 is nobody. */
+/* A slot has four values of 16 bits, each in a plane of its own: all slots of a table by plane, four to a word.
+ * The first is `cur` where the slot is settled and 0 where it is not: what a packet on the plain way reads, in a
+ * quarter of the cache. Then cur, prev1, prev2. Indices from 1 on, 0 is nobody. */
+enum plane { SETTLED, CUR };
+/* As choose.h has it: { cur, prev1, prev2, flags }, lowest first. */
 enum slot_flag { SLOT_CHECK = 1 };
 
 /* A pod's port. node 0 is this node. */
@@ -68,7 +76,8 @@ struct backend {
 	be16 port;
 	u16 node;
 	u32 id; /* of its node, in the header; 16 bits, 0 is none */
-	u64 reserved;
+	u16 more_ip, more; /* what its address, and its port too, add to a sum */
+	u32 reserved;
 };
 SAME_SIZE(struct backend, 32);
 
@@ -84,15 +93,40 @@ struct node {
 };
 SAME_SIZE(struct node, 56);
 
+enum config_flag { CONFIG_BYPASS = 1 };
+enum { WAYS_BACK = 4 };
+
 struct config {
 	u32 bank; /* 0 or 1 */
 	u32 id;   /* of this node, as in struct backend */
 	u64 flow_key[6];
 	u64 address_seed[2], service_seed[2]; /* per bank; odd */
 	u16 mss4, mss6; /* clamp of SYN-ACKs; 0 is none */
-	u32 reserved;
+	u32 flags;
+	u32 vips[2]; /* per bank: addresses before this entry are VIPs, the others are not */
+	u32 way_back[WAYS_BACK]; /* `bypass`: interfaces with a default route, in turns; 0: none */
+	u32 nothing, reserved;   /* 0 */
 };
-SAME_SIZE(struct config, 96);
+SAME_SIZE(struct config, 128);
+
+/* What is looked up by hash or by number. */
+struct bank {
+	u64 address_bit[1 << (ADDRESS_BITS_LOG2 - 6)]; /* of hashes: what most packets stop at */
+	struct bucket address_bucket[1 << ADDRESS_BUCKETS_LOG2];
+	struct address address[ADDRESSES];
+	struct bucket service_bucket[1 << SERVICE_BUCKETS_LOG2];
+	struct service service[SERVICES];
+	struct node node[NODES];
+};
+
+/* The one value of the map `tables`. Its address is asked for once a packet; the rest is arithmetic that the
+ * verifier bounds: no key on the stack, no test, no spilled register for each look-up. */
+struct tables {
+	struct config config;
+	u8 rest_of_page[4096 - sizeof(struct config)];
+	struct bank bank[2];
+};
+SAME_SIZE(struct tables, 4096 + 2 * 5193728);
 
 struct flow_key {
 	struct ip client, other; /* other: the VIP in flows, the pod in replies; in syns either */

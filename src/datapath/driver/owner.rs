@@ -12,6 +12,7 @@ use crate::{
         report::{Counted, Finish, Report, Served},
         slots,
         spec::Spec,
+        underlay::Link,
     },
     types::{DatapathState, UplinkState},
 };
@@ -32,6 +33,8 @@ pub(super) struct Owner {
     applied: Spec,
     /// By name: the index that it was attached at, and how.
     attached: BTreeMap<String, (u32, Mode)>,
+    /// Interfaces with programs of `bypass`.
+    bypassed: BTreeMap<u32, String>,
     unreachable: Vec<String>,
     problem: Option<String>,
     /// Sessions may come up.
@@ -69,6 +72,7 @@ impl Owner {
             room: Room { slots: 0, backends: 0 },
             applied: Spec::default(),
             attached: BTreeMap::new(),
+            bypassed: BTreeMap::new(),
             unreachable: vec![],
             problem: None,
             settled: false,
@@ -84,22 +88,88 @@ impl Owner {
     }
 
     /// Makes tables and programs what they should be; what fails is in the report and tried again next time.
-    pub(super) fn make(&mut self, spec: &Spec, uplinks: &BTreeMap<String, u32>) {
-        let problem = match self.publish(spec) {
+    pub(super) fn make(&mut self, mut spec: Spec, uplinks: &BTreeMap<String, u32>, links: &BTreeMap<u32, Link>) {
+        let mut refused = self.bypass(&mut spec, uplinks, links).err();
+        let problem = match self.publish(&spec) {
             Ok(()) => {
                 self.attach(uplinks);
+                if let (Some(_), Err(reason)) = (&spec.bypass, self.all_native()) {
+                    spec.bypass = None;
+                    refused = Some(self.publish(&spec).map_or_else(words, |()| reason));
+                }
+                if let Some(datapath) = self.datapath.as_ref().filter(|_| !self.options.bypass) {
+                    datapath.detach_bypass();
+                }
                 uplinks
                     .is_empty()
                     .then(|| "no uplink: this node has no default route and no peer; give --uplink".into())
             }
-            Err(error) => Some(format!("{:#}", anyhow::Error::new(error))),
+            Err(error) => Some(words(error)),
         };
+        let problem = problem.or(refused);
         if self.problem != problem
             && let Some(problem) = &problem
         {
             warn!(problem, "packet path");
         }
         self.problem = problem;
+    }
+
+    /// The mark that `bypass` needs does not outlive generic XDP.
+    fn all_native(&self) -> Result<(), String> {
+        if self.options.best != Step::Native {
+            return Err("bypass delivery needs XDP in the driver: the stack delivers".into());
+        }
+        match self.attached.iter().find(|(_, (_, mode))| mode.step != Step::Native) {
+            Some((uplink, _)) => {
+                Err(format!("bypass delivery needs XDP in the driver of {uplink}: the stack delivers"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Programs for `bypass` stand before tables send anything by them: a pod whose interface has none is the
+    /// stack's, and where an uplink has none, everything is.
+    fn bypass(
+        &mut self,
+        spec: &mut Spec,
+        uplinks: &BTreeMap<String, u32>,
+        links: &BTreeMap<u32, Link>,
+    ) -> Result<(), String> {
+        let room = Room::for_spec(spec);
+        let Some(bypass) = &mut spec.bypass else { return Ok(()) };
+        let wanted = std::mem::take(&mut bypass.interfaces);
+        if let Some(other) = links.values().map(|l| &l.name).find(|n| kernel::skipped_policy(n)) {
+            spec.bypass = None;
+            return Err(format!("bypass delivery would skip the policies of the CNI of {other}: the stack delivers"));
+        }
+        if let Err(reason) = self.all_native() {
+            spec.bypass = None;
+            return Err(reason);
+        }
+        if self.datapath.is_none() {
+            (self.datapath, self.room) = (Some(self.load(self.hook(), room).map_err(words)?), room);
+        }
+        let Some(datapath) = &mut self.datapath else { return Ok(()) };
+        self.bypassed.retain(|index, _| links.contains_key(index));
+        let new = |bypassed: &BTreeMap<u32, String>, index: u32, name: &str| {
+            bypassed.get(&index).is_none_or(|known| known != name)
+        };
+        for (name, &index) in uplinks {
+            if new(&self.bypassed, index, name) {
+                datapath.attach_to_pods(name).map_err(words)?;
+                self.bypassed.insert(index, name.clone());
+            }
+        }
+        for (pod, index) in wanted {
+            let Some(Link { name, .. }) = links.get(&index) else { continue };
+            if new(&self.bypassed, index, name) {
+                datapath.attach_from_pod(name).map_err(words)?;
+                self.bypassed.insert(index, name.clone());
+            }
+            bypass.interfaces.insert(pod, index);
+        }
+        Ok(())
     }
 
     /// Programs stand where they will; once so, always so.
@@ -150,6 +220,14 @@ impl Owner {
             };
             mode.step = renewed.step;
         }
+        // Programs that take over must take over everywhere.
+        let uplinks: Vec<u32> = self.attached.values().map(|(index, _)| *index).collect();
+        for (index, name) in &self.bypassed {
+            match uplinks.contains(index) {
+                true => datapath.attach_to_pods(name)?,
+                false => datapath.attach_from_pod(name)?,
+            }
+        }
         (self.datapath, self.behind) = (Some(datapath), behind);
         (self.room, self.applied) = (room, spec.clone());
         Ok(())
@@ -169,6 +247,7 @@ impl Owner {
             backends: room.backends,
             flows: self.options.flows,
             syns: (self.options.flows / 4).max(1024),
+            bypass: self.options.bypass,
             ..kernel::Options::default()
         };
         let datapath = Datapath::load(options)?;
@@ -296,4 +375,8 @@ impl Owner {
         info!(?how, "packet path ends");
         (self.datapath, self.behind) = (None, None);
     }
+}
+
+fn words(error: DatapathError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
 }

@@ -13,7 +13,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
-use super::{Datapath, DatapathError, Hook, IN, OUT, PINNED_MAPS, classifier, xdp};
+use super::{Datapath, DatapathError, FROM_POD, Hook, IN, OUT, PINNED_MAPS, TO_POD, classifier, xdp};
 
 /// How an uplink is served, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,27 @@ impl Datapath {
     /// Without pins, the link that ends with this value.
     fn attach_out(&mut self, interface: &str) -> Result<Option<SchedClassifierLinkId>, DatapathError> {
         self.attach_tcx(interface, OUT, "out", TcAttachType::Egress, LinkOrder::last())
+    }
+
+    /// `bypass`: what comes in by this uplink finds its pod.
+    pub fn attach_to_pods(&mut self, uplink: &str) -> Result<(), DatapathError> {
+        self.attach_tcx(uplink, TO_POD, "to", TcAttachType::Ingress, LinkOrder::first()).map(drop)
+    }
+
+    /// `bypass`: what the pod behind this interface answers goes to the client.
+    pub fn attach_from_pod(&mut self, interface: &str) -> Result<(), DatapathError> {
+        self.attach_tcx(interface, FROM_POD, "pod", TcAttachType::Ingress, LinkOrder::first()).map(drop)
+    }
+
+    /// `bypass` ends: as if the two had never been there.
+    pub fn detach_bypass(&self) {
+        let Some(pins) = &self.options.pins else { return };
+        let of_bypass = |name: &str| name.starts_with("to-") || name.starts_with("pod-");
+        for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(of_bypass) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     fn attach_tcx(
@@ -189,6 +210,12 @@ fn because(error: &dyn std::error::Error) -> String {
         cause = e.source();
     }
     words
+}
+
+/// Whether a link of this name says that its CNI enforces policies where `bypass` does not pass: Cilium's programs on
+/// the pods' interfaces, Calico's rules or programs on its `cali…`.
+pub fn skipped_policy(link: &str) -> bool {
+    link == "cilium_host" || link.starts_with("cali")
 }
 
 /// Whether programs of a predecessor are attached by links that are pinned there.
