@@ -130,6 +130,10 @@ async fn in_lab(
         let report = Report::new(if args.json { Lines::Stderr } else { Lines::Stdout });
         return scenario::interop::run(args, claim, report, interrupted).await;
     }
+    if args.scenario == ScenarioKind::Throughput {
+        let report = Report::new(if args.json { Lines::Stderr } else { Lines::Stdout });
+        return throughput(args, claim, report).await;
+    }
     let has_view = !args.json && std::io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
     let lines = match (args.json, has_view) {
         (true, _) => Lines::Stderr,
@@ -169,6 +173,17 @@ async fn in_lab(
         keep(&lab, interrupted).await?;
     }
     Ok(verdict)
+}
+
+#[cfg(feature = "xdp")]
+async fn throughput(args: &Args, claim: &Claim, report: Report) -> anyhow::Result<Verdict> {
+    tools::check(DatapathKind::Xdp)?;
+    scenario::throughput::run(args, claim, report).await
+}
+
+#[cfg(not(feature = "xdp"))]
+async fn throughput(_: &Args, _: &Claim, _: Report) -> anyhow::Result<Verdict> {
+    bail!("this program was built without the feature `xdp`")
 }
 
 fn watched(args: &Args, lab: &Lab) -> view::Watched {

@@ -128,6 +128,8 @@ pub enum ScenarioKind {
     /// An address is claimed from the provider, announced, answered, withdrawn, given back; the eleventh Service is
     /// explained. Needs --provider packet.
     ElasticIp,
+    /// What a packet costs a node, beside rules of kube-proxy's kind for 1,000 Services; leave the machine alone meanwhile.
+    Throughput,
     /// Every feature of a session, tried with a router of another make and asserted on its side: a row of the matrix.
     Interop,
 }

@@ -10,6 +10,8 @@ pub(crate) mod interop;
 mod node_loss;
 mod restart;
 mod service_churn;
+#[cfg(feature = "xdp")]
+pub(crate) mod throughput;
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -50,7 +52,9 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::ElasticIp => elastic_ip::run(lab).await,
         #[cfg(not(feature = "emulator"))]
         ScenarioKind::ElasticIp => Err(anyhow::anyhow!("built without the feature `emulator`").into()),
-        ScenarioKind::Interop => Err(anyhow::anyhow!("the interop scenario has a rack of its own").into()),
+        ScenarioKind::Interop | ScenarioKind::Throughput => {
+            Err(anyhow::anyhow!("the scenario {} has a rack of its own", word(kind)).into())
+        }
     }
 }
 
