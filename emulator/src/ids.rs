@@ -16,6 +16,12 @@ impl Ids {
         let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         format!("{:08x}-{:04x}-4{:03x}-8{:03x}-{n:012x}", mixed >> 32, (mixed >> 16) & 0xffff, mixed & 0xfff, n & 0xfff)
     }
+
+    /// Twenty-four hexadecimal digits, as document stores make them.
+    pub(crate) fn object(&mut self) -> String {
+        let n = self.number();
+        format!("{:08x}{n:016x}", n.wrapping_mul(0x9e37_79b9) & 0xffff_ffff)
+    }
 }
 
 /// RFC 3339 in UTC (`2026-03-01T12:00:00Z`) of seconds since 1970. Days to civil date after Howard Hinnant,

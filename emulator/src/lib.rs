@@ -14,14 +14,20 @@
 //! What is emulated is what the vendors' specifications and recorded answers show, and `tests/providers` has both
 //! judged by programs of others. Where neither says anything, the module says what was assumed.
 
+pub mod cherry;
 mod control;
 mod emulator;
 mod faults;
 mod ids;
+pub mod latitude;
+mod lease;
 mod limit;
 mod message;
+pub mod netbox;
 pub mod packet;
+pub mod phoenixnap;
 mod server;
+pub mod vultr;
 
 pub use emulator::{Emulator, Entry, Outcome, Vendor};
 pub use faults::{Fault, Rule};

@@ -4,7 +4,7 @@
 //! `type`, and `null` for `details` and `facility`. Paths work with and without `/metal/v1` (older clients had no prefix).
 //! A POST without a body takes its fields from the query, as Rails does and Apache Libcloud relies on.
 //!
-//! Assumed, since neither specification nor recordings say it: `per_page` above 1000 is cut to 1000; a reservation with
+//! Assumed, since neither specification nor recordings say it: `per_page` above [`Packet::page_limit`] is cut to it; a reservation with
 //! assignments cannot be deleted (422); `public_ipv6` gives a /56; an unknown metro and one without stock answer 422.
 //!
 //! Steering ([`crate::Vendor::steer`]), one key each: [`Steer`].
@@ -91,6 +91,8 @@ pub struct Packet {
     pub approve_after: Option<Duration>,
     /// Prefixes per session, of a BGP configuration made from now on.
     pub max_prefix: u64,
+    /// The largest page that it gives.
+    pub page_limit: u64,
     /// First address of what IPv4 is carved from; a /16.
     pub public_ipv4: Ipv4Addr,
     /// First address of what IPv6 is carved from; a /32.
@@ -115,6 +117,7 @@ impl Packet {
             quota: 2000,
             approve_after: None,
             max_prefix: 10,
+            page_limit: 1000,
             public_ipv4: Ipv4Addr::new(198, 18, 0, 0),
             public_ipv6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0),
             out_of_stock: BTreeSet::new(),
@@ -285,9 +288,9 @@ fn meta(page: u64, last: u64, total: usize, path: &str) -> Value {
     meta
 }
 
-/// One page of a list: `page` from 1, `per_page` within its maximum.
-fn page_of<T>(all: Vec<T>, request: &Request, default: u64, path: &str) -> (Vec<T>, Value) {
-    let size = request.number("per_page").unwrap_or(default).clamp(1, 1000);
+/// One page of a list: `page` from 1, `per_page` up to a limit.
+fn page_of<T>(all: Vec<T>, request: &Request, (default, limit): (u64, u64), path: &str) -> (Vec<T>, Value) {
+    let size = request.number("per_page").unwrap_or(default).clamp(1, limit.max(1));
     let page = request.number("page").unwrap_or(1).max(1);
     let total = all.len();
     let last = (total as u64).div_ceil(size).max(1);

@@ -56,7 +56,7 @@ impl Packet {
             request.query.iter().filter(|(name, _)| name == "types").flat_map(|(_, value)| value.split(',')).collect();
         let wanted = |one: &&Reservation| types.is_empty() || types.contains(&one.kind.as_str());
         let all: Vec<_> = self.reservations.iter().filter(wanted).collect();
-        let (page, meta) = page_of(all, request, 250, &format!("/projects/{}/ips", self.project));
+        let (page, meta) = page_of(all, request, (250, self.page_limit), &format!("/projects/{}/ips", self.project));
         let page: Vec<_> = page.into_iter().map(|one| self.reservation_json(one)).collect();
         Answer::json(200, json!({ "ip_addresses": page, "meta": meta }))
     }

@@ -103,7 +103,8 @@ impl Packet {
     pub(super) fn list_devices(&self, request: &Request) -> Answer {
         let name = request.query("hostname").unwrap_or_default();
         let wanted: Vec<_> = self.devices.iter().filter(|device| device.hostname.contains(name)).collect();
-        let (page, meta) = page_of(wanted, request, 10, &format!("/projects/{}/devices", self.project));
+        let (page, meta) =
+            page_of(wanted, request, (10, self.page_limit), &format!("/projects/{}/devices", self.project));
         let page: Vec<_> = page.into_iter().map(|device| self.device_json(device)).collect();
         Answer::json(200, json!({ "devices": page, "meta": meta }))
     }
