@@ -26,15 +26,23 @@
 //! An implementation does one thing per call and neither waits nor tries again beyond its own transport: the
 //! patience is the driver's. It classifies every failure ([`SourceError`]) by what the caller may do next.
 
+mod account;
+pub mod cherry;
 pub mod claims;
 pub mod driver;
 mod error;
+mod http;
 pub mod journal;
+pub mod latitude;
 mod lease;
+pub mod netbox;
 pub mod node;
+pub mod packet;
 mod peers;
+pub mod phoenixnap;
 pub mod sweep;
 pub mod vendors;
+pub mod vultr;
 pub mod world;
 
 use std::sync::Arc;
@@ -42,7 +50,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 pub use crate::types::LeaseId;
+pub use account::Account;
 pub use error::{Refusal, SourceError};
+pub use http::{Deadlines, Secret, SetupError};
 pub use lease::{Claimed, Lease, LeaseState, MarkError, Marking, Marks, Order};
 pub use peers::{BgpMode, Device, DeviceState, Enabled, NodeId, NodePeers, ProjectBgp, ProvidedPeer, RouteNeeded};
 

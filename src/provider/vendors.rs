@@ -2,24 +2,56 @@
 
 use std::sync::Arc;
 
-use super::{PeerSource, Provider};
-use crate::types::{ClaimProblem, ProviderConfig};
+use super::{
+    Account, Deadlines, PeerSource, Provider, Secret, SetupError, cherry, latitude, netbox, packet, phoenixnap, vultr,
+};
+use crate::types::{ClaimProblem, ProviderConfig, ProviderKind};
 
 /// The clients of a configuration.
 ///
 /// # Errors
-/// What the configuration lacks, or that this build knows no such provider.
+/// What the configuration lacks.
 pub fn connect(config: &ProviderConfig) -> Result<Provider, ClaimProblem> {
     if let Some(secret) = &config.missing_secret {
         let message = format!("there is no Secret {secret} with the key token; create it");
         return Err(ClaimProblem { reason: "CredentialsMissing".into(), message });
     }
-    let message = format!("this version cannot speak to a provider of type {}", config.kind.as_str());
-    Err(ClaimProblem { reason: "Unsupported".into(), message })
+    let leader = match config.kind {
+        ProviderKind::Packet => packet::leader,
+        ProviderKind::Cherry => cherry::leader,
+        ProviderKind::Vultr => vultr::leader,
+        ProviderKind::PhoenixNap => phoenixnap::leader,
+        ProviderKind::Latitude => latitude::leader,
+        ProviderKind::NetBox => netbox::leader,
+    };
+    leader(&account(config)).map_err(|error| {
+        let reason = if matches!(error, SetupError::Missing("the key token of spec.credentialsSecret")) {
+            "CredentialsMissing"
+        } else {
+            "InvalidConfiguration"
+        };
+        ClaimProblem { reason: reason.into(), message: error.to_string() }
+    })
 }
 
 /// The client of a node's metadata service, for providers that tell routers there.
 pub fn metadata(config: &ProviderConfig) -> Option<Arc<dyn PeerSource>> {
-    let _ = config;
-    None
+    let account = Account { token: None, ..account(config) };
+    let client = match config.kind {
+        ProviderKind::Packet => packet::node(&account),
+        ProviderKind::Vultr => vultr::node(&account),
+        ProviderKind::Cherry | ProviderKind::PhoenixNap | ProviderKind::Latitude | ProviderKind::NetBox => return None,
+    };
+    client.inspect_err(|error| tracing::error!(provider = config.name, %error, "metadata service")).ok()
+}
+
+fn account(config: &ProviderConfig) -> Account {
+    Account {
+        endpoint: config.endpoint.clone(),
+        metadata: config.metadata.clone(),
+        project: config.project.clone(),
+        token: config.credentials.as_ref().map(|credentials| Secret::new(&credentials.0)),
+        asn: config.asn,
+        deadlines: Deadlines::default(),
+    }
 }
