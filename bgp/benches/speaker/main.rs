@@ -137,8 +137,10 @@ fn converge(count: u32, v6: bool) {
     println!("{name:<12}{ours:>14.2}{floor:>14.2}{:>8.1}{memory:>16.1}", ours / floor);
 }
 
+type Way = fn(&Routes, &[Route], Route) -> Routes;
+
 /// How a caller comes from one set to the next.
-const WAYS: [fn(&Routes, &[Route], Route) -> Routes; 3] = [
+const WAYS: [Way; 3] = [
     |former, _, changed| {
         let mut next = former.clone();
         next.insert(changed);

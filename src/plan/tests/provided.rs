@@ -94,7 +94,7 @@ fn type_that_names_a_family_offers_that_one_alone() {
         |policy| Service { families: vec![Family::Ipv4, Family::Ipv6], family_policy: policy, ..service("web", 1) };
     let needs = |kind, policy| world(elastic(kind)).served(both(policy)).plan().needs;
     let (v4, v6) = (need("web", Family::Ipv4, None), need("web", Family::Ipv6, None));
-    assert_eq!(needs(Some("public_ipv4"), FamilyPolicy::PreferDualStack), [v4.clone()]);
+    assert_eq!(needs(Some("public_ipv4"), FamilyPolicy::PreferDualStack), std::slice::from_ref(&v4));
     assert_eq!(needs(None, FamilyPolicy::RequireDualStack), [v4, v6]);
 }
 
