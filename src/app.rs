@@ -25,6 +25,8 @@ pub mod state;
 mod tasks;
 mod view;
 
+pub(crate) use source::connect;
+
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use anyhow::Context;

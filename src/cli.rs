@@ -6,6 +6,7 @@ mod columns;
 mod drain;
 mod explain;
 mod import;
+mod router_config;
 mod status;
 mod sweep;
 
@@ -48,6 +49,8 @@ enum Command {
     LabRouter(lab::RouterArgs),
     /// Say what is wrong in a folder of manifests, and what each Service would get; exit code 1 if anything is refused
     Check(check::Args),
+    /// Print the router's side of the peering, ready to paste
+    RouterConfig(router_config::Args),
     /// Translate another system's configuration to our objects; exit code 1 if something has no counterpart
     Import(import::Args),
     /// Give back what a dead cluster left at a provider; says what it would do unless told to release
@@ -94,6 +97,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::LabRouter(args) => asynchronous(async { lab::router(args).await.map(|()| true) }),
         Command::Sweep(args) => asynchronous(sweep::run(args)),
         Command::Check(args) => verdict(check::run(&args)),
+        Command::RouterConfig(args) => asynchronous(router_config::run(args)),
         Command::Import(args) => verdict(import::run(&args)),
         Command::Crds => {
             print(&source::api::crds_yaml());

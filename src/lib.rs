@@ -18,6 +18,7 @@ pub mod lab;
 pub mod netlink;
 pub mod plan;
 pub mod provider;
+pub mod router_config;
 pub mod source;
 pub mod telemetry;
 pub mod types;

@@ -58,7 +58,11 @@ fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
     tasks.spawn("source", manifests::run(dir.into(), snapshots).map(|result| result.map(|never| match never {})));
 }
 
-async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
+/// A client of the API server: with this kubeconfig, or as the pod's service account.
+///
+/// # Errors
+/// Neither is there, or the file cannot be used.
+pub(crate) async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<kube::Client> {
     let config = match kubeconfig {
         Some(path) => {
             let file = Kubeconfig::read_from(path).with_context(|| format!("read --kubeconfig {}", path.display()))?;

@@ -57,7 +57,8 @@ impl Site {
         fs::create_dir(site.manifests()).expect("a folder");
         site.write("pool", "IPAddressPool", json!({"addresses": ["203.0.113.0/24", "2001:db8:ffff::/112"]}));
         site.write("advertisement", "BGPAdvertisement", json!({}));
-        site.write_objects("web", &service());
+        site.write_objects("node", &[node()]);
+        site.service("web", VIP);
         site
     }
 
@@ -79,6 +80,11 @@ impl Site {
         let metadata = json!({"name": name, "namespace": "ironcast-system"});
         let object = json!({"apiVersion": "ironcast.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
         self.write_objects(name, &[object]);
+    }
+
+    /// A Service that asks for this address.
+    pub(crate) fn service(&self, name: &str, address: &str) {
+        self.write_objects(name, &service(name, address));
     }
 
     pub(crate) fn remove(&self, name: &str) {
@@ -148,25 +154,28 @@ impl Site {
     }
 }
 
-fn service() -> [Value; 3] {
-    let node = json!({
+fn node() -> Value {
+    json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"},
         "status": {"addresses": [{"type": "InternalIP", "address": "10.78.0.2"}]},
-    });
+    })
+}
+
+fn service(name: &str, address: &str) -> [Value; 2] {
     let service = json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "shop"},
         "spec": {
-            "type": "LoadBalancer", "ipFamilies": ["IPv4"], "loadBalancerIP": VIP,
+            "type": "LoadBalancer", "ipFamilies": ["IPv4"], "loadBalancerIP": address,
             "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
         },
     });
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "web", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": name}},
         "endpoints": [{"addresses": ["10.78.0.2"], "nodeName": "n1", "conditions": {"ready": true}}],
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
     });
-    [node, service, slice]
+    [service, slice]
 }
 
 /// Asks again every few milliseconds until the answer is there.
