@@ -1,6 +1,6 @@
 //! What this node learns of its routers from the provider's metadata service, which needs no token.
 //!
-//! Asked again every [`REFRESH`], since addresses and routers change; what was learned stays in use while the
+//! Asked again every `REFRESH`, since addresses and routers change; what was learned stays in use while the
 //! service does not answer: sessions must not end because a web server did.
 
 use std::{
