@@ -151,6 +151,7 @@ async fn in_lab(
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
         budget: scenario::budget(args.scenario),
+        #[cfg(feature = "emulator")]
         provider: args.provider,
     };
     let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;

@@ -12,9 +12,9 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 #[cfg(feature = "emulator")]
-use super::provider;
+use super::{args::ProviderKind, provider};
 use super::{
-    args::{DatapathKind, ProviderKind, RouterKind, word},
+    args::{DatapathKind, RouterKind, word},
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
@@ -67,6 +67,7 @@ pub(crate) struct Setup {
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
     /// Where addresses come from besides the pools.
+    #[cfg(feature = "emulator")]
     pub(crate) provider: ProviderKind,
 }
 
