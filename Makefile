@@ -24,7 +24,7 @@ build: ## the program, in target/release
 
 lab: ## one machine, a router, three nodes: a Service gets an address and answers (ARGS="--router bird …")
 	@tests/setup build lab
-	@cargo build --release
+	@cargo build --release --features emulator
 	@$(SUDO) target/release/ironcast lab $(ARGS)
 
 test: ## every test, with real routers and a real API server

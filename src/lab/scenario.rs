@@ -51,7 +51,9 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         #[cfg(feature = "emulator")]
         ScenarioKind::ElasticIp => elastic_ip::run(lab).await,
         #[cfg(not(feature = "emulator"))]
-        ScenarioKind::ElasticIp => Err(anyhow::anyhow!("built without the feature `emulator`").into()),
+        ScenarioKind::ElasticIp => {
+            Err(anyhow::anyhow!("built without the feature `emulator`; `make lab` builds with it").into())
+        }
         ScenarioKind::Interop | ScenarioKind::Throughput => {
             Err(anyhow::anyhow!("the scenario {} has a rack of its own", word(kind)).into())
         }
@@ -116,7 +118,7 @@ pub(crate) fn budget(kind: ScenarioKind) -> Option<u32> {
 pub(crate) fn provided(kind: ScenarioKind, provider: ProviderKind) -> anyhow::Result<()> {
     anyhow::ensure!(
         provider == ProviderKind::None || cfg!(feature = "emulator"),
-        "--provider {}: this program was built without the feature `emulator`",
+        "--provider {}: this program was built without the feature `emulator`; `make lab` builds with it",
         word(provider)
     );
     anyhow::ensure!(

@@ -5,7 +5,7 @@
 //! that is allowed ([`Report::class`] says), sleeps until absolute deadlines, sends before it does anything
 //! else, and reads everything that waits before it declares a peer down; a packet counts from the moment that
 //! the kernel had it. In steady state it allocates nothing, and the only lock that it takes is free: a second thread on
-//! other processors takes over while its own stands still ([`vigil`]).
+//! other processors takes over while its own stands still (`vigil`).
 //!
 //! One socket per family receives for all single-hop sessions (port 3784), one for all multi-hop sessions
 //! (4784); they are opened with the first session that needs them. Each session sends from a socket of its own,
