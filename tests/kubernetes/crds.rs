@@ -100,8 +100,8 @@ const ACCEPTED: &[(&str, &str)] = &[
 
 /// Kind, spec, and what the refusal says.
 const REFUSED: &[(&str, &str, &str)] = &[
-    ("IPAddressPool", "{}", "spec.addresses: Required"),
-    ("IPAddressPool", "{addresses: []}", "spec.addresses"),
+    ("IPAddressPool", "{}", "addresses or provider must be set"),
+    ("IPAddressPool", "{addresses: []}", "addresses or provider must be set"),
     ("IPAddressPool", "{addresses: [192.0.2.0/33]}", "must be a CIDR (192.0.2.0/24) or a range"),
     ("IPAddressPool", "{addresses: [192.0.2.9]}", "must be a CIDR (192.0.2.0/24) or a range"),
     ("IPAddressPool", "{addresses: [192.0.2.1-192.0.2.300]}", "must be a CIDR (192.0.2.0/24) or a range"),
