@@ -13,7 +13,7 @@ use super::{alone, is_possible, program, scenarios::is_installed};
 
 const ROUTERS: [&str; 4] = ["bird", "frr", "gobgp", "exabgp"];
 /// No row may leave one out.
-const CELLS: [&str; 25] = [
+const CELLS: [&str; 31] = [
     "v4",
     "v6",
     "both-over-v4",
@@ -22,13 +22,17 @@ const CELLS: [&str; 25] = [
     "unnumbered",
     "md5",
     "md5-wrong-key",
+    "tcp-ao",
     "gtsm",
     "gtsm-missing",
     "gr-restart",
     "gr-stop",
+    "long-lived-gr",
     "bfd",
     "bfd-multihop",
+    "bfd-sha1",
     "add-path",
+    "add-path-two",
     "link-bandwidth",
     "role",
     "role-wrong",
@@ -38,7 +42,9 @@ const CELLS: [&str; 25] = [
     "dynamic-as",
     "dynamic-as-wrong",
     "wrong-as",
+    "wrong-family",
     "local-as",
+    "local-as-prepend",
 ];
 
 /// Rows side by side: they share nothing, and most of their time they wait.
@@ -79,11 +85,11 @@ fn row(verdict: &Value) -> BTreeMap<String, String> {
 
 /// As a table, reasons below.
 fn table(rows: &BTreeMap<&str, BTreeMap<String, String>>) -> String {
-    let mut text = format!("{:20}", "");
+    let mut text = format!("{:22}", "");
     rows.keys().for_each(|router| _ = write!(text, "{router:8}"));
     let mut notes = String::new();
     for cell in CELLS {
-        let _ = write!(text, "\n{cell:20}");
+        let _ = write!(text, "\n{cell:22}");
         for (router, row) in rows {
             let result = row.get(cell).map_or("ABSENT", String::as_str);
             let _ = write!(text, "{:8}", result.split([' ', ':']).next().unwrap_or_default());
