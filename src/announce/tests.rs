@@ -21,6 +21,8 @@ use crate::{
     types::{Peer, ServiceKey},
 };
 
+mod restart;
+
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
