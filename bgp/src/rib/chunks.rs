@@ -74,7 +74,7 @@ impl<P: Prefix> Chunks<P> {
         self.0.iter().flat_map(|chunk| chunk.chunk_by(|a, b| a.prefix == b.prefix))
     }
 
-    /// The paths to each prefix in both sets, `self` first; without those in chunks that both share, unless `all`.
+    /// The paths to each prefix in both sets, `self` first; without those that are the same at a glance, unless `all`.
     pub(super) fn beside<'a>(&'a self, other: &'a Self, all: bool) -> Beside<'a, P> {
         Beside { ours: Cursor { chunks: &self.0, at: 0 }, theirs: Cursor { chunks: &other.0, at: 0 }, all }
     }
@@ -82,27 +82,27 @@ impl<P: Prefix> Chunks<P> {
     /// Puts one path in place of all paths to its prefix.
     pub(super) fn insert(&mut self, entry: Entry<P>) {
         let at = self.chunk_of(&entry.prefix);
-        let Some(chunk) = self.0.get(at) else {
+        let Some(chunk) = self.0.get(at).cloned() else {
             self.0.push([entry].into());
             return;
         };
-        let paths = paths_to(chunk, &entry.prefix);
-        let whole = chunk[..paths.start].iter().cloned().chain([entry]).chain(chunk[paths.end..].iter().cloned());
-        let chunk: Vec<_> = whole.collect();
-        self.replace(at, chunk);
+        let paths = paths_to(&chunk, &entry.prefix);
+        let (before, after) = (&chunk[..paths.start], &chunk[paths.end..]);
+        let whole = before.iter().cloned().chain([entry]).chain(after.iter().cloned());
+        self.replace(at, before.len() + 1 + after.len(), whole);
     }
 
     /// Takes out every path to a prefix; whether there was one.
     pub(super) fn remove(&mut self, prefix: &P) -> bool {
         let at = self.chunk_of(prefix);
-        let Some(chunk) = self.0.get(at) else { return false };
-        let paths = paths_to(chunk, prefix);
-        let found = !paths.is_empty();
-        if found {
-            let chunk = [&chunk[..paths.start], &chunk[paths.end..]].concat();
-            self.replace(at, chunk);
+        let Some(chunk) = self.0.get(at).cloned() else { return false };
+        let paths = paths_to(&chunk, prefix);
+        if paths.is_empty() {
+            return false;
         }
-        found
+        let (before, after) = (&chunk[..paths.start], &chunk[paths.end..]);
+        self.replace(at, before.len() + after.len(), before.iter().chain(after).cloned());
+        true
     }
 
     /// The chunk that holds or would hold the prefix.
@@ -110,8 +110,18 @@ impl<P: Prefix> Chunks<P> {
         self.0.partition_point(|chunk| chunk[0].prefix <= *prefix).saturating_sub(1)
     }
 
-    /// Puts a changed chunk in its place, cut or joined with the next or the last where its size asks for it.
-    fn replace(&mut self, mut at: usize, mut chunk: Vec<Entry<P>>) {
+    /// Puts a changed chunk of so many routes in its place.
+    fn replace(&mut self, at: usize, length: usize, routes: impl Iterator<Item = Entry<P>>) {
+        let fits = (LEAST..=MOST).contains(&length) || (1..LEAST).contains(&length) && self.0.len() == 1;
+        match fits {
+            // Each route is copied once, and each copy counts its attributes.
+            true => self.0[at] = routes.collect(),
+            false => self.fit(at, routes.collect()),
+        }
+    }
+
+    /// Cuts a changed chunk in two or joins it with the next or the last, as its size asks for.
+    fn fit(&mut self, mut at: usize, mut chunk: Vec<Entry<P>>) {
         let mut end = at + 1;
         if chunk.len() < LEAST && end < self.0.len() {
             chunk.extend(self.0[end].iter().cloned());
@@ -167,6 +177,57 @@ impl<'a, P: Prefix> Cursor<'a, P> {
     fn step(&mut self) {
         (self.chunks, self.at) = (&self.chunks[1..], 0);
     }
+
+    /// What is left of the chunk at hand.
+    fn rest(&self) -> &'a [Entry<P>] {
+        self.chunks.first().map_or(&[], |chunk| &chunk[self.at..])
+    }
+
+    fn skip(&mut self, count: usize) {
+        self.at += count;
+        if self.chunks.first().is_some_and(|chunk| chunk.len() == self.at) {
+            self.step();
+        }
+    }
+}
+
+impl<P: Prefix> Beside<'_, P> {
+    /// Steps over chunks that are the very same, and over routes that say the same in chunks that are not.
+    #[inline]
+    fn skip_same(&mut self) {
+        let (ours, theirs) = (&mut self.ours, &mut self.theirs);
+        loop {
+            if (ours.at, theirs.at) == (0, 0)
+                && let ([a, ..], [b, ..]) = (ours.chunks, theirs.chunks)
+                && Arc::ptr_eq(a, b)
+            {
+                ours.step();
+                theirs.step();
+                continue;
+            }
+            match same_at_start(ours.rest(), theirs.rest()) {
+                0 => return,
+                count => {
+                    ours.skip(count);
+                    theirs.skip(count);
+                }
+            }
+        }
+    }
+}
+
+/// How many routes at the start of both are the same at a glance; all paths to a prefix are, or none.
+#[inline]
+fn same_at_start<P: Prefix>(ours: &[Entry<P>], theirs: &[Entry<P>]) -> usize {
+    let is_same = |(a, b): &(&Entry<P>, &Entry<P>)| a.prefix == b.prefix && Arc::ptr_eq(&a.attributes, &b.attributes);
+    let mut count = ours.iter().zip(theirs).take_while(is_same).count();
+    let next = [ours.get(count), theirs.get(count)];
+    while let Some(last) = count.checked_sub(1)
+        && next.iter().flatten().any(|next| next.prefix == ours[last].prefix)
+    {
+        count = last;
+    }
+    count
 }
 
 impl<'a, P: Prefix> Iterator for Beside<'a, P> {
@@ -174,15 +235,10 @@ impl<'a, P: Prefix> Iterator for Beside<'a, P> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let (ours, theirs) = (&mut self.ours, &mut self.theirs);
-        while !self.all
-            && (ours.at, theirs.at) == (0, 0)
-            && let ([a, ..], [b, ..]) = (ours.chunks, theirs.chunks)
-            && Arc::ptr_eq(a, b)
-        {
-            ours.step();
-            theirs.step();
+        if !self.all {
+            self.skip_same();
         }
+        let (ours, theirs) = (&mut self.ours, &mut self.theirs);
         Some(match (ours.prefix(), theirs.prefix()) {
             (None, None) => return None,
             (Some(prefix), None) => (ours.paths(prefix), &[]),

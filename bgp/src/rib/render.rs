@@ -83,7 +83,8 @@ impl Renders {
         if let Some(rendered) = same {
             return rendered;
         }
-        let carried = change.from.as_ref().is_some_and(|from| self.carries(from, encoding));
+        // Of a peer that was told nothing every route is looked at.
+        let carried = change.from.as_ref().is_none_or(|from| self.carries(from, encoding));
         let (rendered, whole) = render(change, encoding, carried);
         let rendered = Arc::new(rendered);
         if whole && !self.carries(&change.to, encoding) {
