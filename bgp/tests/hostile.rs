@@ -117,7 +117,7 @@ fn flood(count: u32) -> Vec<u8> {
     let all: Vec<_> = (0..count).map(prefix).collect();
     let (mut out, mut rest) = (Vec::new(), &all[..]);
     while !rest.is_empty() {
-        let taken = update::encode_announce(&list, rest, MAX, &mut out);
+        let taken = update::encode_announce(|out: &mut Vec<u8>| out.extend_from_slice(&list), rest, MAX, &mut out);
         rest = &rest[taken..];
     }
     out

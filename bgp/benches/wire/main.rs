@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p ironcast-bgp --bench wire` prints the table: medians of rounds in which the codecs take turns,
 //! as nanoseconds, as a ratio to the floor, and how often the allocator was called. It fails where ours allocates.
-//! `-- --criterion` measures the same with criterion instead.
+//! `-- '1 v6'` prints that column alone, `-- --criterion` measures the same with criterion instead.
 #![allow(missing_docs, clippy::unwrap_used)] // a bench: what fails here may panic
 
 mod counting;
@@ -90,8 +90,12 @@ fn codecs(routes: &Routes) -> Vec<Codec<'_>> {
 }
 
 fn main() {
-    let columns = [("1 v4", 1, 0), ("800 v4", 800, 0), ("1 v6", 0, 1), ("230 v6", 0, 230)]
-        .map(|(n, v4, v6)| Routes::new(n, v4, v6));
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
+    let columns: Vec<Routes> = [("1 v4", 1, 0), ("800 v4", 800, 0), ("1 v6", 0, 1), ("230 v6", 0, 230)]
+        .into_iter()
+        .filter(|(name, ..)| asked.is_empty() || asked.iter().any(|a| a == name))
+        .map(|(name, v4, v6)| Routes::new(name, v4, v6))
+        .collect();
     match std::env::args().any(|a| a == "--criterion") {
         true => criterion(&columns),
         false => table::print(&columns),

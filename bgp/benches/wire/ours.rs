@@ -21,14 +21,13 @@ pub(crate) fn codec(routes: &Routes) -> Codec<'_> {
         local: Some([10, 0, 1, 1].into()),
         ..update::Context::default()
     };
-    let (mut list, mut out, mut update) = (Vec::new(), Vec::new(), update::Update::default());
+    let (mut out, mut update) = (Vec::new(), update::Update::default());
     Codec {
         name: "ironcast",
         parse: Box::new(move || parse(black_box(&routes.octets), &context, &mut update)),
         encode: Box::new(move || {
-            list.clear();
             out.clear();
-            encode(black_box(routes), &mut list, &mut out);
+            encode(black_box(routes), &mut out);
             black_box(&out).len()
         }),
     }
@@ -44,14 +43,20 @@ fn parse<'a>(octets: &'a [u8], context: &update::Context, update: &mut update::U
     reach.map_or(v4, |nlri| nlri.v6().fold(v4, |sum, (_, prefix)| sum.wrapping_add(prefix.seen())))
 }
 
-fn encode(routes: &Routes, list: &mut Vec<u8>, out: &mut Vec<u8>) {
-    attribute::encode_origin(Origin::Igp, list);
-    attribute::encode_as_path(attribute::AS_PATH, Asn::new(routes.asn).unwrap(), 1, true, list);
+fn encode(routes: &Routes, out: &mut Vec<u8>) {
+    let asn = Asn::new(routes.asn).unwrap();
+    let attributes = |hop: Option<[u8; 4]>, list: &mut Vec<u8>| {
+        attribute::encode_origin(Origin::Igp, list);
+        attribute::encode_as_path(attribute::AS_PATH, asn, 1, true, list);
+        if let Some(hop) = hop {
+            attribute::encode_four(TRANSITIVE, attribute::NEXT_HOP, hop, list);
+        }
+    };
     if routes.v6.is_empty() {
-        attribute::encode_four(TRANSITIVE, attribute::NEXT_HOP, routes.hop4.octets(), list);
-        update::encode_announce(list, &routes.v4, message::MAX, out);
+        let hop = Some(routes.hop4.octets());
+        update::encode_announce(|list: &mut Vec<u8>| attributes(hop, list), &routes.v4, message::MAX, out);
     } else {
         let hop = NextHop { global: routes.hop6.into(), link_local: None };
-        update::encode_reach(&hop, list, &routes.v6, message::MAX, out);
+        update::encode_reach(&hop, |list: &mut Vec<u8>| attributes(None, list), &routes.v6, message::MAX, out);
     }
 }

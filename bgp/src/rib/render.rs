@@ -128,8 +128,7 @@ impl Render {
 /// The change in the encoding, and whether the encoding carries all of the new set. `carried` is whether it did so
 /// with the old one: then only what changed needs a look.
 fn render(change: &Change, encoding: &Encoding, carried: bool) -> (Rendered, bool) {
-    let mut writer =
-        Writer { encoding, out: Vec::new(), list: Vec::new(), updates: 0, chunks: Vec::new(), carried: true };
+    let mut writer = Writer { encoding, out: Vec::new(), updates: 0, chunks: Vec::new(), carried: true };
     let empty = Routes::default();
     for family in encoding.families.iter() {
         let refresh = change.refresh.contains(family);
@@ -200,10 +199,22 @@ fn carry_all<'a, P: Part>(
 
 /// Announces prefixes with one set of attributes; returns how many went into the message. RFC 8950: IPv4 prefixes
 /// with an IPv6 next hop stand in MP_REACH_NLRI; what withdraws them is the same either way.
-fn announce<D: Destination>(hop: &NextHop, list: &[u8], prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
+fn announce<D: Destination>(
+    hop: &NextHop,
+    attributes: &Attributes,
+    encoding: &Encoding,
+    prefixes: &[D],
+    out: &mut Vec<u8>,
+) -> usize {
     match (D::Prefix::FAMILY, hop.global) {
-        (Family::Ipv4Unicast, IpAddr::V4(_)) => update::encode_announce(list, prefixes, limit, out),
-        _ => update::encode_reach(hop, list, prefixes, limit, out),
+        (Family::Ipv4Unicast, IpAddr::V4(own)) => {
+            let list = |out: &mut Vec<u8>| encoding.attributes(attributes, Some(own), out);
+            update::encode_announce(list, prefixes, encoding.limit, out)
+        }
+        _ => {
+            let list = |out: &mut Vec<u8>| encoding.attributes(attributes, None, out);
+            update::encode_reach(hop, list, prefixes, encoding.limit, out)
+        }
     }
 }
 
@@ -218,7 +229,6 @@ fn withdraw<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> 
 struct Writer<'a> {
     encoding: &'a Encoding,
     out: Vec<u8>,
-    list: Vec<u8>,
     updates: u64,
     chunks: Vec<(Bytes, u64)>,
     /// Whether everything that was to be written could be.
@@ -245,27 +255,21 @@ impl Writer<'_> {
     fn write<D: Destination>(&mut self, difference: Difference<'_, D>) {
         let Difference { withdrawn, announced, hidden } = difference;
         self.carried &= !hidden;
-        self.repeat(&withdrawn, |rest, limit, out, _| withdraw(rest, limit, out));
+        let encoding = self.encoding;
+        self.repeat(&withdrawn, |rest, out| withdraw(rest, encoding.limit, out));
         for Group { attributes, hop, destinations } in announced {
-            let Some(hop) = hop else {
-                self.carried = false;
-                continue;
-            };
-            let own = match (D::Prefix::FAMILY, hop.global) {
-                (Family::Ipv4Unicast, IpAddr::V4(own)) => Some(own),
-                _ => None,
-            };
-            self.list.clear();
-            self.encoding.attributes(attributes, own, &mut self.list);
-            self.repeat(&destinations, |rest, limit, out, list| announce(&hop, list, rest, limit, out));
+            match hop {
+                Some(hop) => self.repeat(&destinations, |rest, out| announce(&hop, attributes, encoding, rest, out)),
+                None => self.carried = false,
+            }
         }
     }
 
-    fn repeat<D>(&mut self, mut rest: &[D], message: impl Fn(&[D], usize, &mut Vec<u8>, &[u8]) -> usize) {
+    fn repeat<D>(&mut self, mut rest: &[D], message: impl Fn(&[D], &mut Vec<u8>) -> usize) {
         while !rest.is_empty() {
-            match message(rest, self.encoding.limit, &mut self.out, &self.list) {
+            match message(rest, &mut self.out) {
                 0 => {
-                    tracing::error!(prefixes = rest.len(), octets = self.list.len(), "attributes fill a whole message");
+                    tracing::error!(prefixes = rest.len(), "attributes fill a whole message");
                     return;
                 }
                 taken => rest = &rest[taken..],

@@ -31,7 +31,8 @@ impl<'a> AsPath<'a> {
     #[inline]
     pub fn check(octets: &'a [u8], four_octet: bool) -> Option<Self> {
         let mut rest = octets;
-        while let [kind, count, tail @ ..] = rest {
+        while !rest.is_empty() {
+            let [kind, count, tail @ ..] = rest else { return None };
             let length = usize::from(*count) * if four_octet { 4 } else { 2 };
             let (numbers, tail) = tail.split_at_checked(length)?;
             let zero = match four_octet {
@@ -43,7 +44,7 @@ impl<'a> AsPath<'a> {
             }
             rest = tail;
         }
-        rest.is_empty().then_some(Self { octets, four_octet })
+        Some(Self { octets, four_octet })
     }
 
     /// The segments in order.

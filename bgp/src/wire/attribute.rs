@@ -134,6 +134,17 @@ impl<'a> PathAttributes<'a> {
     }
 }
 
+/// Flags, without those that say nothing of the value, and code of what nearly every UPDATE has.
+mod usual {
+    const fn with(flags: u8, code: u8) -> u16 {
+        u16::from_be_bytes([flags, code])
+    }
+    pub(super) const ORIGIN: u16 = with(super::TRANSITIVE, super::ORIGIN);
+    pub(super) const AS_PATH: u16 = with(super::TRANSITIVE, super::AS_PATH);
+    pub(super) const NEXT_HOP: u16 = with(super::TRANSITIVE, super::NEXT_HOP);
+    pub(super) const MP_REACH: u16 = with(super::OPTIONAL, super::MP_REACH);
+}
+
 /// One attribute taken off a list.
 struct Split<'a> {
     flags: u8,
@@ -144,15 +155,14 @@ struct Split<'a> {
 
 #[inline]
 fn split(list: &[u8]) -> Option<Split<'_>> {
-    let (flags, code, length, tail) = match list {
-        [flags, code, high, low, tail @ ..] if flags & EXTENDED != 0 => {
-            (*flags, *code, usize::from(u16::from_be_bytes([*high, *low])), tail)
-        }
-        [flags, code, length, tail @ ..] if flags & EXTENDED == 0 => (*flags, *code, usize::from(*length), tail),
+    let [flags, code, length, tail @ ..] = list else { return None };
+    let (length, tail) = match (flags & EXTENDED, tail) {
+        (0, tail) => (usize::from(*length), tail),
+        (_, [low, tail @ ..]) => (usize::from(u16::from_be_bytes([*length, *low])), tail),
         _ => return None,
     };
     let (value, rest) = tail.split_at_checked(length)?;
-    Some(Split { flags, code, value, rest })
+    Some(Split { flags: *flags, code: *code, value, rest })
 }
 
 /// The first attribute of the code, header included, as far as the list goes; empty if there is none.
@@ -177,6 +187,7 @@ pub(super) struct List {
 }
 
 /// Reads the attribute list that starts `offset` octets into the message.
+#[inline]
 pub(super) fn decode<'a>(
     list: &'a [u8],
     offset: usize,
@@ -186,8 +197,12 @@ pub(super) fn decode<'a>(
 ) -> Result<List, DecodeError> {
     let mut reader = Reader { attributes, as4_aggregator: None, fault, seen: [0; 4], context };
     let end = offset + list.len();
-    let (mut rest, mut overrun) = (reader.usual(list, end)?, false);
-    while !rest.is_empty() {
+    let (mut rest, mut overrun) = (list, false);
+    loop {
+        rest = reader.usual(rest, end)?;
+        if rest.is_empty() {
+            break;
+        }
         let at = end - rest.len();
         let Some(next) = split(rest) else {
             reader.overrun(rest.get(1).copied(), at)?;
@@ -195,14 +210,14 @@ pub(super) fn decode<'a>(
             break;
         };
         reader.read(&next, at)?;
-        rest = reader.usual(next.rest, end)?;
+        rest = next.rest;
     }
     if !context.four_octet {
         reader.widen();
     }
-    let seen = reader.seen;
-    let reach = seen[0] & 1 << MP_REACH != 0;
-    let more = overrun || seen[0] & !(1 << MP_UNREACH) != 0 || seen[1..] != [0; 3];
+    let [seen, high @ ..] = &reader.seen;
+    let reach = seen & 1 << MP_REACH != 0;
+    let more = overrun || seen & !(1 << MP_UNREACH) != 0 || high.iter().any(|codes| *codes != 0);
     Ok(List { reach, more })
 }
 
@@ -252,27 +267,28 @@ impl<'a> Reader<'a, '_> {
     /// Reads what nearly every UPDATE has, as long as nothing is wrong with it, and returns the rest of the list that
     /// ends `end` octets into the message. It spares these attributes the way through the table; [`Reader::read`] says
     /// the same of them.
-    #[inline(never)]
+    #[inline]
     fn usual(&mut self, list: &'a [u8], end: usize) -> Result<&'a [u8], DecodeError> {
-        let mut rest = list;
+        let (mut rest, mut seen) = (list, self.seen[0]);
         while let Some(Split { flags, code, value, rest: after }) = split(rest) {
-            let first = code < 64 && self.seen[0] & 1 << (code & 63) == 0;
-            let read = match (flags & !EXTENDED, code) {
-                _ if !first => None,
-                (TRANSITIVE, ORIGIN) => origin(value).map(|origin| self.attributes.origin = Some(origin)),
-                (TRANSITIVE, AS_PATH) => {
+            let read = match u16::from_be_bytes([flags & !EXTENDED, code]) {
+                usual::ORIGIN if seen & 1 << ORIGIN == 0 => {
+                    origin(value).map(|origin| self.attributes.origin = Some(origin))
+                }
+                usual::AS_PATH if seen & 1 << AS_PATH == 0 => {
                     AsPath::check(value, self.context.four_octet).map(|path| self.attributes.as_path = Some(path))
                 }
-                (TRANSITIVE, NEXT_HOP) => self.next_hop(value),
-                (OPTIONAL, MP_REACH) => self.reach(value, end - after.len() - value.len())?,
+                usual::NEXT_HOP if seen & 1 << NEXT_HOP == 0 => self.next_hop(value),
+                usual::MP_REACH if seen & 1 << MP_REACH == 0 => self.reach(value, end - after.len() - value.len())?,
                 _ => None,
             };
             if read.is_none() {
                 break;
             }
-            self.seen[0] |= 1 << code;
+            seen |= 1 << code;
             rest = after;
         }
+        self.seen[0] = seen;
         Ok(rest)
     }
 
@@ -352,6 +368,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// RFC 4271 §6.3: a next hop is a host's address and not the receiver's own.
+    #[inline]
     fn next_hop(&mut self, value: &[u8]) -> Option<()> {
         let address = Ipv4Addr::from(number(value)?);
         let host = !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast();
@@ -360,6 +377,7 @@ impl<'a> Reader<'a, '_> {
     }
 
     /// A next hop that is our own does not hide the prefixes: their routes are withdrawn.
+    #[inline]
     fn reach(&mut self, value: &'a [u8], at: usize) -> Result<Option<()>, DecodeError> {
         multiprotocol::reach(value, at, self.context, &mut self.attributes.reach)?;
         if self.attributes.reach.is_some_and(|r| self.context.local == Some(r.next_hop.global)) {
@@ -388,6 +406,7 @@ fn keep<'a>(place: &mut &'a [u8], value: &'a [u8]) -> Option<()> {
     Some(())
 }
 
+#[inline]
 fn origin(value: &[u8]) -> Option<Origin> {
     match value {
         [0] => Some(Origin::Igp),

@@ -76,11 +76,11 @@ pub fn start(out: &mut Vec<u8>, kind: Kind) -> usize {
     start_with(out, &with_kind([0xFF; HEADER], kind))
 }
 
-/// Starts an UPDATE without withdrawn routes and with so many octets of attributes, like [`start`].
+/// Starts an UPDATE without withdrawn routes and, until their length is written, without attributes, like [`start`].
 #[inline]
-pub(super) fn start_update(out: &mut Vec<u8>, attributes: [u8; 2]) -> usize {
+pub(super) fn start_update(out: &mut Vec<u8>) -> usize {
     let mut head = with_kind([0xFF; HEADER + 4], Kind::Update);
-    head[HEADER..].copy_from_slice(&[0, 0, attributes[0], attributes[1]]);
+    head[HEADER..].copy_from_slice(&[0; 4]);
     start_with(out, &head)
 }
 
@@ -89,6 +89,7 @@ fn with_kind<const N: usize>(mut head: [u8; N], kind: Kind) -> [u8; N] {
     head
 }
 
+#[inline]
 fn start_with(out: &mut Vec<u8>, head: &[u8]) -> usize {
     let start = out.len();
     out.extend_from_slice(head);
@@ -96,6 +97,7 @@ fn start_with(out: &mut Vec<u8>, head: &[u8]) -> usize {
 }
 
 /// Writes the length of the message that began at `start`.
+#[inline]
 pub fn finish(out: &mut [u8], start: usize) {
     let length = u16::try_from(out.len() - start).expect("messages are built within the negotiated size");
     out[start + 16..start + 18].copy_from_slice(&length.to_be_bytes());

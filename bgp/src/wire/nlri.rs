@@ -168,6 +168,13 @@ impl<'a> Nlri<'a> {
         };
         let path_id = if add_path { 4 } else { 0 };
         let (mut at, mut count) = (0, 0);
+        // Mostly there is one.
+        if let Some(length) = octets.get(path_id)
+            && *length <= longest
+            && path_id + 1 + octets_of(*length) == octets.len()
+        {
+            return Ok(Self { family, add_path, octets, count: 1 });
+        }
         while at < octets.len() {
             let length = *octets.get(at + path_id).ok_or(at)?;
             if length > longest {
@@ -234,7 +241,8 @@ pub struct Prefixes<'a, P> {
 impl<'a, P: Prefix> Prefixes<'a, P> {
     fn new(nlri: &Nlri<'a>) -> Self {
         let octets = if nlri.family == P::FAMILY { nlri.octets } else { &[] };
-        Self { octets, add_path: nlri.add_path, length: 0, step: 0, prefix: PhantomData }
+        let length = octets.get(if nlri.add_path { 4 } else { 0 }).copied().unwrap_or(0);
+        Self { octets, add_path: nlri.add_path, length, step: octets_of(length), prefix: PhantomData }
     }
 
     #[cold]

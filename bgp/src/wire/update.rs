@@ -115,7 +115,10 @@ pub fn decode_into<'a>(octets: &'a [u8], context: &Context, update: &mut Update<
         return Err(DecodeError { offset: fault.offset, kind: ErrorKind::NothingReachable(fault.attribute) });
     }
     update.blank = octets.len() == HEADER + 4;
-    update.withdrawn = own_prefixes(octets, withdrawn, context)?;
+    update.withdrawn = Nlri::empty(Family::Ipv4Unicast);
+    if !withdrawn.is_empty() {
+        update.withdrawn = withdrawn_prefixes(octets, withdrawn, context)?;
+    }
     update.announced = own_prefixes(octets, announced, context)?;
     if let Some(missing) = missing(update, context)
         && !update.is_withdraw()
@@ -153,27 +156,47 @@ fn own_prefixes<'a>(octets: &'a [u8], part: &'a [u8], context: &Context) -> Resu
     Ok(if context.families.contains(family) { nlri } else { Nlri::empty(family) })
 }
 
+/// The same in a place of its own: few messages withdraw.
+#[inline(never)]
+fn withdrawn_prefixes<'a>(octets: &'a [u8], part: &'a [u8], context: &Context) -> Result<Nlri<'a>, DecodeError> {
+    own_prefixes(octets, part, context)
+}
+
 /// The first mandatory attribute that announced prefixes lack (RFC 4271 §5, RFC 7606 §3 d).
+#[inline]
 fn missing(update: &Update<'_>, context: &Context) -> Option<u8> {
     let a = &update.attributes;
     if update.announced.is_empty() && a.reach.is_none() {
         return None;
     }
-    let absent = [
-        (a.origin.is_none(), attribute::ORIGIN),
-        (a.as_path.is_none(), attribute::AS_PATH),
-        (!update.announced.is_empty() && a.next_hop.is_none(), attribute::NEXT_HOP),
-        (context.internal && a.local_pref.is_none(), attribute::LOCAL_PREF),
-    ];
-    absent.into_iter().find(|(absent, _)| *absent).map(|(_, code)| code)
+    if a.origin.is_none() {
+        Some(attribute::ORIGIN)
+    } else if a.as_path.is_none() {
+        Some(attribute::AS_PATH)
+    } else if !update.announced.is_empty() && a.next_hop.is_none() {
+        Some(attribute::NEXT_HOP)
+    } else if context.internal && a.local_pref.is_none() {
+        Some(attribute::LOCAL_PREF)
+    } else {
+        None
+    }
 }
 
-/// Appends an UPDATE that announces IPv4 prefixes in the message's own field, with an encoded attribute list
-/// that holds NEXT_HOP. As many prefixes as fit into `limit` octets go in; returns how many. 0 means that the
-/// attributes leave no room, and nothing is appended.
-pub fn encode_announce<D: Destination>(list: &[u8], prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
-    let start = message::start_update(out, length(list.len()));
-    out.extend_from_slice(list);
+/// Appends an UPDATE that announces IPv4 prefixes in the message's own field. `attributes` appends the attribute list,
+/// NEXT_HOP in it. As many prefixes as fit into `limit` octets go in; returns how many. 0 means that the attributes
+/// leave no room, and nothing is appended.
+pub fn encode_announce<D: Destination>(
+    attributes: impl Fn(&mut Vec<u8>),
+    prefixes: &[D],
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> usize {
+    let start = message::start_update(out);
+    let list = start + HEADER + 4;
+    // Written in their place: to copy them from a buffer that was just written would wait for that.
+    attributes(out);
+    let octets = length(out.len() - list);
+    out[list - 2..list].copy_from_slice(&octets);
     let taken = fill(prefixes, start + limit, out);
     close(start, taken, out)
 }
@@ -194,34 +217,45 @@ pub fn encode_withdraw<D: Destination>(prefixes: &[D], limit: usize, out: &mut V
 /// [`encode_announce`].
 pub fn encode_reach<D: Destination>(
     next_hop: &NextHop,
-    list: &[u8],
+    attributes: impl Fn(&mut Vec<u8>),
     prefixes: &[D],
     limit: usize,
     out: &mut Vec<u8>,
 ) -> usize {
-    let start = message::start_update(out, [0; 2]);
-    let attribute = multiprotocol_start(attribute::MP_REACH, D::Prefix::FAMILY, out);
+    let start = message::start_update(out);
+    // How much room the other attributes leave matters where there is more than one prefix.
+    let room = if prefixes.len() > 1 { limit.saturating_sub(measure(&attributes, out)) } else { limit };
+    let list = multiprotocol_start(attribute::MP_REACH, D::Prefix::FAMILY, out);
     next_hop.encode(out);
-    let taken = fill(prefixes, start + limit.saturating_sub(list.len()), out);
-    multiprotocol_finish(attribute, list, out);
-    close(start, taken, out)
+    let taken = fill(prefixes, start + room, out);
+    multiprotocol_finish(list, attributes, out);
+    close(start, if out.len() - start > limit { 0 } else { taken }, out)
+}
+
+/// How long the attributes are.
+fn measure(attributes: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) -> usize {
+    let before = out.len();
+    attributes(out);
+    let length = out.len() - before;
+    out.truncate(before);
+    length
 }
 
 /// Appends an UPDATE that withdraws prefixes in MP_UNREACH_NLRI, like [`encode_announce`].
 pub fn encode_unreach<D: Destination>(prefixes: &[D], limit: usize, out: &mut Vec<u8>) -> usize {
-    let start = message::start_update(out, [0; 2]);
+    let start = message::start_update(out);
     let attribute = multiprotocol_start(attribute::MP_UNREACH, D::Prefix::FAMILY, out);
     let taken = fill(prefixes, start + limit, out);
-    multiprotocol_finish(attribute, &[], out);
+    multiprotocol_finish(attribute, |_| {}, out);
     close(start, taken, out)
 }
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
 pub fn encode_end_of_rib(family: Family, out: &mut Vec<u8>) {
-    let start = message::start_update(out, [0; 2]);
+    let start = message::start_update(out);
     if family != Family::Ipv4Unicast {
         let attribute = multiprotocol_start(attribute::MP_UNREACH, family, out);
-        multiprotocol_finish(attribute, &[], out);
+        multiprotocol_finish(attribute, |_| {}, out);
     }
     message::finish(out, start);
 }
@@ -240,10 +274,10 @@ fn multiprotocol_start(code: u8, family: Family, out: &mut Vec<u8>) -> usize {
 }
 
 #[inline]
-fn multiprotocol_finish(start: usize, list: &[u8], out: &mut Vec<u8>) {
+fn multiprotocol_finish(start: usize, others: impl Fn(&mut Vec<u8>), out: &mut Vec<u8>) {
     let value = length(out.len() - start - 4);
     out[start + 2..start + 4].copy_from_slice(&value);
-    out.extend_from_slice(list);
+    others(out);
     let whole = length(out.len() - start);
     out[start - 2..start].copy_from_slice(&whole);
 }

@@ -227,7 +227,8 @@ fn refresh_between_its_marks_drops_what_it_does_not_say_and_one_mark_alone_says_
     say(&mut pair, &refresh(begin));
     let list = [0x40, 1, 1, 0, 0x40, 2, 6, 2, 1, 0, 0, 0xFC, 0x59, 0x40, 3, 4, 10, 0, 0, 1];
     let mut out = Vec::new();
-    update::encode_announce(&list, &["192.0.2.2/32".parse::<ipnet::Ipv4Net>().expect("valid")], message::MAX, &mut out);
+    let list = |out: &mut Vec<u8>| out.extend_from_slice(&list);
+    update::encode_announce(list, &["192.0.2.2/32".parse::<ipnet::Ipv4Net>().expect("valid")], message::MAX, &mut out);
     say(&mut pair, &out);
     say(&mut pair, &refresh(end));
     assert_eq!(heard(&mut pair), ["+192.0.2.2/32", "-192.0.2.1/32"]);

@@ -110,7 +110,7 @@ fn update_with(attribute: &[u8]) -> Vec<u8> {
     list.extend_from_slice(attribute);
     octets(|out| {
         _ = update::encode_announce(
-            &list,
+            |out: &mut Vec<u8>| out.extend_from_slice(&list),
             &["192.0.2.1/32".parse::<ipnet::Ipv4Net>().expect("valid")],
             message::MAX,
             out,
