@@ -14,6 +14,7 @@
 //! Addresses of pools need no finalizer: they are recorded in the Service alone, so a Service that is gone has
 //! given them back. A Service that is no longer of type LoadBalancer has its status cleared by the API server.
 
+mod disputes;
 mod events;
 mod node;
 mod resources;

@@ -22,6 +22,7 @@ use tracing::{debug, info};
 
 use super::{
     WriteError,
+    disputes::{self, Disputes, MANAGER},
     events::{Note, Sender},
     within,
 };
@@ -48,6 +49,8 @@ pub(super) struct Services {
     caught_up: bool,
     /// Why a Service waits, as it was last told.
     pending: BTreeMap<ServiceKey, String>,
+    /// What other controllers changed.
+    disputes: Disputes,
     /// Which Service does not fit into the budget of which peer, as it was last told.
     over_budget: BTreeSet<Withheld>,
 }
@@ -76,6 +79,7 @@ impl Services {
             unseen: BTreeMap::new(),
             caught_up: false,
             pending: BTreeMap::new(),
+            disputes: Disputes::default(),
             over_budget: BTreeSet::new(),
         }
     }
@@ -97,7 +101,10 @@ impl Services {
         }
         self.tell_pending(snapshot, desired);
         self.tell_over_budget(snapshot, desired);
-        let changes = changes(snapshot, desired);
+        self.disputes.retain(|key| snapshot.services.contains_key(key));
+        let now = Instant::now();
+        let mut changes = changes(snapshot, desired);
+        changes.retain(|change| !self.disputes.must_wait(&change.key, &set(&change.after), now));
         let (clears, gives): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.after.is_empty());
         // Addresses go back before others get them.
         self.write(clears, desired).await.and(self.write(gives, desired).await)
@@ -112,9 +119,11 @@ impl Services {
         });
     }
 
-    /// When to go on although a record was never seen; `None` where none is awaited.
+    /// When to go on although a record was never seen, or although another controller changed it; `None` where neither
+    /// is so.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        self.unseen.values().map(|unseen| unseen.until).min()
+        let disputed = self.disputes.next(Instant::now());
+        self.unseen.values().map(|unseen| unseen.until).chain(disputed).min()
     }
 
     /// Reads what the last leader recorded.
@@ -163,13 +172,18 @@ impl Services {
         drop(writes);
         for (outcome, change) in done {
             match outcome {
-                Ok(addresses) => {
+                Ok(Outcome { addresses, writer }) => {
                     let written = set(&addresses) == set(&change.after);
                     let until = Instant::now() + UNSEEN;
                     let unseen = Unseen { addresses: set(&addresses), until, known: true };
                     self.unseen.insert(change.key.clone(), unseen);
+                    match self.disputes.overwritten(&change.key, Instant::now()) {
+                        Some(times) if written => self.tell_dispute(&change, writer.as_deref(), times),
+                        _ if written => self.tell_change(&change, desired),
+                        _ => {}
+                    }
                     if written {
-                        self.tell_change(&change, desired);
+                        self.disputes.record(&change.key, set(&change.after));
                     }
                 }
                 Err(WriteError::Gone) => {}
@@ -194,6 +208,22 @@ impl Services {
             info!(service = %key, addresses, pool, "address given");
             self.tell(key, uid, false, "IPAllocated", "Allocate", format!("has {addresses} from pool {pool}"));
         }
+    }
+
+    /// Says who else writes the record of a Service.
+    fn tell_dispute(&self, change: &Change, writer: Option<&str>, times: u32) {
+        let Change { key, uid, before, .. } = change;
+        let writer = writer.unwrap_or("another controller");
+        info!(service = %key, writer, times, "another controller changed the record");
+        let theirs = match before.is_empty() {
+            true => "was cleared".to_owned(),
+            false => format!("became {}", before.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+        };
+        let text = format!(
+            "status.loadBalancer {theirs} by {writer} and was written back: two controllers serve this Service; stop one of \
+             them, or give them different classes (spec.loadBalancerClass, --load-balancer-class)"
+        );
+        self.tell(key, uid, true, "AnotherController", "Record", text);
     }
 
     /// Says why a Service waits, once per reason.
@@ -263,17 +293,23 @@ fn changes(snapshot: &Snapshot, desired: &Desired) -> Vec<Change> {
     desired.allocations.iter().filter_map(change).collect()
 }
 
-/// Writes one record and returns what the Service has now: `after`, or what it had where the plan was outdated.
-async fn write(client: Client, leader: Receiver<bool>, change: &Change) -> Result<Vec<IpAddr>, WriteError> {
+/// What a Service has after a write: `after`, or what it had where the plan was outdated; and who else wrote it before.
+struct Outcome {
+    addresses: Vec<IpAddr>,
+    writer: Option<String>,
+}
+
+/// Writes one record.
+async fn write(client: Client, leader: Receiver<bool>, change: &Change) -> Result<Outcome, WriteError> {
     let api: Api<Service> = Api::namespaced(client, &change.key.namespace);
     let service = within(api.get(&change.key.name)).await?;
     if service.metadata.uid.as_deref() != Some(&change.uid) {
         return Err(WriteError::Gone);
     }
-    let now = addresses(&service);
+    let (now, writer) = (addresses(&service), disputes::writer(&service).map(Into::into));
     if now != change.before {
         debug!(service = %change.key, ?now, "the record changed since the plan was made");
-        return Ok(now);
+        return Ok(Outcome { addresses: now, writer });
     }
     if !*leader.borrow() {
         return Err(WriteError::Conflict);
@@ -283,8 +319,9 @@ async fn write(client: Client, leader: Receiver<bool>, change: &Change) -> Resul
         "metadata": { "resourceVersion": service.metadata.resource_version },
         "status": { "loadBalancer": { "ingress": ingress } },
     });
-    let written = within(api.patch_status(&change.key.name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
-    Ok(addresses(&written))
+    let manager = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
+    let written = within(api.patch_status(&change.key.name, &manager, &Patch::Merge(&patch))).await?;
+    Ok(Outcome { addresses: addresses(&written), writer })
 }
 
 /// `status.loadBalancer.ingress[].ip`, as `Service.assigned` has it.
