@@ -275,7 +275,10 @@ impl Index {
         let Converted { value, problems } = converted;
         let before = self.nodes.value(&key);
         let unsettled = value.as_ref().is_some_and(|node| {
-            before.is_none_or(|before| before.labels != node.labels || before.addresses != node.addresses)
+            before.is_none_or(|before| {
+                (&before.labels, &before.addresses, &before.pod_cidrs)
+                    != (&node.labels, &node.addresses, &node.pod_cidrs)
+            })
         });
         self.unsettled |= unsettled;
         self.nodes.put(key, created, Converted { value: value.map(Arc::new), problems })

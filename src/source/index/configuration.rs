@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use ironcast_bgp::speaker::Md5Key;
 
 use super::{
@@ -162,6 +163,7 @@ impl Configuration {
             let i = self.pools[key].ranges.iter().position(|r| r == range).expect("the range is of this pool");
             told.entry((key, i)).or_default().push(format!("{address} of node {node}"));
         }
+        problems.extend(self.pod_networks(nodes));
         for ((key, i), nodes) in told {
             let range = self.pools[key].ranges[i];
             let more = if nodes.len() > 3 { format!(" and {} more", nodes.len() - 3) } else { String::new() };
@@ -174,6 +176,30 @@ impl Configuration {
                 "it is never given out to a Service; take it out of the pool",
             ));
         }
+    }
+
+    /// Ranges that lie in a node's pod network: the address of a Service would be a pod's too.
+    fn pod_networks(&self, nodes: &[&Node]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let network = |net: &IpNet| AddressRange::new(net.network(), net.broadcast()).ok();
+        for (key, pool) in &self.pools {
+            for (i, range) in pool.ranges.iter().enumerate() {
+                let clash = nodes.iter().find_map(|node| {
+                    let inside = |net: &&IpNet| network(net).is_some_and(|network| network.overlaps(range));
+                    Some((node, node.pod_cidrs.iter().find(inside)?))
+                });
+                problems.extend(clash.map(|(node, net)| {
+                    warning(
+                        Kind::IPAddressPool,
+                        key,
+                        format!("spec.addresses[{i}]"),
+                        format!("{range} overlaps the pod network {net} of node {}", node.name),
+                        "an address of a Service could be a pod's; take pod networks out of the pool",
+                    )
+                }));
+            }
+        }
+        problems
     }
 
     fn update_providers(&mut self, objects: &Objects, problems: &mut Vec<Problem>) {
@@ -347,4 +373,29 @@ fn unknown_names(configuration: &Configuration) -> Vec<Problem> {
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Node as KubeNode;
+
+    use crate::source::{api::IPAddressPool, index::Index};
+
+    #[test]
+    fn a_pool_that_lies_in_a_pod_network_is_told_and_no_longer_when_the_network_moves() {
+        let pool = "{metadata: {name: a, namespace: s}, spec: {addresses: [10.244.0.0-10.244.0.9, '2001:db8::/64']}}";
+        let pool: IPAddressPool = serde_norway::from_str(pool).expect("a pool");
+        let node = |cidr: &str| -> KubeNode {
+            let text = format!("{{metadata: {{name: n1}}, spec: {{podCIDRs: [{cidr}, 'fd00::/64']}}}}");
+            serde_norway::from_str(&text).expect("a node")
+        };
+        let mut index = Index::new([]);
+        index.apply(&pool.into());
+        index.apply(&node("10.244.0.0/24").into());
+        let problems = index.snapshot().expect("complete").problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].to_string().contains("overlaps the pod network 10.244.0.0/24 of node n1"), "{problems:?}");
+        index.apply(&node("10.245.0.0/24").into());
+        assert!(index.snapshot().expect("complete").problems.is_empty());
+    }
 }
