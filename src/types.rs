@@ -50,6 +50,9 @@ pub struct Snapshot {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Claims as the journal has them.
     pub claims: BTreeMap<ClaimId, Claim>,
+    /// It was saved by a predecessor, and no API server has confirmed it yet: it is announced, and nobody gives out
+    /// addresses by it.
+    pub saved: bool,
     /// Objects that were refused, each with the field and the next step. The rest of the snapshot stands.
     pub problems: Vec<Problem>,
 }

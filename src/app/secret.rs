@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `--cluster-secret FILE` | the file's content (a mounted Secret) |
 //! | a folder of manifests | `.ironcast/secret`, random, made by the daemon that leads |
-//! | a cluster | the UID of the namespace `kube-system`, which only who may read the API knows |
+//! | a cluster | the UID of the namespace `kube-system`, which only who may read the API knows; remembered in the state folder for starts without an API server |
 
 use std::{
     convert::Infallible,
@@ -90,34 +90,55 @@ fn read(path: &Path, leads: bool) -> io::Result<Option<Secret>> {
     }
     let mut random = [0; 32];
     File::open("/dev/urandom")?.read_exact(&mut random)?;
-    let half = path.with_extension("half");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
-    file.write_all(&random)?;
-    file.sync_all()?;
-    std::fs::rename(&half, path)?;
+    write(path, &random)?;
     Ok(Some(stretched(&random)))
 }
 
-/// From the cluster.
-pub(super) async fn from_cluster(client: kube::Client, to: watch::Sender<Option<Secret>>) -> Result<(), Infallible> {
+/// From the cluster, or as it was remembered while the API server does not answer.
+pub(super) async fn from_cluster(
+    client: kube::Client,
+    state_dir: PathBuf,
+    to: watch::Sender<Option<Secret>>,
+) -> Result<(), Infallible> {
     let namespaces: Api<Namespace> = Api::all(client);
+    let remembered = state_dir.join("cluster-secret");
     // A list, since that is what the daemon may do with namespaces.
     let which = ListParams::default().fields("metadata.name=kube-system");
     let mut told = false;
     loop {
-        let uid = namespaces.list(&which).await.map(|list| list.items.first().and_then(|ns| ns.uid()));
+        let answer = tokio::time::timeout(ASK_AGAIN, namespaces.list(&which)).await;
+        let uid = answer.map(|list| list.map(|list| list.items.first().and_then(|ns| ns.uid())));
         match uid {
-            Ok(Some(uid)) => {
-                to.send_replace(Some(stretched(uid.as_bytes())));
+            Ok(Ok(Some(uid))) => {
+                let secret = stretched(uid.as_bytes());
+                if let Err(error) = write(&remembered, &secret) {
+                    tracing::warn!(%error, "a start without the API server will have no packet path; check --state-dir");
+                }
+                to.send_if_modified(|before| before.replace(secret) != Some(secret));
                 std::future::pending::<()>().await;
             }
-            Ok(None) if !told => tracing::warn!("there is no namespace kube-system; give --cluster-secret"),
-            Err(error) if !told => tracing::warn!(%error, "the UID of the namespace kube-system cannot be had"),
+            Ok(Ok(None)) if !told => tracing::warn!("there is no namespace kube-system; give --cluster-secret"),
+            Ok(Err(error)) if !told => tracing::warn!(%error, "the UID of the namespace kube-system cannot be had"),
+            Err(_) if !told => tracing::warn!("the API server does not answer for the UID of kube-system"),
             _ => {}
+        }
+        if !told && let Some(secret) = std::fs::read(&remembered).ok().and_then(|bytes| bytes.try_into().ok()) {
+            to.send_replace(Some(secret));
         }
         told = true;
         tokio::time::sleep(ASK_AGAIN).await;
     }
+}
+
+fn write(path: &Path, secret: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let half = path.with_extension("half");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&half)?;
+    file.write_all(secret)?;
+    file.sync_all()?;
+    std::fs::rename(&half, path)
 }
 
 #[cfg(test)]

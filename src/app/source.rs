@@ -85,15 +85,25 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
         timing: lease::Timing::default(),
     };
     if let Some(secret) = channels.secret.filter(|secret| secret.borrow().is_none()) {
-        tasks.spawn("secret", secret::from_cluster(client.clone(), secret));
+        tasks.spawn("secret", secret::from_cluster(client.clone(), config.state_dir.clone(), secret));
     }
     claims::from_cluster(client.clone(), &config.namespace, Box::new(vendors::connect), channels.claims, tasks);
     let leads = channels.leader.subscribe();
-    let elect = lease::elect(client.clone(), election, channels.leader, channels.stop);
+    let (confirmed, stop) = (confirmed(channels.snapshots.subscribe()), channels.stop);
+    let (elector, leader) = (client.clone(), channels.leader);
+    let elect = async move {
+        tokio::select! {
+            () = confirmed => lease::elect(elector, election, leader, stop.clone()).await,
+            () = stop.cancelled() => {}
+        }
+    };
     tasks.spawn(LEADER, elect.map(Ok::<(), Infallible>));
     let (api, at) = (client.clone(), Arc::<str>::from(config.namespace.clone()));
     let (snapshots, namespace) = (channels.snapshots, at.clone());
-    tasks.spawn("source", async move { kubernetes::run(api, &namespace, snapshots).await.map(|never| match never {}) });
+    let saved = config.state_dir.clone();
+    tasks.spawn("source", async move {
+        kubernetes::run(api, &namespace, Some(&saved), snapshots).await.map(|never| match never {})
+    });
     let (api, namespace, node) = (client.clone(), at.clone(), config.node.clone());
     let planned = channels.planned;
     tasks.spawn("record", async move { endless(status::record(api, &namespace, &node, planned, leads).await) });
@@ -101,6 +111,13 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     tasks.spawn("view", channels.view.publish(states).map(endless));
     let node = config.node.clone();
     tasks.spawn("report", async move { endless(status::report(client, &at, &node, for_report).await) });
+}
+
+/// Until the API server itself has told everything: who leads by what was saved could give an address twice.
+async fn confirmed(mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>) {
+    if snapshots.wait_for(|snapshot| snapshot.as_ref().is_some_and(|snapshot| !snapshot.saved)).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 fn endless(never: Infallible) -> Result<(), Infallible> {

@@ -68,7 +68,7 @@ async fn cluster(args: &Args) -> anyhow::Result<Arc<Snapshot>> {
     let (seen, mut snapshots) = watch::channel(None);
     let first = async {
         tokio::select! {
-            ended = kubernetes::run(client, &args.namespace, seen) => ended.map(|never| match never {}).map_err(Into::into),
+            ended = kubernetes::run(client, &args.namespace, None, seen) => ended.map(|never| match never {}).map_err(Into::into),
             snapshot = snapshots.wait_for(Option::is_some) => {
                 Ok(snapshot.ok().and_then(|snapshot| snapshot.clone()).context("the cluster was not seen")?)
             }

@@ -233,6 +233,7 @@ impl Index {
             nodes: self.nodes.values().map(|(key, _, node)| (key.name.clone(), node.clone())).collect(),
             namespaces: self.namespaces(),
             problems: self.problems(),
+            saved: false,
             services,
         })
     }

@@ -14,21 +14,23 @@
 
 pub(crate) mod backoff;
 mod decode;
+mod saved;
 mod secrets;
 mod watch;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::{
     sync::{mpsc, watch::Sender},
     task::{JoinError, JoinSet},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tracing::{debug, info};
 
 use self::{
     decode::decode,
+    saved::Saving,
     secrets::Secrets,
     watch::{Event, Target, Watch},
 };
@@ -57,14 +59,19 @@ enum Origin {
     Secret(Arc<str>),
 }
 
+/// An API server that has not told everything after so long at the start is away: what was saved is used.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Watches until cancelled. Our resources and Secrets are read from `namespace`. `snapshots` is `None` until the
-/// first complete list of every kind has arrived, and is told of differences only.
+/// first complete list of every kind has arrived, or what a predecessor saved below `state_dir` is used instead, and is
+/// told of differences only.
 ///
 /// # Errors
 /// A watch ended, though none should.
 pub async fn run(
     client: Client,
     namespace: &str,
+    state_dir: Option<&Path>,
     snapshots: Sender<Option<Arc<Snapshot>>>,
 ) -> Result<Infallible, WatchEnded> {
     let (out, mut events) = mpsc::channel(QUEUE);
@@ -77,11 +84,20 @@ pub async fn run(
     let mut feed = Feed {
         index: Index::new(kinds()),
         secrets: Secrets::new(client, namespace, out),
+        saving: Saving::new(state_dir),
         changed: false,
         complete: false,
     };
+    let mut saved = state_dir;
+    let patience = Instant::now() + PATIENCE;
     loop {
         tokio::select! {
+            () = sleep_until(patience), if saved.is_some() && !feed.complete => {
+                if let Some(snapshot) = saved.take().and_then(saved::load) {
+                    snapshots.send_replace(Some(Arc::new(snapshot)));
+                }
+                continue;
+            }
             Some((origin, event)) = events.recv() => feed.take(origin, event),
             ended = watches.join_next() => return Err(WatchEnded(ended.and_then(Result::err))),
             () = feed.secrets.ended() => return Err(WatchEnded(None)),
@@ -125,6 +141,7 @@ fn target(kind: Kind, namespace: &str) -> Target {
 struct Feed {
     index: Index,
     secrets: Secrets,
+    saving: Saving,
     /// The next snapshot differs.
     changed: bool,
     /// The first complete snapshot has been published.
@@ -144,9 +161,11 @@ impl Feed {
             Event::Restart => {
                 self.secrets.list_begins(kind);
                 self.index.list_begins(kind);
+                self.saving.begin(kind);
             }
             Event::Listed(value) | Event::Applied(value) => self.apply(kind, value),
             Event::Deleted(value) => {
+                self.saving.remove(kind, &value);
                 if let Some(key) = decode::key(&value) {
                     self.secrets.forget(kind, &key);
                     self.changed |= self.index.delete(kind, &key);
@@ -157,6 +176,7 @@ impl Feed {
                 info!(%kind, "not served by the API server; install the CRDs (ironcast crds) to use it");
                 self.secrets.list_begins(kind);
                 self.index.list_begins(kind);
+                self.saving.begin(kind);
                 self.list_ends(kind);
             }
         }
@@ -165,11 +185,16 @@ impl Feed {
     fn list_ends(&mut self, kind: Kind) {
         self.changed |= self.index.list_ends(kind);
         self.secrets.list_ends(kind);
+        self.saving.complete(kind);
         debug!(%kind, awaited = ?self.index.awaited().collect::<Vec<_>>(), "list complete");
     }
 
-    fn apply(&mut self, kind: Kind, value: serde_json::Value) {
+    fn apply(&mut self, kind: Kind, mut value: serde_json::Value) {
         let Some(key) = decode::key(&value) else { return };
+        decode::slim(&mut value);
+        if saved::is_saved(kind, &value) {
+            self.saving.put(kind, &value);
+        }
         match decode(kind, value) {
             Ok(object) => {
                 self.secrets.observe(&object);
@@ -196,6 +221,7 @@ impl Feed {
             Event::Applied(value) => self.apply(Kind::Secret, value),
             Event::Complete if self.secrets.was_listed(name) => {}
             Event::Complete | Event::Deleted(_) | Event::Absent => {
+                self.saving.remove(Kind::Secret, &saved::name_of(&key));
                 self.index.delete(Kind::Secret, &key);
             }
         }
@@ -203,8 +229,11 @@ impl Feed {
 
     fn publish(&mut self, snapshots: &Sender<Option<Arc<Snapshot>>>) {
         for gone in self.secrets.settle() {
-            self.changed |= self.index.delete(Kind::Secret, &ObjectKey::new(self.secrets.namespace(), &*gone));
+            let key = ObjectKey::new(self.secrets.namespace(), &*gone);
+            self.saving.remove(Kind::Secret, &saved::name_of(&key));
+            self.changed |= self.index.delete(Kind::Secret, &key);
         }
+        self.saving.flush();
         if !self.changed {
             return;
         }

@@ -31,7 +31,7 @@ impl Source {
     pub(crate) fn start_with(client: Client) -> Self {
         let (sender, snapshots) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let ended = kubernetes::run(client, SPACE, sender).await;
+            let ended = kubernetes::run(client, SPACE, None, sender).await;
             panic!("the source ended: {ended:?}");
         });
         Self { snapshots, task }

@@ -1,0 +1,290 @@
+//! What the watches showed last, on disk: a daemon that starts while the API server is away announces what its
+//! predecessor did. One file for each kind, a line for each object as it came and for each that went; the last line
+//! about an object counts, and a torn one is left out.
+//!
+//! ```text
+//!  list begins ─▶ KIND.new, a line per object ─list complete─▶ KIND, a line per change ─too long─▶ written anew
+//! ```
+//!
+//! Only the password Secrets that peers name are among them, and only root may read the folder. Nobody leads by what
+//! was saved: see [`Snapshot::saved`].
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+use tracing::{info, warn};
+
+use super::decode::{self, decode};
+use crate::{
+    source::index::{Index, Kind, ObjectKey},
+    types::Snapshot,
+};
+
+/// Folder within the state folder.
+const FOLDER: &str = "objects";
+/// A file is written anew when it has so many lines more than twice those of its last list.
+const SLACK: usize = 10_000;
+
+/// Writes what the watches show. What cannot be written is told once and left out from then on.
+pub(super) struct Saving {
+    folder: Option<PathBuf>,
+    files: BTreeMap<Kind, Journal>,
+}
+
+struct Journal {
+    file: BufWriter<File>,
+    lines: usize,
+    /// Lines of the last list, once it was complete.
+    listed: Option<usize>,
+}
+
+impl Saving {
+    /// Saves below `state_dir`, or nothing.
+    pub(super) fn new(state_dir: Option<&Path>) -> Self {
+        let folder = state_dir.map(|dir| dir.join(FOLDER));
+        let made = folder.as_ref().map(|folder| fs::DirBuilder::new().recursive(true).mode(0o700).create(folder));
+        let mut saving = Self { folder, files: BTreeMap::new() };
+        if let Some(Err(error)) = made {
+            saving.give_up(&error);
+        }
+        saving
+    }
+
+    /// A list begins; what was saved of the kind stays until it is complete.
+    pub(super) fn begin(&mut self, kind: Kind) {
+        self.attempt(|saving, folder| {
+            let file = create(&folder.join(format!("{kind}.new")))?;
+            saving.files.insert(kind, Journal { file, lines: 0, listed: None });
+            Ok(())
+        });
+    }
+
+    /// An object as the API server has it.
+    pub(super) fn put(&mut self, kind: Kind, object: &Value) {
+        self.line(kind, '+', object);
+    }
+
+    /// An object that is gone.
+    pub(super) fn remove(&mut self, kind: Kind, object: &Value) {
+        self.line(kind, '-', object);
+    }
+
+    /// The list is complete.
+    pub(super) fn complete(&mut self, kind: Kind) {
+        self.attempt(|saving, folder| {
+            let Some(journal) = saving.files.get_mut(&kind) else { return Ok(()) };
+            journal.listed = Some(journal.lines);
+            journal.file.flush()?;
+            fs::rename(folder.join(format!("{kind}.new")), folder.join(kind.name()))
+        });
+    }
+
+    /// Everything that was told is in the files.
+    pub(super) fn flush(&mut self) {
+        self.attempt(|saving, folder| {
+            for (kind, journal) in &mut saving.files {
+                journal.file.flush()?;
+                if journal.listed.is_some_and(|listed| journal.lines > 2 * listed + SLACK) {
+                    *journal = rewritten(folder, *kind)?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    fn line(&mut self, kind: Kind, sign: char, object: &Value) {
+        self.attempt(|saving, folder| {
+            if !saving.files.contains_key(&kind) {
+                // Secrets come one by one, each with a list of its own.
+                let file = append(&folder.join(kind.name()))?;
+                saving.files.insert(kind, Journal { file, lines: 0, listed: Some(0) });
+            }
+            let journal = saving.files.get_mut(&kind).expect("just made");
+            write!(journal.file, "{sign}")?;
+            serde_json::to_writer(&mut journal.file, object)?;
+            journal.lines += 1;
+            writeln!(journal.file)
+        });
+    }
+
+    fn attempt(&mut self, step: impl FnOnce(&mut Self, &Path) -> io::Result<()>) {
+        let Some(folder) = self.folder.take() else { return };
+        let done = step(self, &folder);
+        self.folder = Some(folder);
+        if let Err(error) = done {
+            self.give_up(&error);
+        }
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        if let Some(folder) = self.folder.take() {
+            let folder = folder.display();
+            warn!(%error, %folder, "the last state is not saved: a restart without the API server announces nothing");
+        }
+        self.files.clear();
+    }
+}
+
+fn create(path: &Path) -> io::Result<BufWriter<File>> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map(BufWriter::new)
+}
+
+fn append(path: &Path) -> io::Result<BufWriter<File>> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(BufWriter::new)
+}
+
+/// The file with a line for each object that is there.
+fn rewritten(folder: &Path, kind: Kind) -> io::Result<Journal> {
+    let (path, half) = (folder.join(kind.name()), folder.join(format!("{kind}.half")));
+    let objects = read(&path)?;
+    let mut file = create(&half)?;
+    for object in objects.values() {
+        write!(file, "+")?;
+        serde_json::to_writer(&mut file, object)?;
+        writeln!(file)?;
+    }
+    file.flush()?;
+    fs::rename(half, path)?;
+    Ok(Journal { file, lines: objects.len(), listed: Some(objects.len()) })
+}
+
+/// The objects of a file.
+fn read(path: &Path) -> io::Result<BTreeMap<ObjectKey, Value>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        text => text?,
+    };
+    let mut objects = BTreeMap::new();
+    for line in text.lines() {
+        let Some((sign, json)) = line.split_at_checked(1) else { continue };
+        let Ok(value) = serde_json::from_str::<Value>(json) else { continue };
+        let Some(key) = decode::key(&value) else { continue };
+        match sign {
+            "+" => objects.insert(key, value),
+            _ => objects.remove(&key),
+        };
+    }
+    Ok(objects)
+}
+
+/// What a predecessor saved below `state_dir`; `None` where no list of Services was ever complete.
+pub(super) fn load(state_dir: &Path) -> Option<Snapshot> {
+    let folder = state_dir.join(FOLDER);
+    if !folder.join(Kind::Service.name()).exists() {
+        return None;
+    }
+    let mut index = Index::new(Kind::ALL);
+    for kind in Kind::ALL {
+        let objects = read(&folder.join(kind.name())).unwrap_or_else(|error| {
+            warn!(%error, %kind, "what was saved cannot be read");
+            BTreeMap::new()
+        });
+        index.reset(kind, objects.into_values().filter_map(|value| decode(kind, value).ok()));
+    }
+    let snapshot = Snapshot { saved: true, ..index.snapshot()? };
+    info!(services = snapshot.services.len(), "the API server is away: going on with what it said last");
+    Some(snapshot)
+}
+
+/// As much of an object as says which it was.
+pub(super) fn name_of(key: &ObjectKey) -> Value {
+    serde_json::json!({ "metadata": { "namespace": key.namespace, "name": key.name } })
+}
+
+/// Whether an object is saved: of Secrets those alone that sessions need.
+pub(super) fn is_saved(kind: Kind, object: &Value) -> bool {
+    kind != Kind::Secret || object["type"] == "kubernetes.io/basic-auth"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(name: &str, range: &str) -> Value {
+        json!({
+            "apiVersion": "ironcast.dev/v1alpha1", "kind": "IPAddressPool",
+            "metadata": {"name": name, "namespace": "s"}, "spec": {"addresses": [range]},
+        })
+    }
+
+    fn service(name: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "s"},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        })
+    }
+
+    fn list(saving: &mut Saving, kind: Kind, objects: &[Value]) {
+        saving.begin(kind);
+        objects.iter().for_each(|object| saving.put(kind, object));
+        saving.complete(kind);
+    }
+
+    fn pools(dir: &Path) -> Vec<String> {
+        load(dir).map(|snapshot| snapshot.pools.into_keys().collect()).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_was_listed_and_watched_is_there_after_a_restart_and_a_torn_line_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert_eq!(load(dir.path()), None, "nothing was ever complete");
+        let mut saving = Saving::new(Some(dir.path()));
+        list(&mut saving, Kind::IPAddressPool, &[pool("a", "192.0.2.0/25"), pool("b", "192.0.2.128/25")]);
+        saving.put(Kind::IPAddressPool, &pool("c", "198.51.100.0/24"));
+        saving.remove(Kind::IPAddressPool, &pool("a", "192.0.2.0/25"));
+        saving.flush();
+        assert_eq!(load(dir.path()), None, "Services are awaited");
+        list(&mut saving, Kind::Service, &[service("web")]);
+        let snapshot = load(dir.path()).expect("saved");
+        assert!(snapshot.saved && snapshot.services.len() == 1);
+        assert_eq!(pools(dir.path()), ["b", "c"]);
+
+        // A list that was under way when the process went is not taken for the whole.
+        saving.begin(Kind::IPAddressPool);
+        saving.put(Kind::IPAddressPool, &pool("z", "203.0.113.0/24"));
+        saving.flush();
+        assert_eq!(pools(dir.path()), ["b", "c"]);
+        let mut file = OpenOptions::new().append(true).open(dir.path().join("objects/IPAddressPool")).expect("there");
+        write!(file, "+{{\"metadata\":{{\"name\":\"b\",").expect("torn");
+        assert_eq!(pools(dir.path()), ["b", "c"]);
+    }
+
+    #[test]
+    fn file_that_grew_is_written_anew_with_the_last_of_each() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut saving = Saving::new(Some(dir.path()));
+        list(&mut saving, Kind::Service, &[]);
+        list(&mut saving, Kind::IPAddressPool, &[pool("a", "192.0.2.0/25")]);
+        for n in 0..=SLACK + 1 {
+            saving.put(Kind::IPAddressPool, &pool("b", if n % 2 == 0 { "198.51.100.0/24" } else { "203.0.113.0/24" }));
+        }
+        saving.flush();
+        let lines = || fs::read_to_string(dir.path().join("objects/IPAddressPool")).expect("there").lines().count();
+        assert_eq!(lines(), 2);
+        saving.put(Kind::IPAddressPool, &pool("c", "192.0.2.128/25"));
+        saving.flush();
+        assert_eq!((lines(), pools(dir.path()).len()), (3, 3));
+    }
+
+    #[test]
+    fn folder_is_for_its_owner_alone_and_one_that_cannot_be_made_stops_nothing() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut saving = Saving::new(Some(dir.path()));
+        list(&mut saving, Kind::Service, &[service("web")]);
+        let mode = |path: &str| fs::metadata(dir.path().join(path)).expect("there").mode() & 0o777;
+        assert_eq!((mode("objects"), mode("objects/Service")), (0o700, 0o600));
+        let mut none = Saving::new(Some(Path::new("/proc/nowhere")));
+        list(&mut none, Kind::Service, &[service("web")]);
+        none.flush();
+    }
+}
