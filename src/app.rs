@@ -14,9 +14,11 @@
 //! End by SIGTERM or SIGINT: sessions first, then the leadership, then addresses and programs. A second signal ends at once.
 
 mod claims;
+mod conflicts;
 mod datapath;
 mod decide;
 mod drain;
+mod gateways;
 mod restart;
 mod secret;
 mod signals;
@@ -35,7 +37,14 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use self::{decide::Decide, drain::Drain, restart::Mark, signals::Signals, tasks::Tasks, view::View};
+use self::{
+    decide::Decide,
+    drain::{Drain, Exit},
+    restart::Mark,
+    signals::Signals,
+    tasks::Tasks,
+    view::View,
+};
 use crate::{
     admin::{self, Metrics},
     announce,
@@ -167,6 +176,9 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let decide = Decide {
         snapshots: for_decide.clone(),
         draining,
+        exits: [(); 2].map(|()| Exit::new(config.drain_wait)),
+        found: conflicts::start(config, desired.clone(), tasks),
+        gateways: gateways::start(for_decide.clone(), tasks),
         settings,
         provided: provided.clone(),
         problems,

@@ -3,15 +3,19 @@
 //! [`Run`] is what clap reads; [`Run::resolve`] checks what belongs together and gives [`Config`], which
 //! the rest of the program trusts.
 
+mod leaving;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::ValueEnum;
 use ironcast_bgp::RouterId;
 
 use crate::plan::Settings;
+pub use leaving::{LeavingFlags, OnCordon};
 
 /// Where `status`, `explain` and `drain` find the daemon when not told otherwise.
 pub const ADMIN_SOCKET: &str = "/run/ironcast/admin.sock";
@@ -114,6 +118,10 @@ pub struct Run {
     #[arg(long, value_name = "ADDR:PORT")]
     pub bmp: Vec<SocketAddr>,
 
+    /// How long a node that leaves still announces, with the community graceful-shutdown, before it withdraws
+    #[arg(long, default_value_t = 5, value_name = "SECONDS")]
+    pub drain_wait: u64,
+
     /// What SIGTERM means: `restart` leaves routes to graceful restart, `stop` withdraws everything at once
     #[arg(long, value_enum, default_value_t = OnShutdown::Restart, value_name = "HOW")]
     pub on_shutdown: OnShutdown,
@@ -137,6 +145,11 @@ pub struct Ours {
     /// Announce from nodes labelled node.kubernetes.io/exclude-from-external-load-balancers too
     #[arg(long)]
     pub ignore_exclude_label: bool,
+
+    // No doc comment: clap would show it as a heading's text.
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub leaving: LeavingFlags,
 }
 
 impl Ours {
@@ -150,11 +163,12 @@ impl Ours {
             return Err(ConfigError::NothingToTake);
         }
         Ok(Settings {
-            node: node.into(),
             class: self.load_balancer_class.clone(),
             unclassed,
             ignore_exclude_label: self.ignore_exclude_label,
-            draining: false,
+            cordon_drains: self.leaving.on_cordon == OnCordon::Drain,
+            maintenance_taints: self.leaving.maintenance_taint.iter().cloned().collect(),
+            ..Settings::new(node)
         })
     }
 }
@@ -289,6 +303,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// BMP stations.
     pub bmp: Vec<SocketAddr>,
+    /// `--drain-wait`.
+    pub drain_wait: Duration,
     /// What SIGTERM means.
     pub on_shutdown: OnShutdown,
 }
@@ -367,6 +383,7 @@ impl Run {
             router_id: self.router_id,
             listen: self.listen,
             bmp: self.bmp,
+            drain_wait: Duration::from_secs(self.drain_wait),
             on_shutdown: self.on_shutdown,
         })
     }

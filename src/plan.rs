@@ -7,13 +7,16 @@
 mod allocate;
 mod eligibility;
 mod fill;
+mod found;
 mod identity;
 mod ledger;
 mod needs;
+mod nodes;
 mod pools;
 mod problems;
 mod routes;
 mod weights;
+mod width;
 mod words;
 
 #[cfg(test)]
@@ -33,7 +36,9 @@ use ironcast_bgp::{RouterId, rib::Routes};
 
 use crate::types::{Need, Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
 
+pub use found::Gateway;
 pub use identity::default_router_id;
+pub use nodes::asked_to_leave;
 pub use words::{GaveUp, PendingReason, Withhold};
 
 /// What does not come from the cluster: who we are and how the operator started us.
@@ -47,8 +52,50 @@ pub struct Settings {
     pub unclassed: bool,
     /// `--ignore-exclude-label`: the label `node.kubernetes.io/exclude-from-external-load-balancers` means nothing.
     pub ignore_exclude_label: bool,
-    /// The operator asked this node to drain.
-    pub draining: bool,
+    /// `--on-cordon drain`: a cordoned node leaves too.
+    pub cordon_drains: bool,
+    /// `--maintenance-taint`: a node with one of these leaves too; `key` or `key=value`.
+    pub maintenance_taints: BTreeSet<String>,
+    /// Default gateways of this host, at most one of each family; known where a peer asks for them.
+    pub gateways: Vec<Gateway>,
+    /// How far the operator's `ironcast drain` has come.
+    pub drain: Leaving,
+    /// How far a cordon or a maintenance taint has come.
+    pub cordon: Leaving,
+}
+
+impl Settings {
+    /// Takes Services without a class and leaves by nothing but a drain.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            node: node.into(),
+            class: None,
+            unclassed: true,
+            ignore_exclude_label: false,
+            cordon_drains: false,
+            maintenance_taints: BTreeSet::new(),
+            gateways: Vec::new(),
+            drain: Leaving::Not,
+            cordon: Leaving::Not,
+        }
+    }
+
+    /// The further of the two ways out.
+    pub fn leaving(&self) -> Leaving {
+        self.drain.max(self.cordon)
+    }
+}
+
+/// How far a node has come in leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Leaving {
+    /// It stays.
+    #[default]
+    Not,
+    /// It still announces, with the community graceful-shutdown (RFC 8326), so that routers turn to others first.
+    Last,
+    /// It withdraws.
+    Gone,
 }
 
 /// What this node wants to be so.
@@ -71,6 +118,8 @@ pub struct Desired {
     /// Recorded addresses whose packets this node can serve, announced or not: a node that drains withdraws its
     /// routes and still answers what is under way.
     pub addresses: BTreeSet<IpAddr>,
+    /// How far this node has come in leaving.
+    pub leaving: Leaving,
     /// What is not announced, and why.
     pub withheld: Vec<Withheld>,
     /// The snapshot's problems and those that only the whole shows (overlapping pools …).
@@ -136,8 +185,10 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
     let pools = pools::Pools::new(snapshot);
     let services = by_age(snapshot);
     let book = allocate::allocate(snapshot, settings, &pools, &services);
-    let here = eligibility::judge(snapshot, settings, &book.granted);
-    let peers = routes::peers_of_node(snapshot, settings);
+    let mut here = eligibility::judge(snapshot, settings, &book.granted);
+    nodes::leave(snapshot, settings, &pools, &mut here);
+    let found = found::find(snapshot, settings);
+    let peers = routes::peers_of_node(snapshot, settings, &found.peers);
     let routes = routes::export(snapshot, settings, &pools, &peers, &here.announce);
     let withheld: BTreeSet<Withheld> = here.withheld.into_iter().chain(routes.withheld).collect();
     let node = snapshot.nodes.get(&settings.node).map(|node| &**node);
@@ -149,8 +200,9 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
         exports: routes.exports,
         behind: routes.behind,
         addresses: here.addresses,
+        leaving: settings.leaving(),
         withheld: withheld.into_iter().collect(),
-        problems: problems::problems(snapshot, settings, &peers),
+        problems: problems::problems(snapshot, settings, &peers, found.problems),
         peers: peers.into_iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
     }
 }

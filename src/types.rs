@@ -14,13 +14,13 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 pub use claim::{
     Claim, ClaimId, ClaimProblem, ClaimSpec, ClaimState, InvalidClaimId, LeaseId, Need, PoolProvider, Reclaim,
 };
-pub use peer::{Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
+pub use peer::{AddressFrom, Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
 pub use provider::{ClaimTiming, Credentials, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
 pub use state::{
-    BfdState, DatapathState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity, SourceState,
-    UplinkState, WithheldState,
+    BfdState, DatapathState, LeavingState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity,
+    SourceState, UplinkState, WithheldState,
 };
 
 /// Labels as Kubernetes has them.

@@ -148,12 +148,13 @@ fn datapath(state: &DatapathState, packets: &Counted) -> [Samples; 5] {
     ]
 }
 
-fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 6] {
+fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 7] {
     let per_session = |value: fn(&crate::types::SessionState) -> f64| -> Vec<(Labels, f64)> {
         state.sessions.iter().map(|s| (label("peer", &s.peer), value(s))).collect()
     };
     let established = per_session(|s| s.established_count as f64);
     let treated = figures.counters.iter().map(|(peer, c)| (label("peer", peer), c.treated_as_withdraw as f64));
+    let refused = figures.counters.iter().map(|(peer, c)| (label("peer", peer), c.prefixes_received as f64));
     let leaked = figures.counters.iter().map(|(peer, c)| (label("peer", peer), c.prefixes_leaked as f64));
     [
         family("bgp_session_up", "1 where the session is Established", per_session(|s| bit(s.state == "Established"))),
@@ -163,6 +164,14 @@ fn bgp(state: &NodeState, figures: &Figures) -> [Samples; 6] {
         Samples {
             counts: true,
             ..family("bgp_updates_treated_as_withdraw", "Malformed UPDATEs (RFC 7606)", treated.collect())
+        },
+        Samples {
+            counts: true,
+            ..family(
+                "bgp_prefixes_refused",
+                "Prefixes that the router announced; none is ever taken",
+                refused.collect(),
+            )
         },
         Samples {
             counts: true,

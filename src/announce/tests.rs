@@ -63,6 +63,8 @@ pub(super) fn peer(name: &str) -> Peer {
         graceful_restart: false,
         dual_stack: false,
         prefix_budget: None,
+        maximum_paths: None,
+        address_from: None,
         maximum_prefixes: None,
     }
 }

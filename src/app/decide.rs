@@ -9,9 +9,10 @@ use std::{
 use tokio::{sync::watch, task::block_in_place};
 use tracing::{debug, error, info, warn};
 
+use super::drain::Exit;
 use crate::{
     admin::Metrics,
-    plan::{Desired, Planned, Settings, plan},
+    plan::{Desired, Gateway, Leaving, Planned, Settings, asked_to_leave, plan},
     provider::node::Provided,
     types::{Problem, Severity, Snapshot},
 };
@@ -33,10 +34,16 @@ pub(super) struct Decide {
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// The operator drains this node.
     pub(super) draining: watch::Receiver<bool>,
+    /// How far the operator's drain has come, and a cordon or taint of the node.
+    pub(super) exits: [Exit; 2],
     /// Routers that providers gave this node.
     pub(super) provided: watch::Receiver<Arc<Provided>>,
     /// What is wrong with providers, told with the rest.
     pub(super) problems: watch::Receiver<Arc<Vec<Problem>>>,
+    /// What is wrong with this host, told with the rest.
+    pub(super) found: watch::Receiver<Arc<Vec<Problem>>>,
+    /// Default gateways of this host.
+    pub(super) gateways: watch::Receiver<Vec<Gateway>>,
     /// Everything else that decides.
     pub(super) settings: Settings,
     /// Told only when the decision is another.
@@ -60,6 +67,9 @@ impl Decide {
                 changed = self.draining.changed() => changed.map_err(|_| NoSource)?,
                 changed = self.provided.changed() => changed.map_err(|_| NoSource)?,
                 changed = self.problems.changed() => changed.map_err(|_| NoSource)?,
+                changed = self.found.changed() => changed.map_err(|_| NoSource)?,
+                changed = self.gateways.changed() => changed.map_err(|_| NoSource)?,
+                () = next_step(&self.exits) => {}
             }
             tokio::time::sleep_until(again).await;
         }
@@ -67,7 +77,8 @@ impl Decide {
 
     fn decide(&mut self, last: Arc<Desired>) -> Arc<Desired> {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return last };
-        self.settings.draining = *self.draining.borrow_and_update();
+        self.leave(&snapshot);
+        self.settings.gateways.clone_from(&self.gateways.borrow_and_update());
         let provided = self.provided.borrow_and_update().clone();
         let snapshot = with_peers(snapshot, &provided);
         let start = Instant::now();
@@ -76,6 +87,7 @@ impl Decide {
             _ => block_in_place(|| plan(&snapshot, &self.settings)),
         };
         desired.problems.extend(self.problems.borrow_and_update().iter().chain(&provided.problems).cloned());
+        desired.problems.extend(self.found.borrow_and_update().iter().cloned());
         let took = start.elapsed();
         self.metrics.planned(took);
         debug!(?took, services = snapshot.services.len(), addresses = desired.addresses.len(), "decided");
@@ -89,6 +101,28 @@ impl Decide {
         });
         self.planned.send_replace(Some(Planned { snapshot, desired: desired.clone() }));
         desired
+    }
+
+    fn leave(&mut self, snapshot: &Snapshot) {
+        let (now, before) = (tokio::time::Instant::now(), self.settings.leaving());
+        let [operator, node] = &mut self.exits;
+        self.settings.drain = operator.turn(*self.draining.borrow_and_update(), now);
+        let asked = asked_to_leave(snapshot, &self.settings);
+        self.settings.cordon = node.turn(asked.is_some(), now);
+        match (before, self.settings.leaving()) {
+            (before, now) if before == now => {}
+            (_, Leaving::Not) => info!("this node announces again"),
+            (_, Leaving::Last) => info!(reason = ?asked, "this node leaves: routes carry graceful-shutdown first"),
+            (_, Leaving::Gone) => info!(reason = ?asked, "this node leaves: routes are withdrawn"),
+        }
+    }
+}
+
+/// Until a node that leaves takes its next step.
+async fn next_step(exits: &[Exit; 2]) {
+    match exits.iter().filter_map(Exit::deadline).min() {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -140,8 +174,9 @@ mod tests {
         desired: watch::Receiver<Option<Arc<Desired>>>,
         planned: watch::Receiver<Option<Planned>>,
         _draining: watch::Sender<bool>,
-        _problems: watch::Sender<Arc<Vec<Problem>>>,
+        _problems: [watch::Sender<Arc<Vec<Problem>>>; 2],
         _provided: watch::Sender<Arc<Provided>>,
+        _gateways: watch::Sender<Vec<Gateway>>,
     }
 
     fn start() -> Running {
@@ -151,20 +186,32 @@ mod tests {
         let (for_planned, planned) = watch::channel(None);
         let (_problems, for_problems) = watch::channel(Arc::default());
         let (_provided, provided) = watch::channel(Arc::default());
-        let settings =
-            Settings { node: "n1".into(), class: None, unclassed: true, ignore_exclude_label: false, draining: false };
+        let (_found, for_found) = watch::channel(Arc::default());
+        let (_gateways, gateways) = watch::channel(Vec::new());
+        let settings = Settings::new("n1");
         let decide = Decide {
             snapshots: for_snapshots,
             draining,
+            exits: [(); 2].map(|()| Exit::new(Duration::from_secs(5))),
             provided,
             problems: for_problems,
+            found: for_found,
+            gateways,
             settings,
             desired: for_desired,
             planned: for_planned,
             metrics: Metrics::default(),
         };
         tokio::spawn(decide.run());
-        Running { snapshots, desired, planned, _draining: for_draining, _problems, _provided }
+        Running {
+            snapshots,
+            desired,
+            planned,
+            _draining: for_draining,
+            _problems: [_problems, _found],
+            _provided,
+            _gateways,
+        }
     }
 
     async fn decided(running: &mut Running) -> String {

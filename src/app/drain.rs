@@ -1,9 +1,57 @@
 //! Draining, remembered: like a cordon it outlives restarts and reboots until somebody ends it, so that a node
 //! under repair does not draw traffic the moment its daemon is back.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
+
+use crate::plan::Leaving;
+
+/// The way out, step by step.
+///
+/// ```text
+///  Not ──asked──▶ Last (graceful-shutdown, RFC 8326) ──after the wait──▶ Gone ──undone──▶ Not
+/// ```
+///
+/// A daemon that starts on a node that was asked already goes straight to Gone: it has announced nothing yet that
+/// somebody could be weaned from.
+#[derive(Debug)]
+pub(super) struct Exit {
+    wait: Duration,
+    now: Leaving,
+    gone_at: Option<Instant>,
+    started: bool,
+}
+
+impl Exit {
+    pub(super) fn new(wait: Duration) -> Self {
+        Self { wait, now: Leaving::Not, gone_at: None, started: false }
+    }
+
+    /// Where the node stands, given whether it is asked to leave.
+    pub(super) fn turn(&mut self, asked: bool, now: Instant) -> Leaving {
+        let first = !std::mem::replace(&mut self.started, true);
+        self.now = match (asked, self.now) {
+            (false, _) => Leaving::Not,
+            (true, Leaving::Not) if first || self.wait.is_zero() => Leaving::Gone,
+            (true, Leaving::Not) => {
+                self.gone_at = Some(now + self.wait);
+                Leaving::Last
+            }
+            (true, Leaving::Last) if self.gone_at.is_none_or(|at| at <= now) => Leaving::Gone,
+            (true, step) => step,
+        };
+        if self.now != Leaving::Last {
+            self.gone_at = None;
+        }
+        self.now
+    }
+
+    /// When it takes the next step by itself.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.gone_at
+    }
+}
 
 /// The switch and the file that remembers it.
 #[derive(Debug)]
@@ -67,6 +115,32 @@ mod tests {
         second.set(false).expect("forgotten");
         second.set(false).expect("twice is fine");
         assert!(!*Drain::load(&state_dir).subscribe().borrow());
+    }
+
+    #[test]
+    fn node_that_is_asked_to_leave_says_so_before_it_withdraws_and_comes_back_when_it_is_not() {
+        let (wait, start) = (Duration::from_secs(5), Instant::now());
+        let mut exit = Exit::new(wait);
+        assert_eq!((exit.turn(false, start), exit.deadline()), (Leaving::Not, None));
+        assert_eq!((exit.turn(true, start), exit.deadline()), (Leaving::Last, Some(start + wait)));
+        assert_eq!(exit.turn(true, start + wait / 2), Leaving::Last);
+        assert_eq!((exit.turn(true, start + wait), exit.deadline()), (Leaving::Gone, None));
+        assert_eq!(exit.turn(true, start + 2 * wait), Leaving::Gone);
+        assert_eq!(exit.turn(false, start + 2 * wait), Leaving::Not);
+        // Undone before the time is up, asked again: the whole time.
+        let later = start + 3 * wait;
+        assert_eq!(exit.turn(true, later), Leaving::Last);
+        assert_eq!(exit.turn(false, later + wait / 2), Leaving::Not);
+        assert_eq!(exit.turn(true, later + wait), Leaving::Last);
+        assert_eq!(exit.turn(true, later + wait + wait / 2), Leaving::Last);
+    }
+
+    #[test]
+    fn daemon_that_starts_on_a_leaving_node_announces_nothing_first() {
+        assert_eq!(Exit::new(Duration::from_secs(5)).turn(true, Instant::now()), Leaving::Gone);
+        let mut at_once = Exit::new(Duration::ZERO);
+        at_once.turn(false, Instant::now());
+        assert_eq!(at_once.turn(true, Instant::now()), Leaving::Gone);
     }
 
     #[test]

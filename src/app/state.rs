@@ -6,9 +6,10 @@ use crate::{
     admin::{BfdFigures, BfdPackets, Figures, PoolUse},
     announce::AnnounceState,
     datapath::report::Report,
-    plan::{Allocated, Desired},
+    plan::{Allocated, Desired, Leaving},
     types::{
-        AddressRange, Family, NodeState, Pool, Service, ServiceKey, ServiceState, Snapshot, SourceState, family_of,
+        AddressRange, Family, LeavingState, NodeState, Pool, Service, ServiceKey, ServiceState, Snapshot, SourceState,
+        family_of,
     },
 };
 
@@ -38,15 +39,26 @@ pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
     NodeState {
         node: inputs.node.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        source: SourceState { kind: inputs.source.into(), complete: inputs.snapshot.is_some() },
+        source: SourceState { kind: inputs.source.into(), complete: inputs.snapshot.is_some_and(|s| !s.saved) },
         leader: inputs.leader,
         draining: inputs.draining,
+        leaving: leaving(inputs),
         sessions: inputs.announce.sessions(now),
         services: inputs.snapshot.map(|snapshot| services(snapshot, inputs.desired)).unwrap_or_default(),
         routes: inputs.announce.routes(),
         withheld: inputs.announce.withheld(),
         problems: inputs.desired.problems.clone(),
         datapath: inputs.datapath.map(|report| report.state.clone()),
+    }
+}
+
+fn leaving(inputs: &Inputs<'_>) -> Option<LeavingState> {
+    let announced = inputs.announce.status.values().any(|status| !status.advertised.is_empty());
+    match (inputs.desired.leaving, announced) {
+        (Leaving::Not, _) => None,
+        (Leaving::Last, _) => Some(LeavingState::GracefulShutdown),
+        (Leaving::Gone, true) => Some(LeavingState::Withdrawing),
+        (Leaving::Gone, false) => Some(LeavingState::Drained),
     }
 }
 

@@ -284,8 +284,16 @@ fn node_steps(state: &NodeState) -> Vec<String> {
         ));
         return steps;
     }
-    if state.draining {
-        steps.push("the node drains and announces nothing; `ironcast drain --undo` ends it".into());
+    match state.leaving {
+        _ if state.draining => {
+            steps.push("the node drains and announces nothing; `ironcast drain --undo` ends it".into());
+        }
+        Some(_) => steps.push(
+            "the node is cordoned or has a maintenance taint, and leaves to others what they announce; uncordon it, or \
+             start with --on-cordon ignore"
+                .into(),
+        ),
+        None => {}
     }
     steps.extend(no_session(state));
     steps

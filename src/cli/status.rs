@@ -104,8 +104,10 @@ pub(super) fn headline(state: &NodeState) -> String {
     if state.leader {
         words.push("gives out addresses".into());
     }
-    if state.draining {
-        words.push("DRAINING (`ironcast drain --undo` ends it)".into());
+    match state.leaving {
+        _ if state.draining => words.push("DRAINING (`ironcast drain --undo` ends it)".into()),
+        Some(_) => words.push("LEAVING (cordoned, or a maintenance taint)".into()),
+        None => {}
     }
     words.join(" · ") + "\n"
 }
@@ -259,6 +261,7 @@ pub(super) mod tests {
             source: SourceState { kind: "manifests".into(), complete: true },
             leader: true,
             draining: false,
+            leaving: None,
             sessions: vec![
                 session("tor-a", "Established", None),
                 session("tor-b", "Active", Some("connection refused")),

@@ -6,17 +6,11 @@ use std::{
 };
 
 use super::{
-    Settings, Withheld, Withhold,
+    Leaving, Settings, Withheld, Withhold,
     allocate::{Grant, Granted},
+    nodes,
 };
 use crate::types::{Endpoint, Family, Service, ServiceKey, Snapshot, TrafficPolicy, family_of};
-
-/// The label that keeps a node out of external load balancers.
-pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-
-/// What the provider says of the machine; anything but `Active` keeps the node from announcing. Written by the leader, or
-/// by people.
-const DEVICE_STATE: &str = "ironcast.dev/device-state";
 
 /// A Service that this node may announce, with the addresses that are recorded and have endpoints.
 pub(super) struct Candidate<'a> {
@@ -68,28 +62,17 @@ pub(super) fn judge<'a>(snapshot: &Snapshot, settings: &Settings, granted: &[Gra
 }
 
 impl Here<'_> {
-    fn withhold(&mut self, service: &ServiceKey, reason: Withhold) {
+    pub(super) fn withhold(&mut self, service: &ServiceKey, reason: Withhold) {
         self.withheld.push(Withheld { service: service.clone(), peer: None, reason });
     }
 }
 
 /// Why this node announces nothing at all. A node without an object (manifest mode) has nothing against it.
 fn node_reason(snapshot: &Snapshot, settings: &Settings) -> Option<Withhold> {
-    if settings.draining {
+    if settings.drain == Leaving::Gone {
         return Some(Withhold::Draining);
     }
-    let node = snapshot.nodes.get(&settings.node)?;
-    if node.annotations.get(DEVICE_STATE).is_some_and(|state| state != "Active") {
-        return Some(Withhold::DeviceUnavailable);
-    }
-    if !node.ready {
-        return Some(Withhold::NodeNotReady);
-    }
-    if node.network_unavailable {
-        return Some(Withhold::NodeNetworkUnavailable);
-    }
-    let excluded = !settings.ignore_exclude_label && node.labels.contains_key(EXCLUDE_LABEL);
-    excluded.then_some(Withhold::NodeLabeledExcludeBalancers)
+    nodes::unfit(snapshot.nodes.get(&settings.node)?, settings)
 }
 
 /// Why this node does not serve the Service's address of this family.

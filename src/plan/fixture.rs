@@ -35,7 +35,7 @@ pub(super) fn selector(key: &str, value: &str) -> Selector {
 }
 
 pub(super) fn settings(node: &str) -> Settings {
-    Settings { node: node.into(), class: None, unclassed: true, ignore_exclude_label: false, draining: false }
+    Settings::new(node)
 }
 
 /// An IPv4 Service of policy Cluster with port 80/TCP.
@@ -121,6 +121,8 @@ pub(super) fn peer(name: &str, address: &str) -> Peer {
         graceful_restart: false,
         dual_stack: true,
         prefix_budget: None,
+        maximum_paths: None,
+        address_from: None,
         maximum_prefixes: None,
     }
 }

@@ -1,11 +1,17 @@
 //! Problems that only the whole shows, beside those that the source found in single objects.
 
-use super::{Settings, eligibility::EXCLUDE_LABEL};
+use super::{Settings, nodes::EXCLUDE_LABEL};
 use crate::types::{Claim, ObjectRef, Peer, Problem, Severity, Snapshot};
 
 /// The snapshot's problems and ours, sorted.
-pub(super) fn problems(snapshot: &Snapshot, settings: &Settings, peers: &[&Peer]) -> Vec<Problem> {
+pub(super) fn problems(
+    snapshot: &Snapshot,
+    settings: &Settings,
+    peers: &[&Peer],
+    not_found: Vec<Problem>,
+) -> Vec<Problem> {
     let mut problems = snapshot.problems.clone();
+    problems.extend(not_found);
     problems.extend(everybody_excluded(snapshot, settings));
     problems.extend(snapshot.claims.values().filter_map(held_up));
     problems.extend(peers.iter().filter_map(|peer| missing_secret(snapshot, peer)));

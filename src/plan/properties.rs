@@ -8,11 +8,15 @@ use proptest::prelude::*;
 
 use self::generate::{keys, settled_world, world};
 use super::{
-    Allocated, Desired, Settings, Withhold,
+    Allocated, Desired, Leaving, Settings, Withhold,
     fixture::{World, service, settings},
     plan,
 };
 use crate::types::{Family, FamilyPolicy, Pool, Service, ServiceKey, TrafficPolicy, family_of};
+
+fn gone(draining: bool) -> Leaving {
+    if draining { Leaving::Gone } else { Leaving::Not }
+}
 
 fn owners(desired: &Desired) -> Vec<(&ServiceKey, IpAddr)> {
     let with = desired.allocations.iter().flat_map(|(key, allocated)| match allocated {
@@ -219,7 +223,7 @@ proptest! {
     #[test]
     fn addresses_do_not_depend_on_the_node_nor_anything_on_the_order_of_endpoints(world in world(), draining: bool) {
         let desired = world.plan();
-        let elsewhere = plan(&world.0, &Settings { draining, ..settings("n2") });
+        let elsewhere = plan(&world.0, &Settings { drain: gone(draining), ..settings("n2") });
         prop_assert_eq!(&desired.allocations, &elsewhere.allocations);
         let mut turned = world;
         for endpoints in turned.0.endpoints.values_mut() {
@@ -256,7 +260,7 @@ proptest! {
 
     #[test]
     fn nobody_is_withheld_and_announced_and_nobody_is_neither(world in settled_world(), draining: bool) {
-        let desired = plan(&world.0, &Settings { draining, ..settings("n1") });
+        let desired = plan(&world.0, &Settings { drain: gone(draining), ..settings("n1") });
         let announced: BTreeSet<_> = desired.behind.values().flatten().collect();
         for withheld in desired.withheld.iter().filter(|withheld| withheld.peer.is_none()) {
             let of_one_family = matches!(withheld.reason, Withhold::NoEndpoints | Withhold::NoLocalEndpoints);

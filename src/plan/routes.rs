@@ -8,12 +8,15 @@ use std::{
 
 use ipnet::IpNet;
 use ironcast_bgp::{
-    LinkBandwidth,
+    Community, LinkBandwidth,
     rib::{self, Attributes, Route},
 };
 
-use super::{Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, pools::Pools, weights::Weights};
-use crate::types::{Advertisement, Family, Labels, Peer, Selector, Service, ServiceKey, Snapshot};
+use super::{
+    Leaving, Settings, Withheld, Withhold, allocate::Grant, eligibility::Candidate, nodes, pools::Pools,
+    weights::Weights, width::Width,
+};
+use crate::types::{Advertisement, Family, Labels, Node, Peer, Selector, Service, ServiceKey, Snapshot, family_of};
 
 /// What this node tells whom.
 #[derive(Default)]
@@ -34,11 +37,12 @@ struct Claim {
 
 /// Everything that decides what a peer is told. Peers of equal audience are told the same.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Audience {
+struct Audience<'a> {
     advertisements: BTreeSet<usize>,
     ipv4: bool,
     ipv6: bool,
     budget: Option<u32>,
+    width: Option<Width<'a>>,
 }
 
 /// A prefix that an audience is told, unless the budget ends before it.
@@ -49,10 +53,11 @@ struct Told {
 }
 
 /// Peers that this node has sessions with.
-pub(super) fn peers_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Vec<&'a Peer> {
+pub(super) fn peers_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings, found: &'a [Peer]) -> Vec<&'a Peer> {
     let none = Labels::new();
     let labels = labels_of_node(snapshot, settings).unwrap_or(&none);
-    snapshot.peers.values().filter(|peer| any_matches(&peer.node_selectors, labels)).collect()
+    let named = snapshot.peers.values().filter(|peer| peer.address_from.is_none());
+    named.filter(|peer| any_matches(&peer.node_selectors, labels)).chain(found).collect()
 }
 
 fn labels_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Option<&'a Labels> {
@@ -60,14 +65,24 @@ fn labels_of_node<'a>(snapshot: &'a Snapshot, settings: &Settings) -> Option<&'a
 }
 
 /// Any selector is enough, none selects all.
-fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
+pub(super) fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.is_empty() || selectors.iter().any(|selector| selector.matches(labels))
 }
 
+/// Whether what the advertisement says is told to this peer.
+pub(super) fn is_told(advertisement: &Advertisement, peer: &Peer) -> bool {
+    advertisement.peers.is_empty() || advertisement.peers.contains(&peer.name)
+}
+
+/// Whether the advertisement speaks of this address of the Service.
+pub(super) fn selects(advertisement: &Advertisement, service: &Service, grant: &Grant, pools: &Pools<'_>) -> bool {
+    selects_pool(advertisement, grant, pools) && any_matches(&advertisement.service_selectors, &service.labels)
+}
+
 /// The routes for every peer of this node.
-pub(super) fn export(
-    snapshot: &Snapshot,
-    settings: &Settings,
+pub(super) fn export<'a>(
+    snapshot: &'a Snapshot,
+    settings: &'a Settings,
     pools: &Pools<'_>,
     peers: &[&Peer],
     candidates: &[Candidate<'_>],
@@ -78,15 +93,18 @@ pub(super) fn export(
         snapshot.advertisements.values().filter(|a| any_matches(&a.node_selectors, labels)).collect();
     let mut routes = Routes::default();
     let claims = claims(&advertisements, pools, candidates, &mut routes);
-    let mut audiences: BTreeMap<Audience, Vec<&Peer>> = BTreeMap::new();
+    let rivals = Rivals::new(snapshot, settings, peers, &advertisements);
+    let mut audiences: BTreeMap<Audience<'_>, Vec<&Peer>> = BTreeMap::new();
     for peer in peers {
-        audiences.entry(audience(peer, &advertisements)).or_default().push(peer);
+        let audience = Audience { width: rivals.width(peer), ..audience(peer, &advertisements) };
+        audiences.entry(audience).or_default().push(peer);
     }
     let mut told = vec![false; candidates.len()];
     let weights = Weights::new(snapshot, settings);
-    let mut mint = Mint { advertisements: &advertisements, sets: HashMap::new(), minted: HashMap::new() };
+    let leaving = settings.leaving() != Leaving::Not;
+    let mut mint = Mint { advertisements: &advertisements, leaving, sets: HashMap::new(), minted: HashMap::new() };
     for (audience, peers) in &audiences {
-        let speech = Speech { claims: &claims, candidates, weights: &weights, audience, peers };
+        let speech = Speech { claims: &claims, candidates, weights: &weights, rivals: &rivals, audience, peers };
         speech.compose(&mut mint, &mut routes, &mut told);
     }
     let claimed: BTreeSet<usize> = claims.iter().map(|claim| claim.candidate).collect();
@@ -156,17 +174,57 @@ fn aggregate(address: IpAddr, advertisement: &Advertisement) -> IpNet {
     IpNet::new(address, length).map_or(IpNet::from(address), |net| net.trunc())
 }
 
-fn audience(peer: &Peer, advertisements: &[&Advertisement]) -> Audience {
-    let to_peer = |i: &usize| advertisements[*i].peers.is_empty() || advertisements[*i].peers.contains(&peer.name);
+fn audience<'a>(peer: &Peer, advertisements: &[&Advertisement]) -> Audience<'a> {
+    let to_peer = |i: &usize| is_told(advertisements[*i], peer);
     Audience {
         advertisements: (0..advertisements.len()).filter(to_peer).collect(),
         ipv4: peer.carries(Family::Ipv4),
         ipv6: peer.carries(Family::Ipv6),
         budget: peer.prefix_budget,
+        width: None,
     }
 }
 
-impl Audience {
+/// The nodes that announce beside this one, where a router takes a limited number of paths.
+struct Rivals<'a> {
+    snapshot: &'a Snapshot,
+    own: &'a str,
+    /// Empty where no router is limited.
+    nodes: Vec<&'a Node>,
+    /// The nodes that follow each of this node's advertisements.
+    following: Vec<BTreeSet<&'a str>>,
+}
+
+impl<'a> Rivals<'a> {
+    fn new(snapshot: &'a Snapshot, settings: &'a Settings, peers: &[&Peer], advertisements: &[&Advertisement]) -> Self {
+        let own = settings.node.as_str();
+        if peers.iter().all(|peer| peer.maximum_paths.is_none()) {
+            return Self { snapshot, own, nodes: Vec::new(), following: Vec::new() };
+        }
+        let nodes: Vec<&Node> = nodes::staying(snapshot, settings).collect();
+        let following = |advertisement: &&Advertisement| {
+            let follows = |node: &&&Node| any_matches(&advertisement.node_selectors, &node.labels);
+            nodes.iter().filter(follows).map(|node| node.name.as_str()).collect()
+        };
+        let following = advertisements.iter().map(following).collect();
+        Self { snapshot, own, nodes, following }
+    }
+
+    fn width(&self, peer: &Peer) -> Option<Width<'a>> {
+        let limit = peer.maximum_paths?;
+        let heard = self.nodes.iter().filter(|node| any_matches(&peer.node_selectors, &node.labels));
+        Some(Width::new(limit, self.own, heard.map(|node| node.name.as_str())))
+    }
+
+    /// Whether the node makes the same claim.
+    fn claims(&self, node: &str, claim: &Claim, service: &Service) -> bool {
+        let endpoints = self.snapshot.endpoints.get(&service.key).map_or(&[][..], |endpoints| &endpoints[..]);
+        self.following[claim.advertisement].contains(node)
+            && nodes::serves(service, endpoints, family_of(claim.prefix.addr()), node)
+    }
+}
+
+impl Audience<'_> {
     fn hears(&self, claim: &Claim) -> bool {
         let carried = match claim.prefix {
             IpNet::V4(_) => self.ipv4,
@@ -181,7 +239,8 @@ struct Speech<'s, 'a> {
     claims: &'s [Claim],
     candidates: &'s [Candidate<'a>],
     weights: &'s Weights<'a>,
-    audience: &'s Audience,
+    rivals: &'s Rivals<'a>,
+    audience: &'s Audience<'a>,
     peers: &'s [&'s Peer],
 }
 
@@ -217,6 +276,10 @@ impl Speech<'_, '_> {
                 continue;
             }
             self.heard(claims.clone()).for_each(|claim| told[claim.candidate] = true);
+            if !self.is_among_announcers(&chunk[0].prefix, claims.clone()) {
+                self.withhold(claims, Withhold::EcmpWidth, routes);
+                continue;
+            }
             let weighted = advertisements.iter().any(|i| mint.advertisements[*i].link_bandwidth.is_some());
             let weight = weighted.then(|| self.weight(&chunk[0].prefix, claims.clone())).flatten();
             match mint.attributes(advertisements, weight) {
@@ -225,6 +288,15 @@ impl Speech<'_, '_> {
             }
         }
         said
+    }
+
+    /// Whether the router takes this node's path, if it does not take everybody's.
+    fn is_among_announcers(&self, prefix: &IpNet, claims: std::ops::Range<usize>) -> bool {
+        let Some(width) = &self.audience.width else { return true };
+        width.includes_us(prefix, |node| {
+            self.heard(claims.clone())
+                .any(|claim| self.rivals.claims(node, claim, self.candidates[claim.candidate].service))
+        })
     }
 
     /// What this node takes of the prefix beside the others.
@@ -262,6 +334,8 @@ type Saying = (BTreeSet<usize>, Option<u32>);
 /// Makes attributes; equal ones are one `Arc`.
 struct Mint<'a> {
     advertisements: &'a [&'a Advertisement],
+    /// The node leaves: routers should turn to others (RFC 8326 §4).
+    leaving: bool,
     sets: HashMap<Saying, Option<Arc<Attributes>>>,
     minted: HashMap<Attributes, Arc<Attributes>>,
 }
@@ -274,7 +348,13 @@ impl Mint<'_> {
             return known.clone();
         }
         let attributes = unite(key.0.iter().map(|i| self.advertisements[*i]), weight);
-        let attributes = attributes.map(|attributes| {
+        let attributes = attributes.map(|mut attributes| {
+            if self.leaving {
+                attributes.local_pref = Some(0);
+                attributes.communities.insert(0, Community::GRACEFUL_SHUTDOWN);
+                attributes.communities.sort_unstable();
+                attributes.communities.dedup();
+            }
             let shared = self.minted.entry(attributes);
             let shared = shared.or_insert_with_key(|attributes| Arc::new(attributes.clone()));
             Arc::clone(shared)

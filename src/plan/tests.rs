@@ -2,5 +2,7 @@
 
 mod allocation;
 mod announcing;
+mod found;
+mod leaving;
 mod provided;
 mod speed;

@@ -84,13 +84,19 @@ pub enum Withhold {
     DatapathNotReady,
     /// `deviceUnavailable`
     DeviceUnavailable,
+    /// `ecmpWidth`
+    EcmpWidth,
+    /// `nodeCordoned`
+    NodeCordoned,
+    /// `nodeMaintenance`
+    NodeMaintenance,
     /// `draining`
     Draining,
 }
 
 impl Withhold {
     /// Every reason, for metrics that show zeros too.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::AddressPending,
         Self::NoEndpoints,
         Self::NoLocalEndpoints,
@@ -103,6 +109,9 @@ impl Withhold {
         Self::PrefixBudget,
         Self::DatapathNotReady,
         Self::DeviceUnavailable,
+        Self::EcmpWidth,
+        Self::NodeCordoned,
+        Self::NodeMaintenance,
         Self::Draining,
     ];
 
@@ -121,6 +130,9 @@ impl Withhold {
             Self::PrefixBudget => "prefixBudget",
             Self::DatapathNotReady => "datapathNotReady",
             Self::DeviceUnavailable => "deviceUnavailable",
+            Self::EcmpWidth => "ecmpWidth",
+            Self::NodeCordoned => "nodeCordoned",
+            Self::NodeMaintenance => "nodeMaintenance",
             Self::Draining => "draining",
         }
     }
@@ -165,6 +177,16 @@ impl Withhold {
             Self::DeviceUnavailable => {
                 "the provider says that the machine is off, in maintenance or gone (annotation ironcast.dev/device-state); \
                  it announces again when the annotation says Active or is gone"
+            }
+            Self::EcmpWidth => {
+                "as many nodes as the peer's maximumPaths allows announce the prefix, and this one is not among them; \
+                 it takes the place of one that fails"
+            }
+            Self::NodeCordoned => {
+                "the node is cordoned and other nodes announce the Service; uncordon it, or start with --on-cordon ignore"
+            }
+            Self::NodeMaintenance => {
+                "the node has a taint of --maintenance-taint and other nodes announce the Service; remove the taint"
             }
             Self::Draining => "the operator drains this node; it announces again when the drain ends",
         }

@@ -179,6 +179,8 @@ pub fn peers(config: &ProviderConfig, found: &NodePeers) -> Vec<Peer> {
         role_strict: false,
         add_path: AddPath::default(),
         prefix_budget: peer.prefix_budget,
+        maximum_paths: None,
+        address_from: None,
         maximum_prefixes: None,
     };
     found.peers.iter().map(peer).collect()

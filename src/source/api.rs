@@ -24,9 +24,10 @@ pub use bfd::{BFDProfile, BFDProfileSpec, BfdAuthentication, BfdAuthenticationTy
 pub use claim::{AddressClaim, AddressClaimSpec, AddressClaimStatus, CLAIM_FINALIZER, ReclaimPolicy};
 pub use community::{Community, CommunitySpec, NamedCommunity};
 pub use crds::{crds, crds_yaml};
-pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus};
+pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus, Totals};
 pub use peer::{
-    AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole, SecretReference, TcpAoAlgorithm, TcpAoKey,
+    AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerAddressFrom, PeerRole, SecretReference,
+    TcpAoAlgorithm, TcpAoKey,
 };
 pub use pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolProvider, ServiceAllocation};
 pub use provider::{PeersSource, ProviderConfig, ProviderConfigSpec, ProviderType, RoutePolicy};

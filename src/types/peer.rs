@@ -70,6 +70,8 @@ pub struct Peer {
     pub shows_my_asn: bool,
     /// `peerASN` or `dynamicASN`.
     pub peer_as: PeerAs,
+    /// `peerAddressFrom`: each node finds the address; until `plan` has, `address` is `None`.
+    pub address_from: Option<AddressFrom>,
     /// `peerAddress`; `None` with `interface` is unnumbered.
     pub address: Option<IpAddr>,
     /// `interface`.
@@ -118,8 +120,19 @@ pub struct Peer {
     pub add_path: AddPath,
     /// `prefixBudget`: at most so many prefixes are announced.
     pub prefix_budget: Option<u32>,
+    /// `maximumPaths`: at most so many nodes announce one prefix to it.
+    pub maximum_paths: Option<u32>,
     /// `maximumPrefixes`, and `maximumPrefixesWarningOnly`.
     pub maximum_prefixes: Option<MaximumPrefixes>,
+}
+
+/// `peerAddressFrom`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressFrom {
+    /// The node's annotation `NAME.ironcast.dev/address`.
+    NodeAnnotation,
+    /// The node's default gateway of this family.
+    DefaultGateway(Family),
 }
 
 impl Peer {

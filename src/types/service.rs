@@ -176,8 +176,10 @@ pub struct Node {
     pub ready: bool,
     /// Condition NetworkUnavailable is True.
     pub network_unavailable: bool,
-    /// `spec.unschedulable`.
+    /// `spec.unschedulable`: it is cordoned.
     pub unschedulable: bool,
+    /// `spec.taints`, each as `key=value`.
+    pub taints: Vec<String>,
     /// `spec.podCIDRs`.
     pub pod_cidrs: Vec<ipnet::IpNet>,
     /// `spec.providerID`.

@@ -67,6 +67,9 @@ pub struct NodeState {
     /// The operator drains this node.
     #[serde(default)]
     pub draining: bool,
+    /// How far this node has come in leaving; absent while it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<LeavingState>,
     /// BGP sessions.
     pub sessions: Vec<SessionState>,
     /// LoadBalancer Services and their addresses.
@@ -80,6 +83,18 @@ pub struct NodeState {
     /// The packet path; absent where it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datapath: Option<DatapathState>,
+}
+
+/// How far a node has come in leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LeavingState {
+    /// It announces with the community graceful-shutdown, so that routers turn to others.
+    GracefulShutdown,
+    /// It has withdrawn, or nobody else announces what is left.
+    Withdrawing,
+    /// It announces nothing.
+    Drained,
 }
 
 /// The packet path of a node.

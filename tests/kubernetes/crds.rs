@@ -73,6 +73,8 @@ const ACCEPTED: &[(&str, &str)] = &[
          dualStackAddressFamily: true, prefixBudget: 100, vrf: red}",
     ),
     ("BGPPeer", "{myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, holdTime: 0s, ttlSecurity: 1, password: x}"),
+    ("BGPPeer", "{myASN: 64512, peerASN: 64513, peerAddressFrom: nodeAnnotation, sourceAddress: 192.0.2.2}"),
+    ("BGPPeer", "{myASN: 64512, dynamicASN: external, peerAddressFrom: defaultGatewayIPv6, maximumPaths: 64}"),
     ("BGPAdvertisement", "{}"),
     (
         "BGPAdvertisement",
@@ -182,6 +184,13 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ),
     ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, addPath: some}", "addPath"),
     ("BGPPeer", "{myASN: 1, peerASN: 2, interface: eth0, sourceAddress: 192.0.2.2}", "need peerAddress"),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddressFrom: stars}", "peerAddressFrom"),
+    (
+        "BGPPeer",
+        "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, peerAddressFrom: nodeAnnotation}",
+        "excludes peerAddress",
+    ),
+    ("BGPPeer", "{myASN: 1, peerASN: 2, peerAddress: 192.0.2.1, maximumPaths: 0}", "spec.maximumPaths"),
     ("BGPAdvertisement", "{linkBandwidth: heavy}", "linkBandwidth"),
     ("BGPAdvertisement", "{aggregationLength: 33}", "spec.aggregationLength"),
     ("BGPAdvertisement", "{aggregationLengthV6: 129}", "spec.aggregationLengthV6"),

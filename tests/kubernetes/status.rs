@@ -63,8 +63,7 @@ async fn decide(
     mut snapshots: watch::Receiver<Option<Arc<ironcast::types::Snapshot>>>,
     planned: watch::Sender<Option<Planned>>,
 ) {
-    let settings =
-        Settings { node: "n1".into(), class: None, unclassed: true, ignore_exclude_label: false, draining: false };
+    let settings = Settings::new("n1");
     while snapshots.changed().await.is_ok() {
         let Some(snapshot) = snapshots.borrow_and_update().clone() else { continue };
         let desired = Arc::new(plan(&snapshot, &settings));
@@ -191,6 +190,19 @@ async fn refused_objects_say_so_in_their_condition_and_in_an_event_and_recover()
 
     cluster.apply(&pool("overlapping", "198.51.100.0/25")).expect("accepted");
     until_output(&cluster, "the second is valid", &valid("overlapping"), |output| output == "True").await;
+}
+
+#[tokio::test]
+async fn label_that_excludes_every_node_is_told_by_an_event() {
+    let Some(cluster) = Cluster::start().await else { return };
+    install(&cluster).await;
+    let label = "node.kubernetes.io/exclude-from-external-load-balancers: ''";
+    for name in ["n1", "n2"] {
+        let node = format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{label}}}}}\n");
+        cluster.apply(&node).expect("accepted");
+    }
+    let _daemon = Daemon::start(&cluster, true).await;
+    until_event(&cluster, "n1", "Warning", "every node has the label").await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use ironcast_bgp::{Community, LargeCommunity};
 
-use super::super::{Settings, Withhold, eligibility::EXCLUDE_LABEL, fixture::*, plan};
+use super::super::{Leaving, Settings, Withhold, fixture::*, nodes::EXCLUDE_LABEL, plan};
 use crate::types::{Advertisement, Endpoint, Family, FamilyPolicy, Node, Service, TrafficPolicy};
 
 fn held(name: &str, address: &str) -> Service {
@@ -64,7 +64,7 @@ fn state_of_the_node_withholds_everything_and_keeps_answering() {
     let world = World::usual().node(&excluded).served(held("a", "192.0.2.1"));
     let ignoring = Settings { ignore_exclude_label: true, ..settings("n1") };
     assert_eq!(plan(&world.0, &ignoring).told("tor"), ["192.0.2.1/32"]);
-    let draining = Settings { draining: true, ..ignoring };
+    let draining = Settings { drain: Leaving::Gone, ..ignoring };
     assert_eq!(plan(&world.0, &draining).reasons("a"), [(None, Withhold::Draining)]);
 }
 

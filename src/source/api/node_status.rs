@@ -22,6 +22,13 @@ use crate::types::NodeState;
     doc = "What a node announces, what it withholds and why. Written by the node's daemon.",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Config",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='ConfigurationValid')].status"
+    ),
+    printcolumn(name = "Routes", type_ = "integer", json_path = ".status.totals.routes"),
+    printcolumn(name = "Leaving", type_ = "string", json_path = ".status.leaving"),
     printcolumn(name = "Leader", type_ = "boolean", json_path = ".status.leader"),
     printcolumn(name = "Sessions", type_ = "string", json_path = ".status.sessions[*].state"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),
@@ -41,8 +48,25 @@ pub struct BGPNodeStatusStatus {
     /// Everything that the node knows of itself.
     #[serde(flatten)]
     pub state: NodeState,
-    /// `Ready`: every session of the node is Established and nothing is withheld for want of one.
+    /// How much there is, where the lists are cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<Totals>,
+    /// `Ready`: every session of the node is Established. `ConfigurationValid`: nothing that it uses is refused.
+    /// `Drained`: it was asked to leave and announces nothing any more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Entries of the lists before they are cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// Of `services`.
+    pub services: i64,
+    /// Of `routes`.
+    pub routes: i64,
+    /// Of `withheld`.
+    pub withheld: i64,
+    /// Of `problems`.
+    pub problems: i64,
 }

@@ -54,6 +54,11 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub peer_address: Option<String>,
+    /// Instead of `peerAddress`, each node finds its own router: `nodeAnnotation` by its Node's annotation
+    /// NAME.ironcast.dev/address (and /asn, /my-asn instead of `peerASN`, `myASN`), with the name of this object for NAME;
+    /// `defaultGatewayIPv4`, `defaultGatewayIPv6` as its default gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_address_from: Option<PeerAddressFrom>,
     /// Without `peerAddress`: peer with the router that sends router advertisements on this interface, over IPv6
     /// link-local (unnumbered). It carries both families, IPv4 with IPv6 next hops (RFC 8950).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,6 +152,11 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub prefix_budget: Option<u32>,
+    /// At most so many nodes announce one prefix to this router: as many as its ECMP takes (`maximum-paths`). Which ones
+    /// is drawn by a hash of prefix and node, so that a node that comes or goes moves no more than its own share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub maximum_paths: Option<u32>,
     /// The router may announce so many prefixes of each family; one more ends the session for two minutes. They are
     /// refused in any case, so this only tells a router that leaks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,6 +194,20 @@ pub enum TcpAoAlgorithm {
     /// AES-128-CMAC-96.
     #[serde(rename = "aes128CMAC")]
     Aes128Cmac,
+}
+
+/// `peerAddressFrom`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PeerAddressFrom {
+    /// An annotation of the node.
+    #[serde(rename = "nodeAnnotation")]
+    NodeAnnotation,
+    /// Its IPv4 default gateway.
+    #[serde(rename = "defaultGatewayIPv4")]
+    DefaultGatewayV4,
+    /// Its IPv6 default gateway.
+    #[serde(rename = "defaultGatewayIPv6")]
+    DefaultGatewayV6,
 }
 
 /// `localASNMode`.

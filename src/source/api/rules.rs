@@ -81,7 +81,16 @@ pub(super) fn peer() -> Value {
 fn connection() -> Value {
     rules(&[
         ("", "has(self.peerASN) != has(self.dynamicASN)", "exactly one of peerASN and dynamicASN must be set"),
-        ("", "has(self.peerAddress) || has(self.interface)", "one of peerAddress and interface must be set"),
+        (
+            "",
+            "has(self.peerAddress) || has(self.interface) || has(self.peerAddressFrom)",
+            "one of peerAddress and interface must be set, or peerAddressFrom",
+        ),
+        (
+            ".peerAddressFrom",
+            "!has(self.peerAddressFrom) || (!has(self.peerAddress) && !has(self.interface))",
+            "peerAddressFrom excludes peerAddress and interface",
+        ),
         (".peerAddress", "!has(self.peerAddress) || isIP(self.peerAddress)", "must be an IPv4 or IPv6 address"),
         (
             ".interface",
@@ -180,7 +189,7 @@ fn offers() -> Value {
         ),
         (
             "",
-            "has(self.peerAddress) || (!has(self.sourceAddress) && !has(self.vrf) && \
+            "has(self.peerAddress) || has(self.peerAddressFrom) || (!has(self.sourceAddress) && !has(self.vrf) && \
              (!has(self.ebgpMultiHop) || !self.ebgpMultiHop))",
             "sourceAddress, vrf and ebgpMultiHop need peerAddress: an unnumbered session runs on its link",
         ),

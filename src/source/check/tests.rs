@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 
 fn settings() -> Settings {
-    Settings { node: String::new(), class: None, unclassed: true, ignore_exclude_label: false, draining: false }
+    Settings::new("")
 }
 
 /// The folder of the first example, to break something in.

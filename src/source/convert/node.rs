@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Node as KubeNode, NodeStatus};
+use k8s_openapi::api::core::v1::{Node as KubeNode, NodeStatus, Taint};
 
 use super::{Converted, report::Report};
 use crate::{source::api::GROUP, types::Node};
@@ -21,6 +21,7 @@ pub fn node(object: &KubeNode) -> Converted<Node> {
         ready: condition(&status, "Ready").is_none_or(|status| status == "True"),
         network_unavailable: condition(&status, "NetworkUnavailable") == Some("True"),
         unschedulable: spec.unschedulable.unwrap_or(false),
+        taints: spec.taints.iter().flatten().map(taint).collect(),
         pod_cidrs: pod_cidrs.iter().enumerate().filter_map(|(i, text)| cidr(&mut report, i, text)).collect(),
         provider_id: spec.provider_id,
     };
@@ -34,6 +35,10 @@ fn ours(annotation: &str) -> bool {
 
 fn owned((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
+}
+
+fn taint(taint: &Taint) -> String {
+    format!("{}={}", taint.key, taint.value.as_deref().unwrap_or_default())
 }
 
 fn condition<'a>(status: &'a NodeStatus, kind: &str) -> Option<&'a str> {

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     source::{
-        api::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerRole},
+        api::{AddPathMode, BGPPeer, BGPPeerSpec, DynamicAsn, LocalAsnMode, PeerAddressFrom, PeerRole},
         index::ObjectKey,
     },
-    types::{Peer, family_of},
+    types::{AddressFrom, Family, Peer, family_of},
 };
 use ironcast_bgp::{
     Asn, HoldTime, RouterId,
@@ -49,6 +49,7 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
     let ao = key::tcp_ao(&mut report, object);
     let node_selectors = selectors(&mut report, "spec.nodeSelectors", &spec.node_selectors);
     at_least_one(&mut report, "spec.prefixBudget", spec.prefix_budget);
+    at_least_one(&mut report, "spec.maximumPaths", spec.maximum_paths);
     let maximum_prefixes = maximum_prefixes(&mut report, spec);
     let long_lived = long_lived(&mut report, spec);
     let role = role(&mut report, spec);
@@ -84,9 +85,19 @@ pub fn peer(object: &BGPPeer) -> Converted<PeerDraft> {
         role_strict: spec.role_strict,
         add_path: add_path(spec),
         prefix_budget: spec.prefix_budget,
+        maximum_paths: spec.maximum_paths,
+        address_from: spec.peer_address_from.map(address_from),
         maximum_prefixes,
     });
     report.finish(peer.map(|peer| PeerDraft { peer, secret, ao, bfd_profile: spec.bfd_profile.clone() }))
+}
+
+fn address_from(from: PeerAddressFrom) -> AddressFrom {
+    match from {
+        PeerAddressFrom::NodeAnnotation => AddressFrom::NodeAnnotation,
+        PeerAddressFrom::DefaultGatewayV4 => AddressFrom::DefaultGateway(Family::Ipv4),
+        PeerAddressFrom::DefaultGatewayV6 => AddressFrom::DefaultGateway(Family::Ipv6),
+    }
 }
 
 fn asn(report: &mut Report, field: &str, number: u32) -> Option<Asn> {
@@ -156,10 +167,16 @@ fn place(report: &mut Report, spec: &BGPPeerSpec) -> Place {
     let address = host(report, "spec.peerAddress", spec.peer_address.as_deref());
     let source = host(report, "spec.sourceAddress", spec.source_address.as_deref());
     let link_local = matches!(address, Some(IpAddr::V6(v6)) if v6.is_unicast_link_local());
+    if spec.peer_address_from.is_some() && (spec.peer_address.is_some() || spec.interface.is_some()) {
+        report.error("spec.peerAddressFrom", "is set beside peerAddress or interface", "keep one of them");
+    }
     match (&spec.peer_address, &spec.interface) {
-        (None, None) => {
-            report.error("spec.peerAddress", "is missing", "set peerAddress, or interface for an unnumbered peer")
-        }
+        (None, None) if spec.peer_address_from.is_some() => {}
+        (None, None) => report.error(
+            "spec.peerAddress",
+            "is missing",
+            "set peerAddress, peerAddressFrom, or interface for an unnumbered peer",
+        ),
         (Some(text), None) if link_local => {
             report.error("spec.interface", format!("is missing for link-local peerAddress {text}"), "set interface");
         }

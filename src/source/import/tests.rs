@@ -4,7 +4,7 @@ use super::*;
 use crate::source::check::check;
 
 fn settings() -> Settings {
-    Settings { node: String::new(), class: None, unclassed: true, ignore_exclude_label: false, draining: false }
+    Settings::new("")
 }
 
 fn sample(from: Predecessor, name: &str) -> Imported {

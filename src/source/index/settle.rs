@@ -128,10 +128,12 @@ impl Claims<Pool> for Ranges {
 }
 
 /// Where a peer is, as a socket sees it.
-type Place = (Option<IpAddr>, u16, Option<String>, Option<String>);
+type Place = (Option<IpAddr>, u16, Option<String>, Option<String>, Option<String>);
 
+/// Where each node finds the address, two objects are two places.
 fn place(peer: &Peer) -> Place {
-    (peer.address, peer.port, peer.interface.clone(), peer.vrf.clone())
+    let found = peer.address_from.map(|_| peer.name.clone());
+    (peer.address, peer.port, peer.interface.clone(), peer.vrf.clone(), found)
 }
 
 /// Which node has a session with which place: at most one, since a router takes one session from an address.

@@ -15,12 +15,14 @@ use serde_json::{Value, json};
 
 use super::{WriteError, resources::whole_seconds, within};
 use crate::{
-    source::api::{BGPNodeStatus, BGPNodeStatusSpec},
-    types::NodeState,
+    source::api::{BGPNodeStatus, BGPNodeStatusSpec, Totals},
+    types::{LeavingState, NodeState, Severity},
 };
 
 /// Entries of one list in the status. An object may have 1.5 MB, and `ironcast status` shows all of them.
 const ENTRIES: usize = 500;
+/// Problems that a condition names.
+const SHOWN: usize = 3;
 const ESTABLISHED: &str = "Established";
 
 /// What this node says of itself, and what it has said.
@@ -29,15 +31,15 @@ pub(super) struct NodeReport {
     nodes: Api<Node>,
     node: String,
     written: Option<Value>,
-    /// Ready as last written.
-    ready: Option<Condition>,
+    /// Conditions as last written.
+    conditions: Vec<Condition>,
     exists: bool,
 }
 
 impl NodeReport {
     pub(super) fn new(client: Client, namespace: &str, node: &str) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
-        Self { api, nodes: Api::all(client), node: node.into(), written: None, ready: None, exists: false }
+        Self { api, nodes: Api::all(client), node: node.into(), written: None, conditions: Vec::new(), exists: false }
     }
 
     /// The next write compares with the server.
@@ -52,12 +54,13 @@ impl NodeReport {
             return Ok(false);
         }
         if !self.exists {
-            self.ready = self.find_or_create().await?;
+            self.conditions = self.find_or_create().await?;
             self.exists = true;
         }
-        let ready = ready(state, self.ready.as_ref());
+        let conditions = conditions(state, &self.conditions);
         let mut status = serde_json::to_value(shortened(state)).unwrap_or_default();
-        status["conditions"] = json!([ready]);
+        status["totals"] = json!(totals(state));
+        status["conditions"] = json!(conditions);
         let patch = Patch::Merge(json!({ "status": status }));
         match within(self.api.patch_status(&self.node, &PatchParams::default(), &patch)).await {
             Ok(_) => {}
@@ -66,15 +69,14 @@ impl NodeReport {
                 return Err(error);
             }
         }
-        (self.written, self.ready) = (Some(timeless), Some(ready));
+        (self.written, self.conditions) = (Some(timeless), conditions);
         Ok(true)
     }
 
-    /// The condition Ready that the object has.
-    async fn find_or_create(&self) -> Result<Option<Condition>, WriteError> {
+    /// The conditions that the object has.
+    async fn find_or_create(&self) -> Result<Vec<Condition>, WriteError> {
         if let Some(object) = within(self.api.get_opt(&self.node)).await? {
-            let conditions = object.status.map(|status| status.conditions).unwrap_or_default();
-            return Ok(conditions.into_iter().find(|condition| condition.type_ == "Ready"));
+            return Ok(object.status.map(|status| status.conditions).unwrap_or_default());
         }
         let owner = within(self.nodes.get_opt(&self.node)).await?.and_then(|node| node.metadata.uid);
         let owner = owner.map(|uid| OwnerReference {
@@ -94,7 +96,7 @@ impl NodeReport {
             status: None,
         };
         within(self.api.create(&PostParams::default(), &object)).await?;
-        Ok(None)
+        Ok(Vec::new())
     }
 }
 
@@ -117,26 +119,80 @@ fn shortened(state: &NodeState) -> NodeState {
     state
 }
 
+/// What the lists hold when nothing is cut off.
+fn totals(state: &NodeState) -> Totals {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    Totals {
+        services: count(state.services.len()),
+        routes: count(state.routes.len()),
+        withheld: count(state.withheld.len()),
+        problems: count(state.problems.len()),
+    }
+}
+
+/// Status, reason and message of a condition.
+type Verdict = (bool, &'static str, String);
+
+fn conditions(state: &NodeState, before: &[Condition]) -> Vec<Condition> {
+    let all = [("Ready", ready(state)), ("ConfigurationValid", valid(state)), ("Drained", drained(state))];
+    let condition = |(kind, (status, reason, message)): (&str, Verdict)| {
+        let status = if status { "True" } else { "False" };
+        let former = before.iter().find(|c| c.type_ == kind && c.status == status);
+        Condition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message,
+            observed_generation: None,
+            last_transition_time: former
+                .map_or_else(|| Time(whole_seconds(Timestamp::now())), |c| c.last_transition_time.clone()),
+        }
+    };
+    all.into_iter().map(condition).collect()
+}
+
 /// `Ready`: the source is complete and every session is Established.
-fn ready(state: &NodeState, before: Option<&Condition>) -> Condition {
+fn ready(state: &NodeState) -> Verdict {
     let down: Vec<&str> = state.sessions.iter().filter(|s| s.state != ESTABLISHED).map(|s| s.peer.as_str()).collect();
     let (status, reason, mut message) = match (state.source.complete, down.is_empty(), state.sessions.is_empty()) {
-        (false, ..) => ("False", "SourceIncomplete", "the first complete list has not arrived".to_owned()),
-        (_, _, true) => ("False", "NoPeer", "no BGPPeer selects this node".to_owned()),
-        (_, false, _) => ("False", "SessionsDown", format!("not Established: {}", down.join(", "))),
-        _ => ("True", "SessionsEstablished", "every session is Established".to_owned()),
+        (false, ..) => (false, "SourceIncomplete", "the first complete list has not arrived".to_owned()),
+        (_, _, true) => (false, "NoPeer", "no BGPPeer selects this node".to_owned()),
+        (_, false, _) => (false, "SessionsDown", format!("not Established: {}", down.join(", "))),
+        _ => (true, "SessionsEstablished", "every session is Established".to_owned()),
     };
     let longest = [state.services.len(), state.routes.len(), state.withheld.len()].into_iter().max().unwrap_or(0);
     if longest > ENTRIES {
         message.push_str(&format!("; lists are cut at {ENTRIES} entries, ironcast status shows all"));
     }
-    let since = before.filter(|c| c.status == status).map(|c| c.last_transition_time.clone());
-    Condition {
-        type_: "Ready".into(),
-        status: status.into(),
-        reason: reason.into(),
-        message,
-        observed_generation: None,
-        last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(Timestamp::now()))),
+    (status, reason, message)
+}
+
+/// `ConfigurationValid`: nothing that this node was told is refused.
+fn valid(state: &NodeState) -> Verdict {
+    let refused = state.problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let words: Vec<String> = refused.map(ToString::to_string).collect();
+    match words.len() {
+        0 => (true, "Valid", "every object that this node uses is valid".to_owned()),
+        n => {
+            let more = if n > SHOWN { format!(" and {} more", n - SHOWN) } else { String::new() };
+            (false, "Refused", format!("{}{more}", words[..n.min(SHOWN)].join("; ")))
+        }
+    }
+}
+
+/// `Drained`: this node was asked to leave and announces nothing any more.
+fn drained(state: &NodeState) -> Verdict {
+    let announced = state.routes.len();
+    match state.leaving {
+        None => (false, "Announcing", "nobody asked this node to leave".to_owned()),
+        Some(LeavingState::GracefulShutdown) => {
+            (false, "GracefulShutdown", format!("{announced} routes carry graceful-shutdown and are withdrawn next"))
+        }
+        Some(LeavingState::Withdrawing) => (
+            false,
+            "Withdrawing",
+            format!("{announced} routes are left: no other node announces them, or they are under way"),
+        ),
+        Some(LeavingState::Drained) => (true, "Drained", "this node announces nothing".to_owned()),
     }
 }
