@@ -23,6 +23,7 @@ pub use advertisement::{BGPAdvertisement, BGPAdvertisementSpec, LinkBandwidthFor
 pub use bfd::{BFDProfile, BFDProfileSpec, BfdAuthentication, BfdAuthenticationType};
 pub use claim::{AddressClaim, AddressClaimSpec, AddressClaimStatus, CLAIM_FINALIZER, ReclaimPolicy};
 pub use community::{Community, CommunitySpec, NamedCommunity};
+pub(in crate::source) use crds::WITHOUT_FIELDS;
 pub use crds::{crds, crds_yaml};
 pub use node_status::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus, Totals};
 pub use peer::{

@@ -226,6 +226,16 @@ async fn crds_accept_what_is_right_and_refuse_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn kinds_that_need_no_field_need_no_spec() {
+    let Some(cluster) = Cluster::shared().await else { return };
+    install(cluster).await;
+    for kind in ["BGPAdvertisement", "BFDProfile"] {
+        let head = format!("apiVersion: {GROUP}/{VERSION}\nkind: {kind}\n");
+        cluster.dry_run(&format!("{head}metadata: {{name: bare, namespace: {SPACE}}}\n")).expect("accepted");
+    }
+}
+
+#[tokio::test]
 async fn unknown_fields_are_refused_by_kubectl_with_their_name() {
     let Some(cluster) = Cluster::shared().await else { return };
     install(cluster).await;

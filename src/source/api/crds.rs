@@ -11,6 +11,10 @@ use super::{
 /// Formats that the API server knows; it warns of others.
 const FORMATS: [&str; 8] = ["int32", "int64", "float", "double", "byte", "date", "date-time", "duration"];
 
+/// Kinds that mean something without any field: their `spec` may be absent. Server-side apply makes it null when the last
+/// field goes, which the default mends.
+pub(in crate::source) const WITHOUT_FIELDS: [&str; 2] = ["BFDProfile", "BGPAdvertisement"];
+
 /// Every definition, in the order of `deploy/crds/`.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [
@@ -42,6 +46,11 @@ pub(super) fn yaml(crd: &CustomResourceDefinition) -> String {
 fn tidy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a definition is plain data");
     tidy_schema(&mut value);
+    if value["spec"]["names"]["kind"].as_str().is_some_and(|kind| WITHOUT_FIELDS.contains(&kind)) {
+        let schema = &mut value["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["properties"]["spec"]["default"] = serde_json::json!({});
+        schema.as_object_mut().expect("a schema").remove("required");
+    }
     serde_json::from_value(value).expect("formats and nullable are optional")
 }
 

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::{
     source::{
-        api::{AddressClaim, BFDProfile, BGPAdvertisement, BGPPeer, Community, GROUP, IPAddressPool, ProviderConfig},
+        api::{
+            AddressClaim, BFDProfile, BGPAdvertisement, BGPPeer, Community, GROUP, IPAddressPool, ProviderConfig,
+            WITHOUT_FIELDS,
+        },
         index::{Kind, Object, ObjectKey},
     },
     types::{ObjectRef, Problem, Severity},
@@ -37,6 +40,9 @@ pub(in crate::source) fn decode(mut value: Value) -> Decoded {
         Err(foreign) => return Decoded::Other(foreign.problem(&version, &name, &key)),
     };
     settle_namespace(kind, &mut key, &mut value);
+    if WITHOUT_FIELDS.contains(&kind.name()) && value.get("spec").is_none_or(Value::is_null) {
+        value["spec"] = Value::Object(Default::default());
+    }
     if key.name.is_empty() {
         return Decoded::Other(Some(error(
             key.reference(kind),

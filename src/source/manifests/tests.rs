@@ -86,6 +86,16 @@ fn only_manifests_of_the_folder_itself_are_read() {
 }
 
 #[test]
+fn advertisement_without_a_spec_announces_everything() {
+    let mut read = Read::new();
+    read.write(
+        "a.yaml",
+        "apiVersion: ironcast.dev/v1alpha1\nkind: BGPAdvertisement\nmetadata: {name: a, namespace: s}\n",
+    );
+    assert!(read.snapshot().advertisements.contains_key("a") && read.snapshot().problems.is_empty());
+}
+
+#[test]
 fn files_that_change_and_go_take_their_objects_along() {
     let mut read = Read::new();
     read.write("a.yaml", &(pool("a", A) + &service("b")));
