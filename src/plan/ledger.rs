@@ -28,7 +28,8 @@ pub(super) enum Unfit<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Backend<'a> {
     Anywhere,
-    Local(&'a Labels),
+    /// Pods of a namespace by their labels.
+    Local(&'a str, &'a Labels),
 }
 
 struct Holding<'a> {
@@ -202,7 +203,7 @@ fn sharing_key(service: &Service) -> Option<&str> {
 fn backend(service: &Service) -> Backend<'_> {
     match service.traffic_policy {
         TrafficPolicy::Cluster => Backend::Anywhere,
-        TrafficPolicy::Local => Backend::Local(&service.selector),
+        TrafficPolicy::Local => Backend::Local(&service.key.namespace, &service.selector),
     }
 }
 

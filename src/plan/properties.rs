@@ -38,7 +38,9 @@ fn may_share(a: &Service, b: &Service) -> bool {
     let keyed = a.sharing_key.as_deref().is_some_and(|key| !key.is_empty()) && a.sharing_key == b.sharing_key;
     let same_nodes = match (a.traffic_policy, b.traffic_policy) {
         (TrafficPolicy::Cluster, TrafficPolicy::Cluster) => true,
-        (TrafficPolicy::Local, TrafficPolicy::Local) => a.selector == b.selector,
+        (TrafficPolicy::Local, TrafficPolicy::Local) => {
+            (&a.key.namespace, &a.selector) == (&b.key.namespace, &b.selector)
+        }
         _ => false,
     };
     let disjoint = !a.ports.iter().any(|p| b.ports.iter().any(|q| (p.protocol, p.port) == (q.protocol, q.port)));

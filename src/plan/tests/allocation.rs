@@ -1,7 +1,7 @@
 //! Who gets which address.
 
 use super::super::{Allocated, GaveUp, PendingReason, Settings, fixture::*, plan};
-use crate::types::{Family, FamilyPolicy, ObjectRef, Problem, Service, Severity, TrafficPolicy};
+use crate::types::{Family, FamilyPolicy, ObjectRef, Problem, Service, ServiceKey, Severity, TrafficPolicy};
 
 fn dual(name: &str, policy: FamilyPolicy, families: [Family; 2]) -> Service {
     Service { families: families.into(), family_policy: policy, ..service(name, 1) }
@@ -163,6 +163,23 @@ fn local_services_share_only_with_the_same_selector() {
     assert_eq!(desired.addresses_of("a"), desired.addresses_of("b"));
     assert_ne!(desired.addresses_of("a"), desired.addresses_of("c"));
     assert_ne!(desired.addresses_of("a"), desired.addresses_of("d"));
+}
+
+#[test]
+fn equal_selectors_of_two_namespaces_are_not_the_same_pods() {
+    let share = |namespace: &str, number, traffic_policy| Service {
+        key: ServiceKey::new(namespace, "web"),
+        sharing_key: Some("k".into()),
+        ports: vec![port(number)],
+        traffic_policy,
+        ..service("web", i64::from(number))
+    };
+    let shared = |policy| {
+        let world = World::usual().served(share("a", 1, policy)).served(share("b", 2, policy)).plan();
+        let addresses: Vec<_> = world.allocations.values().cloned().collect();
+        addresses[0] == addresses[1]
+    };
+    assert!(shared(TrafficPolicy::Cluster) && !shared(TrafficPolicy::Local));
 }
 
 #[test]

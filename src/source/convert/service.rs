@@ -1,6 +1,10 @@
 //! `Service` to [`Service`].
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::{Service as KubeService, ServicePort as KubePort, ServiceSpec};
 
@@ -17,6 +21,9 @@ const ADDRESSES: [&str; 4] = [
 const POOL: [&str; 3] = ["ironcast.dev/address-pool", "metallb.io/address-pool", "metallb.universe.tf/address-pool"];
 const SHARING: [&str; 3] =
     ["ironcast.dev/allow-shared-ip", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
+
+/// Namespaces that the sharing key holds for beside the Service's own, separated by commas; `*` is all.
+const ACROSS: &str = "ironcast.dev/allow-shared-ip-namespaces";
 
 /// What `sessionAffinity: ClientIP` lasts where nothing is said, as in the API server.
 const AFFINITY: Duration = Duration::from_secs(10800);
@@ -38,6 +45,7 @@ pub fn service(object: &KubeService) -> Converted<Service> {
     );
     let requested_addresses = requested_addresses(&mut report, &annotations, &spec);
     let (families, family_policy) = families(&mut report, &spec, &requested_addresses);
+    let sharing_key = sharing_key(&annotations, &key.namespace);
     let service = Service {
         uid: object.metadata.uid.clone().unwrap_or_else(|| key.to_string()),
         key,
@@ -53,7 +61,7 @@ pub fn service(object: &KubeService) -> Converted<Service> {
         affinity: affinity(&mut report, &spec),
         requested_addresses,
         requested_pool: first(&annotations, &POOL).map(|(_, value)| value.trim().into()),
-        sharing_key: first(&annotations, &SHARING).map(|(_, value)| value.into()),
+        sharing_key,
         assigned: assigned(object),
         created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
     };
@@ -62,6 +70,22 @@ pub fn service(object: &KubeService) -> Converted<Service> {
 
 fn first<'a>(annotations: &'a BTreeMap<String, String>, keys: &[&'static str]) -> Option<(&'static str, &'a str)> {
     keys.iter().find_map(|key| annotations.get(*key).map(|value| (*key, value.as_str())))
+}
+
+/// The key together with the namespaces that it holds for. Services share where both are the same, so that nobody gets
+/// onto an address whose owner does not name his namespace. MetalLB's key holds for all, as it does there.
+fn sharing_key(annotations: &BTreeMap<String, String>, namespace: &str) -> Option<String> {
+    let (annotation, key) = first(annotations, &SHARING).filter(|(_, key)| !key.is_empty())?;
+    let usual = if annotation == SHARING[0] { "" } else { "*" };
+    let across = annotations.get(ACROSS).map_or(usual, String::as_str);
+    let mut namespaces: BTreeSet<&str> = across.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    namespaces.insert(namespace);
+    let namespaces = match namespaces.contains("*") {
+        true => "*".to_owned(),
+        false => namespaces.into_iter().collect::<Vec<_>>().join(","),
+    };
+    // No namespace has a line break in its name.
+    Some(format!("{namespaces}\n{key}"))
 }
 
 /// Path of the field that asks for an address, or else for a pool or a shared address.

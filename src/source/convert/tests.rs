@@ -289,11 +289,31 @@ fn annotations_of_those_before_us_are_understood() {
     }
     for prefix in ["ironcast.dev", "metallb.io", "metallb.universe.tf"] {
         assert_eq!(annotated(&format!("{prefix}/address-pool"), "gold").requested_pool.as_deref(), Some("gold"));
-        assert_eq!(annotated(&format!("{prefix}/allow-shared-ip"), "k").sharing_key.as_deref(), Some("k"));
     }
     let by_field = service_of("", "{type: LoadBalancer, loadBalancerIP: 192.0.2.1}").value.expect("always");
     assert_eq!(by_field.requested_addresses, two[..1]);
     assert!(annotated("kube-vip.io/loadbalancerIPs", "0.0.0.0").requested_addresses.is_empty());
+}
+
+#[test]
+fn sharing_key_holds_for_the_own_namespace_and_those_that_are_named() {
+    let key = |annotations: &str| {
+        service_of(&format!("annotations: {{{annotations}}}"), "{type: LoadBalancer}")
+            .value
+            .expect("always")
+            .sharing_key
+    };
+    let with = |namespaces: &str| {
+        key(&format!("ironcast.dev/allow-shared-ip: k, ironcast.dev/allow-shared-ip-namespaces: '{namespaces}'"))
+    };
+    assert_eq!(key("ironcast.dev/allow-shared-ip: k").as_deref(), Some("n\nk"));
+    assert_eq!(with("b, a,n"), with("a,b"), "its own need not be named");
+    assert_ne!(with("a,b"), with("a"));
+    assert_eq!(with("a,*").as_deref(), Some("*\nk"));
+    for prefix in ["metallb.io", "metallb.universe.tf"] {
+        assert_eq!(key(&format!("{prefix}/allow-shared-ip: k")).as_deref(), Some("*\nk"), "{prefix}");
+    }
+    assert_eq!(key("ironcast.dev/allow-shared-ip: ''"), None);
 }
 
 #[test]
