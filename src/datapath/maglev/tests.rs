@@ -32,7 +32,7 @@ fn plain(members: &[Member], slots: u32) -> Vec<u16> {
             }
             turn.credit -= heaviest;
             while table[turn.next as usize] != NONE {
-                turn.next = step(turn.next, turn.skip, slots);
+                turn.next = step::<false>(turn.next, turn.skip, slots);
             }
             table[turn.next as usize] = turn.member;
             left -= 1;
