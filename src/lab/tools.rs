@@ -12,8 +12,13 @@ const MORE_FOLDERS: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 const FRR_FOLDERS: [&str; 3] = ["/usr/lib/frr", "/usr/libexec/frr", "/usr/local/lib/frr"];
 
 /// Programs that every lab needs, with the Debian package that has them.
-const ALWAYS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("nft", "nftables")];
+const ALWAYS: [(&str, &str); 5] = [
+    ("ip", "iproute2"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("chrt", "util-linux"),
+    ("nft", "nftables"),
+];
 
 /// What the packet path needs beyond that.
 const FOR_XDP: [(&str, &str); 2] = [("ethtool", "ethtool"), ("mount", "mount")];

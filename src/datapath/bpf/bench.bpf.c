@@ -97,6 +97,21 @@ int bench_end(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* What sending a frame back costs a node before it does anything with it. */
+SEC("xdp.frags")
+int bench_back(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethernet *eth = data, was;
+
+	if ((void *)(eth + 1) > end)
+		return XDP_ABORTED;
+	was = *eth;
+	copy(eth->to, was.from, sizeof(eth->to));
+	copy(eth->from, was.to, sizeof(eth->from));
+	return XDP_TX;
+}
+
 SEC("classifier")
 int bench_end_at_pod(struct __sk_buff *skb)
 {

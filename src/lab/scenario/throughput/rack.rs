@@ -64,6 +64,8 @@ pub(super) struct Rack {
     nodes: BTreeMap<Row, Place>,
     /// Flows used up by now.
     next: u32,
+    /// The one that everything happens on.
+    cpu: usize,
 }
 
 struct Place {
@@ -75,7 +77,8 @@ struct Place {
 
 /// What came of sending.
 pub(super) struct Sent {
-    pub(super) took: Duration,
+    /// For one frame, as the kernel measured it.
+    pub(super) each: Duration,
     pub(super) ended: u64,
 }
 
@@ -85,13 +88,19 @@ impl Rack {
     pub(super) async fn build(claim: &Claim, rows: &[Row]) -> anyhow::Result<Self> {
         let client = claim.namespace("client");
         let mut harness = Ebpf::load(HARNESS).context("load the harness")?;
-        for name in ["bench_send", "bench_end"] {
+        for name in ["bench_send", "bench_end", "bench_back"] {
             xdp(&mut harness, name)?.load().with_context(|| format!("load {name}"))?;
         }
         classifier(&mut harness)?.load().context("load bench_end_at_pod")?;
         batch(&format!("netns add {}\n", client.name())).await?;
         client.set(&[("net/ipv4/conf/all/rp_filter", "0"), ("net/ipv4/conf/default/rp_filter", "0")])?;
-        let mut rack = Self { client, harness: Some(harness), nodes: BTreeMap::new(), next: 0 };
+        let mut rack = Self {
+            client,
+            harness: Some(harness),
+            nodes: BTreeMap::new(),
+            next: 0,
+            cpu: rustix::thread::sched_getcpu(),
+        };
         for (n, row) in rows.iter().enumerate() {
             let place = rack.place(claim, *row, n + 1).await.with_context(|| format!("the node `{}`", row.word()))?;
             rack.nodes.insert(*row, place);
@@ -130,9 +139,14 @@ impl Rack {
                 .context("attach the pod's end")?;
             Ok(())
         })?;
-        if row == Row::Drop {
-            self.inside(&node, |harness| {
-                xdp(harness, "bench_end")?.attach("eth0", XdpMode::Driver).context("attach the drop")?;
+        let of_row = match row {
+            Row::Drop => Some("bench_end"),
+            Row::Back => Some("bench_back"),
+            _ => None,
+        };
+        if let Some(name) = of_row {
+            self.inside(&node, move |harness| {
+                xdp(harness, name)?.attach("eth0", XdpMode::Driver).with_context(|| format!("attach {name}"))?;
                 Ok(())
             })?;
         }
@@ -186,32 +200,38 @@ impl Rack {
         if new {
             self.next = (self.next + frames) % FLOWS;
         }
-        let client = self.client.clone();
-        self.inside(&client, move |harness| send(harness, state, &frame, frames, patience))
+        let (client, cpu) = (self.client.clone(), self.cpu);
+        self.inside(&client, move |harness| {
+            undisturbed(cpu)?;
+            send(harness, state, &frame, frames, patience)
+        })
     }
 }
 
-/// On a thread of its own, held to one CPU.
-fn send(harness: &mut Ebpf, state: State, frame: &[u8], frames: u32, patience: Duration) -> anyhow::Result<Sent> {
+/// Holds this thread to one CPU, on which nothing else runs meanwhile.
+fn undisturbed(cpu: usize) -> anyhow::Result<()> {
     let mut one = rustix::thread::CpuSet::new();
-    one.set(rustix::thread::sched_getcpu());
+    one.set(cpu);
     rustix::thread::sched_setaffinity(None, &one)?;
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let taken = std::process::Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).status()?;
+    anyhow::ensure!(taken.success(), "chrt could not give this thread a real-time priority");
+    Ok(())
+}
+
+/// On a thread of its own.
+fn send(harness: &mut Ebpf, state: State, frame: &[u8], frames: u32, patience: Duration) -> anyhow::Result<Sent> {
     states(harness)?.set(0, state, 0)?;
     let program: &Xdp = harness.program("bench_send").context("it is in the object")?.try_into()?;
     let attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
     let options = TestRunOptions { data_in: Some(frame), repeat: frames, attrs, ..Default::default() };
-    let start = Instant::now();
-    program.test_run(options).context("send live frames")?;
-    let mut took = start.elapsed();
-    let mut ended = states(harness)?.get(&0, 0)?[ENDED];
-    while ended < u64::from(frames) && start.elapsed() < took + patience {
-        std::thread::yield_now();
-        let now = states(harness)?.get(&0, 0)?[ENDED];
-        if now > ended {
-            (ended, took) = (now, start.elapsed());
-        }
+    let each = program.test_run(options).context("send live frames")?.duration;
+    let (sent, mut ended) = (Instant::now(), states(harness)?.get(&0, 0)?[ENDED]);
+    while ended < u64::from(frames) && sent.elapsed() < patience {
+        std::thread::sleep(Duration::from_millis(1));
+        ended = states(harness)?.get(&0, 0)?[ENDED];
     }
-    Ok(Sent { took, ended })
+    Ok(Sent { each, ended })
 }
 
 fn states(harness: &mut Ebpf) -> anyhow::Result<Array<&mut MapData, State>> {
