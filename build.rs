@@ -23,10 +23,13 @@ fn compile() {
 }
 
 fn compile_one(clang: &str, source: &str, out: &str) {
+    // x86 shows others what it wrote in the order of writing; elsewhere the programs use atomic operations.
+    let ordered = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
     let status = std::process::Command::new(clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-std=gnu11", "-nostdinc"])
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"])
         .args(["-Wno-sign-compare", "-Wno-missing-field-initializers"])
+        .args(ordered.then_some("-DSTORES_IN_ORDER"))
         .args(["-ffile-prefix-map=src/datapath/bpf=bpf", "-c"])
         .arg(format!("src/datapath/bpf/{source}.bpf.c"))
         .arg("-o")

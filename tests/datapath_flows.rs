@@ -7,38 +7,12 @@ use std::net::IpAddr;
 
 use datapath_support::{run::*, *};
 use ironcast::{
-    datapath::{hash::node_ids, kernel::Datapath, types::Reason},
+    datapath::{hash::Tuple, kernel::Datapath, types::Reason},
     types::ServiceKey,
 };
 
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
-
-/// A client's segment to a port of the VIP.
-fn segment(v6: bool, port: u16, flags: u8) -> Packet {
-    let (client, vip) = ends(v6);
-    Packet::tcp((client, PORT), (vip, port), flags, b"")
-}
-
-/// The same as another node sends it here, after nobody was asked.
-fn sent_on(packet: &Packet, hops: u8, last: bool) -> Packet {
-    sent_after(packet, hops, last, &[])
-}
-
-/// The same after these nodes were asked, the last one first.
-fn sent_after(packet: &Packet, hops: u8, last: bool, asked: &[&str]) -> Packet {
-    packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(hops, last, ids(asked)))
-}
-
-fn ids(asked: &[&str]) -> [u16; 3] {
-    let names: Vec<String> = ["n1", "n2", "n3", "n7", "n8", "n9"].map(String::from).into();
-    let all = node_ids(&names);
-    let mut ids = [0; 3];
-    for (id, node) in ids.iter_mut().zip(asked) {
-        *id = all[node];
-    }
-    ids
-}
 
 /// The pod of this node speaks to the client.
 fn speak(v6: bool, flags: u8) -> Packet {
@@ -109,10 +83,10 @@ fn replies_leave_with_the_vip_and_only_the_pod_moves_a_flow_to_the_established()
         let before = dp.flows("replies").expect("readable").len();
         assert!(delivered(&dp, &segment(v6, 80, SYN), v6));
         ask(&dp, &segment(v6, 80, ACK).frame());
-        assert_eq!(dp.flows("syns").expect("readable").len(), 2, "a forged ACK establishes nothing");
+        assert_eq!(dp.handshakes().expect("readable").len(), 1, "a forged ACK establishes nothing");
         assert_eq!(dp.flows("replies").expect("readable").len(), before);
         handshake(&dp, v6, 80);
-        assert_eq!(dp.flows("syns").expect("readable").len(), 0);
+        assert_eq!(dp.handshakes().expect("readable").len(), 0);
         assert_eq!(dp.flows("replies").expect("readable").len(), before + 1);
         assert_eq!(dp.flows("flows").expect("readable").len(), before + 1);
     }
@@ -371,8 +345,8 @@ fn a_question_leaves_no_trace() {
         let (client, vip) = ends(v6);
         for packet in [segment(v6, 80, SYN), Packet::udp((client, PORT), (vip, 80), b"?"), segment(v6, 81, ACK)] {
             let asked = dp.ask_in_vain(&packet.frame()).expect("the program runs");
-            let left = ["syns", "flows", "replies"].map(|table| dp.flows(table).expect("readable").len());
-            assert_eq!(left, [0; 3], "v6 {v6}");
+            let left = ["flows", "replies"].map(|table| dp.flows(table).expect("readable").len());
+            assert_eq!((left, dp.handshakes().expect("readable").len()), ([0; 2], 0), "v6 {v6}");
             let real = ask(&loaded(&spec()).expect("root"), &packet.frame());
             assert_eq!((asked.verdict, asked.frame), (real.verdict, real.frame));
         }
@@ -451,4 +425,26 @@ fn affinity_looks_at_the_client_alone() {
         owners.extend(macs);
     }
     assert_eq!(owners.len(), 3, "and different ones for different clients");
+}
+
+#[test]
+fn a_flood_of_syns_keeps_the_youngest_and_evicts_no_flow() {
+    let Some(dp) = loaded(&spec()) else { return };
+    let (client, vip) = ends(false);
+    handshake(&dp, false, 80);
+    let flows = dp.flows("flows").expect("readable");
+    for port in 1..40_000 {
+        ask(&dp, &Packet::tcp((ip("203.0.113.77"), port), (vip, 80), SYN, b"").frame());
+    }
+    assert_eq!(dp.flows("flows").expect("readable"), flows);
+    let kept = dp.handshakes().expect("readable");
+    // 16,384 places; some buckets get fewer than they have.
+    assert!(kept.len() > 16_000 && kept.len() <= 16_387, "{}", kept.len());
+    let tuple = |port| Tuple { client: ip("203.0.113.77"), vip, client_port: port, vip_port: 80, protocol: 6 };
+    let young = (39_000..40_000).filter(|port| dp.handshake(&tuple(*port)).expect("readable").is_some()).count();
+    assert_eq!(young, 1000, "the last thousand are all there");
+    let answer = reply(&dp, &Packet::tcp((pod(false, 1), 8080), (ip("203.0.113.77"), 39_999), SYN | ACK, b""));
+    let expected = Packet::tcp((vip, 80), (ip("203.0.113.77"), 39_999), SYN | ACK, b"");
+    assert_eq!(answer.frame, expected.frame_between(ROUTER_MAC, OWN_MAC));
+    assert!(delivered(&dp, &segment(false, 80, ACK), false), "{client} goes on");
 }

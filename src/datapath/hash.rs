@@ -63,6 +63,16 @@ impl FlowKeys {
         };
         ((h ^ h >> 32).wrapping_mul(GOLDEN) >> 32) as u32
     }
+
+    /// The bucket of `handshakes`, which has so many, for a client's SYNs.
+    pub fn handshake_bucket(&self, client: IpAddr, port: u16, buckets: u32) -> u32 {
+        let (k, w) = (&self.0, words(Ip::from(client).0).map(u64::from));
+        let pair = |a: usize| w[a].wrapping_add(k[a]).wrapping_mul(w[a + 1].wrapping_add(k[a + 1]));
+        let ports = u64::from(port.to_be()).wrapping_add(k[4]).wrapping_mul(k[5]);
+        let h = pair(0).wrapping_add(pair(2)).wrapping_add(ports);
+        let hash = (h ^ h >> 32).wrapping_mul(GOLDEN);
+        (((hash >> 32) * u64::from(buckets)) >> 32) as u32
+    }
 }
 
 fn words(octets: [u8; 16]) -> [u32; 4] {

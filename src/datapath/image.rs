@@ -1,7 +1,7 @@
 //! One bank of the tables, as it stands in the kernel: pure, from a [`Spec`] and the places of its tables.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -262,6 +262,7 @@ fn service_entries(
     addresses: &[Address],
 ) -> Result<Vec<(Ip, types::Service)>, ImageError> {
     let vips: BTreeMap<IpAddr, u32> = addresses.iter().filter(|a| is_vip(a)).map(|a| (a.ip.into(), a.index)).collect();
+    let sharing = sharing(spec);
     let mut entries = Vec::new();
     for (front, target) in &spec.ports {
         let Some(&vip) = vips.get(&front.address) else { continue };
@@ -269,6 +270,7 @@ fn service_entries(
         let place = places.get(&target.table).ok_or_else(missing)?;
         let affinity = if target.affinity { types::SERVICE_AFFINITY } else { 0 };
         let pass = if target.pass || front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
+        let shares = if sharing.contains(&target.table) { types::SERVICE_SHARES } else { 0 };
         let (address, (ip, all)) = (Ip::from(front.address), sums(front.address, front.port));
         let entry = types::Service {
             key: service_key(vip, front.address.is_ipv6(), ports(protocol_number(front.protocol), front.port)),
@@ -280,12 +282,30 @@ fn service_entries(
             less_ip: !ip,
             less: !all,
             shift: 32 - place.log2,
-            flags: affinity | pass,
+            flags: affinity | pass | shares,
             reserved: 0,
         };
         entries.push((address, entry));
     }
     Ok(entries)
+}
+
+/// Tables with a pod of this node that another port or address leads to as well: there, two connections may look the
+/// same to it.
+fn sharing(spec: &Spec) -> BTreeSet<&TableId> {
+    let mut ways: BTreeMap<&TableId, usize> = BTreeMap::new();
+    spec.ports.values().for_each(|target| *ways.entry(&target.table).or_default() += 1);
+    let mut by_pod: HashMap<(IpAddr, u16), &TableId> = HashMap::new();
+    let mut sharing: BTreeSet<&TableId> = ways.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect();
+    for (id, table) in spec.tables.iter().filter(|(id, _)| ways.contains_key(id)) {
+        for pod in table.living.iter().filter(|b| b.node == spec.node) {
+            match by_pod.entry((pod.address, pod.port)) {
+                Entry::Vacant(free) => drop(free.insert(id)),
+                Entry::Occupied(other) => sharing.extend([id, *other.get()]),
+            }
+        }
+    }
+    sharing
 }
 
 /// Finds a seed with which no bucket overflows.

@@ -43,7 +43,7 @@ const IN: &str = "ironcast_in";
 const OUT: &str = "ironcast_out";
 /// Maps that outlive the daemon.
 /// Not those of Services: a new daemon numbers them anew.
-const PINNED_MAPS: [&str; 5] = ["flows", "replies", "syns", "fragments", "counters"];
+const PINNED_MAPS: [&str; 5] = ["flows", "replies", "handshakes", "fragments", "counters"];
 
 /// `bypass`: what comes in, at ingress of an uplink.
 const TO_POD: &str = "ironcast_to_pod";
@@ -149,6 +149,8 @@ struct Arrays {
     tables: Array,
     slots: Array,
     backends: Array,
+    /// Length of the map, which may be a predecessor's.
+    handshake_buckets: u32,
 }
 
 /// A table in the kernel.
@@ -359,7 +361,7 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
         .map_max_entries("backends", options.backends)
         .map_max_entries("flows", options.flows)
         .map_max_entries("replies", options.flows)
-        .map_max_entries("syns", options.syns)
+        .map_max_entries("handshakes", options.syns.div_ceil(types::HANDSHAKE_WAYS as u32).max(1))
         .map_max_entries("service_counters", options.services);
     if let Some(pins) = &options.pins {
         std::fs::create_dir_all(pins).map_err(|e| DatapathError::Pin { path: pins.clone(), cause: Box::new(e) })?;
@@ -389,6 +391,7 @@ impl Arrays {
             tables: array(ebpf, "tables", size_of::<types::Tables>())?,
             slots: array(ebpf, "slots", options.slots as usize * size_of::<u64>())?,
             backends: array(ebpf, "backends", options.backends as usize * size_of::<types::Backend>())?,
+            handshake_buckets: length_of(ebpf, "handshakes")?,
         })
     }
 
@@ -420,6 +423,7 @@ impl Arrays {
         config.id = image.id;
         (config.mss4, config.mss6) = (image.mss4, image.mss6);
         (config.flags, config.way_back) = (image.flags, image.way_back);
+        config.handshake_buckets = self.handshake_buckets;
         config.bank = idle as u32;
         self.head.publish(config);
         Ok(())
@@ -429,6 +433,11 @@ impl Arrays {
 fn fd_of<'a>(ebpf: &'a Ebpf, name: &'static str) -> BorrowedFd<'a> {
     let Some(Map::Array(data)) = ebpf.map(name) else { unreachable!("{name} is an array of the object") };
     data.fd().as_fd()
+}
+
+fn length_of(ebpf: &Ebpf, name: &'static str) -> Result<u32, DatapathError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else { unreachable!("{name} is an array of the object") };
+    data.info().map(|info| info.max_entries()).map_err(read(name))
 }
 
 fn array(ebpf: &Ebpf, name: &'static str, length: usize) -> Result<Array, DatapathError> {

@@ -35,6 +35,8 @@ unsafe impl aya::Pod for super::types::FlowKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for super::types::Flow {}
 // SAFETY: as above.
+unsafe impl aya::Pod for super::types::Handshakes {}
+// SAFETY: as above.
 unsafe impl aya::Pod for super::types::ServiceCounters {}
 
 /// An array map. A part of it is mapped for as long as it takes to write it: what is mapped counts as memory of this

@@ -52,6 +52,8 @@ pub const KIND_POD: u32 = 8;
 pub const SERVICE_AFFINITY: u8 = 1;
 /// [`Service::flags`]: handed to kube-proxy.
 pub const SERVICE_PASS: u8 = 2;
+/// [`Service::flags`]: a pod of this node has clients by another port or address too.
+pub const SERVICE_SHARES: u8 = 8;
 /// [`Config::flags`]: pods are reached without the stack.
 pub const CONFIG_BYPASS: u32 = 1;
 /// Length of [`Config::way_back`].
@@ -199,10 +201,10 @@ pub struct Config {
     pub vips: [u32; 2],
     /// Under `bypass`, interfaces with a default route, in turns.
     pub way_back: [u32; WAYS_BACK],
+    /// Length of the map `handshakes`.
+    pub handshake_buckets: u32,
     /// Zero.
     pub nothing: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 /// What is looked up by hash or by number; never made, only measured.
@@ -234,7 +236,7 @@ pub struct Tables {
     pub banks: [Bank; 2],
 }
 
-/// Key of `flows` (other: the VIP), `replies` (other: the pod) and `syns` (either).
+/// Key of `flows` (other: the VIP) and `replies` (other: the pod).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct FlowKey {
@@ -248,10 +250,8 @@ pub struct FlowKey {
     pub other_port: u16,
     /// 6 or 17.
     pub protocol: u8,
-    /// In `syns`: 1 where other is the VIP.
-    pub by_vip: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 3],
 }
 
 impl FlowKey {
@@ -268,7 +268,7 @@ impl FlowKey {
     }
 }
 
-/// Value of `flows` (the pod), `replies` (the VIP) and `syns` (the one that is not in its key).
+/// Value of `flows` (the pod) and `replies` (the VIP).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {
@@ -280,6 +280,51 @@ pub struct Flow {
     pub closing: u16,
     /// Zero.
     pub reserved: u32,
+}
+
+/// A SYN that was let through to a pod.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Handshake {
+    /// Who sent it.
+    pub client: Ip,
+    /// To whom.
+    pub vip: Ip,
+    /// Who got it.
+    pub pod: Ip,
+    /// Network order.
+    pub client_port: u16,
+    /// Network order.
+    pub vip_port: u16,
+    /// Network order.
+    pub pod_port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// The younger of two has the larger one.
+    pub order: u32,
+    /// Zero.
+    pub reserved_too: u32,
+}
+
+/// Places of [`Handshakes`].
+pub const HANDSHAKE_WAYS: usize = 7;
+
+/// Value of `handshakes`: those of the clients with one hash.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshakes {
+    /// Of the hash, odd; 0 is a free place.
+    pub tag: [u16; HANDSHAKE_WAYS],
+    /// Zero.
+    pub reserved: u16,
+    /// Handshakes that were written here.
+    pub next: u32,
+    /// Odd while the place is written.
+    pub version: [u32; HANDSHAKE_WAYS],
+    /// Zero.
+    pub rest_of_line: [u32; 4],
+    /// In the places whose tag is not 0.
+    pub of: [Handshake; HANDSHAKE_WAYS],
 }
 
 /// Counters of a Service, per CPU.
@@ -316,6 +361,7 @@ const _: () = {
     assert!(size_of::<Bucket>() == 32 && size_of::<Address>() == 32 && size_of::<Service>() == 32);
     assert!(size_of::<Backend>() == 32 && size_of::<Node>() == 56 && size_of::<Config>() == 128);
     assert!(size_of::<Tables>() == 4096 + 2 * 5_193_728);
+    assert!(size_of::<Handshake>() == 64 && size_of::<Handshakes>() == 512);
     assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 24 && size_of::<ServiceCounters>() == 40);
     assert!(cfg!(target_endian = "little"), "the flow hash is defined on little-endian loads");
 };

@@ -184,7 +184,7 @@ pub fn encapsulated_bytes(inner: &[u8], from: IpAddr, to: IpAddr, header: [u8; 8
 /// Our header.
 pub fn tunnel(hops: u8, last: bool, asked: [u16; 3]) -> [u8; 8] {
     let [a, b, c] = asked.map(u16::to_le_bytes);
-    [2, hops | u8::from(last) << 4, a[0], a[1], b[0], b[1], c[0], c[1]]
+    [2, hops | flags << 4, a[0], a[1], b[0], b[1], c[0], c[1]]
 }
 
 pub fn backend(address: &str, port: u16, node: &str) -> Backend {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ironcast::datapath::{
-    hash::{FlowKeys, Tuple},
+    hash::{FlowKeys, Tuple, node_ids},
     kernel::{Answer, Datapath, Hook, Options},
     spec::Spec,
     types::Reason,
@@ -74,4 +74,31 @@ pub fn outer(inner: &Packet, node: u8, header: [u8; 8], hash: u32) -> Vec<u8> {
 /// A reply of a pod through the program at egress.
 pub fn reply(datapath: &Datapath, packet: &Packet) -> Answer {
     datapath.ask_reply(&packet.frame_between(ROUTER_MAC, OWN_MAC), 1).expect("the program runs")
+}
+
+/// A client's segment to a port of the VIP.
+pub fn segment(v6: bool, port: u16, flags: u8) -> Packet {
+    let (client, vip) = ends(v6);
+    Packet::tcp((client, PORT), (vip, port), flags, b"")
+}
+
+/// The same as another node sends it here, after nobody was asked.
+pub fn sent_on(packet: &Packet, hops: u8, last: bool) -> Packet {
+    sent_after(packet, hops, last, &[])
+}
+
+/// The same after these nodes were asked, the last one first.
+pub fn sent_after(packet: &Packet, hops: u8, last: bool, asked: &[&str]) -> Packet {
+    packet.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel(hops, last, ids(asked)))
+}
+
+/// What these nodes are called in the header.
+pub fn ids(asked: &[&str]) -> [u16; 3] {
+    let names: Vec<String> = ["n1", "n2", "n3", "n7", "n8", "n9"].map(String::from).into();
+    let all = node_ids(&names);
+    let mut ids = [0; 3];
+    for (id, node) in ids.iter_mut().zip(asked) {
+        *id = all[node];
+    }
+    ids
 }

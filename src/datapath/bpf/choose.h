@@ -5,12 +5,11 @@
 #include "flow.h"
 #include "icmp.h"
 
-enum step { DELIVER, FORWARD, REFUSE };
+enum step { DELIVER, FORWARD, REFUSE, LOOK_FOR_HANDSHAKE };
 
 /* What was chosen. DELIVER: pod, port; remember says that the flow must be written down. */
 struct choice {
-	struct ip pod;
-	be16 port;
+	struct flow pod;
 	u8 remember;
 	struct onward onward;
 };
@@ -23,8 +22,7 @@ struct arrival {
 
 INLINE void deliver_to(struct choice *c, const struct backend *b, int remember)
 {
-	c->pod = b->ip;
-	c->port = b->port;
+	c->pod = flow_to(&b->ip, b->port);
 	c->remember = remember;
 }
 
@@ -38,6 +36,7 @@ struct question {
 	u64 slot;
 	u32 backends, id;
 	u8 fresh;
+	u8 no_handshake; /* there is none here */
 	struct arrival a;
 };
 
@@ -106,11 +105,11 @@ INLINE int choose_finally(const struct backend *const *b, const struct question 
 	return send_to(c, b[0], q, 1);
 }
 
-/* A slot in transition, UDP, or a packet that another node believes to be ours: memory is asked first. */
+/* A slot in transition, UDP, or a packet that another node believes to be ours: memory is asked first. The caller looks
+ * for a handshake, and asks again if there is none: there would not be enough stack for it here. */
 GLOBAL int choose_with_memory(const struct question *q, const struct tuple *t, struct choice *c)
 {
 	const struct backend *b[3], *next;
-	const struct flow *known;
 
 	if (!q || !t || !c)
 		return REFUSE;
@@ -123,14 +122,15 @@ GLOBAL int choose_with_memory(const struct question *q, const struct tuple *t, s
 		c->onward.node = b[0]->node;
 		return FORWARD;
 	}
-	known = owner_of(t, q->fresh);
-	if (known) {
-		c->pod = known->ip;
-		c->port = known->port;
-		return DELIVER;
+	if (!q->no_handshake) {
+		const struct flow *known = known_flow(t);
+		if (known && !(q->fresh && known->closing))
+			return c->pod = *known, DELIVER;
 	}
 	if (q->fresh)
 		return choose_for_new(b, q, c);
+	if (t->protocol == IP_TCP && !q->no_handshake)
+		return LOOK_FOR_HANDSHAKE;
 	if (q->a.first && b[0]->node)
 		return send_to(c, b[0], q, 0);
 	next = q->a.final ? NULL : next_to_ask(b, q);
@@ -173,8 +173,14 @@ INLINE int choose(const struct config *conf, const struct service *s, u64 slot, 
 	};
 	*answer = (struct choice){};
 	int step = choose_with_memory(&q, &p->t, answer);
-	v->pod = &answer->pod;
-	v->port = answer->port;
+	if (step == LOOK_FOR_HANDSHAKE && find_handshake(&p->t, 1, &answer->pod)) {
+		step = DELIVER;
+	} else if (step == LOOK_FOR_HANDSHAKE) {
+		q.no_handshake = 1;
+		step = choose_with_memory(&q, &p->t, answer);
+	}
+	v->pod = &answer->pod.ip;
+	v->port = answer->pod.port;
 	v->remember = answer->remember;
 	v->onward = answer->onward;
 	return step;

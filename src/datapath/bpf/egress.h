@@ -105,21 +105,10 @@ GLOBAL int establish(const struct reply *r, const struct flow *f)
 {
 	if (!r || !f)
 		return 0;
-	struct flow_key k = {
-		.client = r->client,
-		.other = r->pod,
-		.client_port = r->client_port,
-		.other_port = r->port,
-		.protocol = r->protocol,
-	};
 	struct tuple t = tuple_of(r, f);
 
 	remember_flow(&t, &r->pod, r->port);
-	map_delete(&syns, &k);
-	k.other = t.vip;
-	k.other_port = t.vip_port;
-	k.by_vip = 1;
-	map_delete(&syns, &k);
+	forget_handshake(&t);
 	count(R_ESTABLISHED);
 	return 0;
 }
@@ -162,10 +151,8 @@ INLINE int translation_of(const struct reply *r, struct flow *out)
 			mark_closing(r, f);
 		*out = *f;
 	} else {
-		f = r->protocol == IP_TCP ? map_lookup(&syns, &k) : NULL;
-		if (!f)
+		if (!begun(&k, out))
 			return 0;
-		*out = *f;
 		if (!(r->flags & (TCP_SYN | TCP_RST)))
 			establish(r, out);
 	}

@@ -90,18 +90,17 @@ GLOBAL int translate_error(struct __sk_buff *skb, u32 l3, u32 l4, int v6)
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct quote q = {.l3 = l4 + sizeof(struct icmp)};
 	struct icmp *icmp = data + bounded(l4);
-	struct flow *known, f;
+	struct flow *known, f = {};
 
 	if ((void *)(icmp + 1) > end || !(v6 ? is_error_v6(icmp->type) : is_error_v4(icmp->type)))
 		return TCX_NEXT;
 	if (!read_quote(&q, data, end, l3, v6))
 		return TCX_NEXT;
 	known = map_lookup(&replies, &q.flow);
-	if (!known && q.flow.protocol == IP_TCP)
-		known = map_lookup(&syns, &q.flow);
-	if (!known)
+	if (known)
+		f = *known;
+	else if (!begun(&q.flow, &f))
 		return TCX_NEXT;
-	f = *known;
 	u32 check = l4 + __builtin_offsetof(struct icmp, check);
 	if (!rewrite_quoted_port(skb, &q, check, f.port))
 		return TCX_DROP;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The owner's memory. Only connections of this node's own pods stand here. */
 #pragma once
-#include "hash.h"
+#include "handshake.h"
 #include "stats.h"
 
 INLINE struct flow_key key_of(const struct tuple *t, const struct ip *other, be16 other_port)
@@ -16,31 +16,11 @@ INLINE struct flow_key key_of(const struct tuple *t, const struct ip *other, be1
 	return k;
 }
 
-INLINE struct flow flow_to(const struct ip *ip, be16 port)
-{
-	struct flow f = {.ip = *ip, .port = port};
-	return f;
-}
-
 /* An established flow: the pod that has it. */
 INLINE struct flow *known_flow(const struct tuple *t)
 {
 	struct flow_key k = key_of(t, &t->vip, t->vip_port);
 	return map_lookup(&flows, &k);
-}
-
-/* A flow, or a TCP handshake under way: the pod that has it. A SYN asks for flows that go on. */
-INLINE struct flow *owner_of(const struct tuple *t, int fresh)
-{
-	struct flow_key k = key_of(t, &t->vip, t->vip_port);
-	struct flow *known = map_lookup(&flows, &k);
-
-	if (known)
-		return fresh && known->closing ? NULL : known;
-	if (fresh || t->protocol != IP_TCP)
-		return NULL;
-	k.by_vip = 1;
-	return map_lookup(&syns, &k);
 }
 
 /* Whether the pod has a connection with this client's port through another VIP. It cannot tell the two apart: they
@@ -50,26 +30,29 @@ INLINE int is_other(const struct flow *old, const struct tuple *t)
 	return old && (old->port != t->vip_port || !same(&old->ip, &t->vip));
 }
 
-/* A SYN is to go to the pod; 1: it must not, its ports are taken there. */
-GLOBAL int remember_syn(const struct tuple *t, const struct ip *pod, u16 port)
+/* Whether a new connection cannot be told from one that the pod has. One that is closing gives way. */
+GLOBAL int is_taken(const struct tuple *t, const struct ip *pod, u16 port)
 {
 	if (!t || !pod)
 		return 0;
 	struct flow_key k = key_of(t, pod, port);
-	struct flow f = flow_to(&t->vip, t->vip_port), *old = map_lookup(&replies, &k);
+	struct flow *old = map_lookup(&replies, &k);
 
-	if (is_other(old, t)) {
-		if (!old->closing)
-			return 1;
-		map_delete(&replies, &k);
-	}
-	map_update(&syns, &k, &f, UPDATE_ANY);
-	k.other = t->vip;
-	k.other_port = t->vip_port;
-	k.by_vip = 1;
-	f.ip = *pod;
-	f.port = port;
-	map_update(&syns, &k, &f, UPDATE_ANY);
+	if (!is_other(old, t))
+		return 0;
+	if (!old->closing)
+		return 1;
+	map_delete(&replies, &k);
+	return 0;
+}
+
+/* A SYN is to go to the pod; 1: it must not. Only pods that have clients by several ways may have their ports taken.
+ * (Two calls one after the other: nested they would need more stack than there is.) */
+INLINE int remember_syn(const struct tuple *t, int shares, const struct ip *pod, be16 port)
+{
+	if (shares && is_taken(t, pod, port))
+		return 1;
+	keep_handshake(t, pod, port);
 	return 0;
 }
 

@@ -41,6 +41,15 @@ INLINE u32 flow_hash(const u64 *key, const struct tuple *t, int v6, int affinity
 	return h >> 32;
 }
 
+/* Of a client's address and port, which both sides of a connection know. */
+INLINE u64 client_hash(const u64 *key, const struct ip *client, be16 port)
+{
+	u64 h = (client->word[0] + key[0]) * (client->word[1] + key[1]) +
+		(client->word[2] + key[2]) * (client->word[3] + key[3]) + (port + key[4]) * key[5];
+	h ^= h >> 32;
+	return h * GOLDEN;
+}
+
 INLINE u64 load64(const void *at)
 {
 	return *(const u64 *)at;

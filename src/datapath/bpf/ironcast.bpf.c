@@ -10,13 +10,6 @@
 #include "bypass.h"
 #include "plain.h"
 
-/* Made up by the daemon, to see where it would go: a mark stands before the frame. */
-INLINE int is_question(const struct xdp_md *ctx)
-{
-	u32 *mark = (void *)(long)ctx->data_meta;
-	return (void *)(mark + 1) <= (void *)(long)ctx->data && *mark == QUESTION;
-}
-
 /* Several segments in one buffer, which are cut up behind us. XDP sees none. */
 INLINE int is_bundle(const struct xdp_md *ctx)
 {
@@ -49,7 +42,8 @@ INLINE int forward(struct xdp_md *ctx, const struct tables *t, const struct pack
 	return send_encapsulated(ctx, p->l3, n, o);
 }
 
-INLINE int deliver(struct xdp_md *ctx, const struct tables *t, struct packet *p, const struct verdict *v)
+INLINE int deliver(struct xdp_md *ctx, const struct tables *t, const struct service *s, struct packet *p,
+		   const struct verdict *v)
 {
 	if (p->outer) {
 		int action = take_outer_off(ctx, p);
@@ -60,7 +54,7 @@ INLINE int deliver(struct xdp_md *ctx, const struct tables *t, struct packet *p,
 	if (unlikely(p->icmp))
 		return rewrite_error(ctx, p, v->pod, v->port);
 	if (unlikely(p->flags & (TCP_SYN | TCP_FIN | TCP_RST) || v->remember) && !is_question(ctx)) {
-		if (is_fresh(p) ? remember_syn(&p->t, v->pod, v->port)
+		if (is_fresh(p) ? remember_syn(&p->t, s->flags & SERVICE_SHARES, v->pod, v->port)
 				: v->remember && remember_flow(&p->t, v->pod, v->port))
 			return drop(R_DROP_COLLISION);
 		if (!is_fresh(p) && p->flags & (TCP_FIN | TCP_RST))
@@ -97,7 +91,7 @@ INLINE int serve(struct xdp_md *ctx, const struct tables *t, struct packet *p, c
 			n->delivered++;
 			n->bytes += p->length;
 		}
-		return deliver(ctx, t, p, &v);
+		return deliver(ctx, t, s, p, &v);
 	case FORWARD:
 		if (n) {
 			if (a->first)

@@ -32,7 +32,8 @@ ARRAY(tables, struct tables, 1);
 ARRAY(slots, u64, SLOTS);
 ARRAY(backends, struct backend, BACKENDS);
 
-LRU(syns, struct flow_key, struct flow, SYNS);
+/* Not to be mapped, but so its lines are those of the cache. */
+ARRAY(handshakes, struct handshakes, HANDSHAKE_BUCKETS);
 LRU(replies, struct flow_key, struct flow, FLOWS);
 LRU(flows, struct flow_key, struct flow, FLOWS);
 LRU(fragments, struct fragment_key, struct flow, FRAGMENTS);

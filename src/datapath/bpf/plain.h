@@ -10,6 +10,13 @@
 
 enum { NOT_PLAIN = -1 };
 
+/* Made up by the daemon, to see where it would go: a mark stands before the frame. */
+INLINE int is_question(const struct xdp_md *ctx)
+{
+	u32 *mark = (void *)(long)ctx->data_meta;
+	return (void *)(mark + 1) <= (void *)(long)ctx->data && *mark == QUESTION;
+}
+
 /* What is left of a packet once its addresses are read. */
 struct plain {
 	struct tuple t; /* without the VIP's address */
@@ -73,17 +80,49 @@ INLINE int plain_forward(struct xdp_md *ctx, const struct tables *t, const struc
 	return send_encapsulated(ctx, sizeof(struct ethernet), n, &o);
 }
 
-INLINE int plain_deliver(struct xdp_md *ctx, const struct tables *t, void *l3, struct tcp *tcp, const struct service *s, const struct backend *b,
-			 const struct plain *p)
+/* A connection begins, by a plain frame to this pod: it is written down. 1: it must not begin. The frame is read anew,
+ * so that what the plain way has in registers need not stand in memory. */
+GLOBAL int begins_in_vain(struct xdp_md *ctx, int shares, const struct ip *pod, u16 port)
 {
-	/* UDP, beginnings and ends are written down. */
-	if (p->t.protocol != IP_TCP || tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST))
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethernet *eth = data;
+	struct ipv4 *four = (void *)(eth + 1);
+	struct ipv6 *six = (void *)(eth + 1);
+	struct tcp *tcp = (void *)(four + 1);
+	struct tuple t = {.protocol = IP_TCP};
+
+	if (!pod || (void *)(tcp + 1) > end)
+		return 0;
+	if (eth->protocol == htons(ETH_IPV4)) {
+		t.client = mapped(four->from);
+		t.vip = mapped(four->to);
+	} else {
+		tcp = (void *)(six + 1);
+		if ((void *)(tcp + 1) > end)
+			return 0;
+		copy(&t.client, six->from, sizeof(t.client));
+		copy(&t.vip, six->to, sizeof(t.vip));
+	}
+	t.client_port = tcp->from;
+	t.vip_port = tcp->to;
+	return remember_syn(&t, shares, pod, port);
+}
+
+INLINE int plain_deliver(struct xdp_md *ctx, const struct tables *t, void *l3, struct tcp *tcp, const struct service *s,
+			 const struct backend *b, const struct plain *p)
+{
+	u8 ends = tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST);
+
+	/* UDP and ends are written down on the general way. */
+	if (p->t.protocol != IP_TCP || (ends && (ends != TCP_SYN || tcp->flags & TCP_ACK || is_question(ctx))))
 		return NOT_PLAIN;
 	struct service_counters *counters = counters_of(s);
 	if (counters) {
 		counters->delivered++;
 		counters->bytes += p->length;
 	}
+	if (unlikely(ends) && begins_in_vain(ctx, s->flags & SERVICE_SHARES, &b->ip, b->port))
+		return drop(R_DROP_COLLISION);
 	if (p->v6) {
 		struct ipv6 *ip = l3;
 		copy(ip->to, b->ip.word, sizeof(ip->to));

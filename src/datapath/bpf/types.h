@@ -14,7 +14,7 @@ enum {
 	SLOTS = 1 << 21, /* defaults; user space may set other sizes before loading */
 	BACKENDS = 1 << 17,
 	FLOWS = 1 << 18,
-	SYNS = 1 << 16,
+	HANDSHAKE_BUCKETS = 1 << 13,
 	FRAGMENTS = 1 << 12,
 	PORT = 6085,
 	VERSION = 2,
@@ -47,7 +47,7 @@ struct address {
 };
 SAME_SIZE(struct address, 32);
 
-enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2 };
+enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2, SERVICE_SHARES = 8 };
 
 /* A port of a VIP. */
 struct service {
@@ -105,7 +105,8 @@ struct config {
 	u32 flags;
 	u32 vips[2]; /* per bank: addresses before this entry are VIPs, the others are not */
 	u32 way_back[WAYS_BACK]; /* `bypass`: interfaces with a default route, in turns; 0: none */
-	u32 nothing, reserved;   /* 0 */
+	u32 handshake_buckets;
+	u32 nothing; /* 0 */
 };
 SAME_SIZE(struct config, 128);
 
@@ -129,21 +130,42 @@ struct tables {
 SAME_SIZE(struct tables, 4096 + 2 * 5193728);
 
 struct flow_key {
-	struct ip client, other; /* other: the VIP in flows, the pod in replies; in syns either */
+	struct ip client, other; /* other: the VIP in flows, the pod in replies */
 	be16 client_port, other_port;
 	u8 protocol;
-	u8 by_vip; /* in syns: other is the VIP */
-	u8 pad[2];
+	u8 pad[3];
 };
 SAME_SIZE(struct flow_key, 40);
 
 struct flow {
-	struct ip ip; /* flows, syns by VIP: the pod; replies, syns by pod: the VIP */
+	struct ip ip; /* flows: the pod; replies: the VIP */
 	be16 port;
 	u16 closing; /* the pod has sent FIN or RST: a SYN with these ports is a new connection */
 	u32 reserved;
 };
 SAME_SIZE(struct flow, 24);
+
+/* A SYN that was let through to a pod: one entry, found from both sides by the client. */
+struct handshake {
+	struct ip client, vip, pod;
+	be16 client_port, vip_port, pod_port;
+	u16 reserved;
+	u32 order; /* the younger of two has the larger one */
+	u32 reserved_too;
+};
+SAME_SIZE(struct handshake, 64);
+
+/* Those of the clients with one hash; the oldest gives way. */
+enum { HANDSHAKE_WAYS = 7 };
+struct handshakes {
+	u16 tag[HANDSHAKE_WAYS]; /* of the hash, odd; 0 is a free place */
+	u16 reserved;
+	u32 next;
+	u32 version[HANDSHAKE_WAYS]; /* odd while the place is written */
+	u32 rest_of_line[4];
+	struct handshake of[HANDSHAKE_WAYS];
+};
+SAME_SIZE(struct handshakes, 512);
 
 /* A fragmented reply under way: the address of its first fragment. */
 struct fragment_key {

@@ -9,7 +9,7 @@ use crate::datapath::{
     query::{CandidateAnswer, FlowAnswer, FlowList, L4, PacketAnswer, Query, Question},
     reference::{Memory, Outcome, Reference},
     spec::Spec,
-    types::{Flow, FlowKey, PORT, VERSION},
+    types::{Flow, FlowKey, Handshake, PORT, VERSION},
 };
 
 mod frame;
@@ -94,8 +94,8 @@ fn memory(datapath: &Datapath, tuple: &Tuple) -> Result<(Memory, Option<String>)
     let mut memory = Memory::default();
     let mut words = None;
     let by_vip = FlowKey::by_vip(tuple);
-    if let Some(flow) = datapath.flow("syns", &FlowKey { by_vip: 1, ..by_vip })? {
-        let pod = end(flow.ip.into(), flow.port);
+    if let Some(handshake) = datapath.handshake(tuple)? {
+        let pod = end(handshake.pod.into(), handshake.pod_port);
         memory.begin(tuple, pod.ip(), pod.port());
         words = Some(format!("{pod}, handshake"));
     }
@@ -140,22 +140,28 @@ fn said(seen: &Answer, asked: &[u8], spec: &Spec) -> String {
 
 fn flows(datapath: &Datapath, limit: usize) -> Result<FlowList, DatapathError> {
     let mut list = FlowList::default();
-    for (table, by_vip) in [("flows", 0), ("syns", 1)] {
-        let left = limit - list.flows.len();
-        let (found, more) = datapath.some_flows(table, left, |key| key.by_vip == by_vip)?;
-        list.flows.extend(found.iter().map(|(key, flow)| flow_answer(key, flow, table)));
-        list.more |= more;
-    }
+    let (found, more) = datapath.some_flows("flows", limit)?;
+    list.flows.extend(found.iter().map(|(key, flow)| flow_answer(key, flow)));
+    let handshakes = datapath.handshakes()?;
+    let left = limit - list.flows.len();
+    list.more = more || handshakes.len() > left;
+    list.flows.extend(handshakes.iter().take(left).map(handshake_answer));
     list.flows.sort();
     Ok(list)
 }
 
-fn flow_answer(key: &FlowKey, flow: &Flow, table: &str) -> FlowAnswer {
-    let state = match table {
-        "syns" => "handshake",
-        _ if flow.closing != 0 => "closing",
-        _ => "established",
-    };
+fn handshake_answer(h: &Handshake) -> FlowAnswer {
+    FlowAnswer {
+        vip: end(h.vip.into(), h.vip_port),
+        protocol: L4::Tcp.word().into(),
+        client: end(h.client.into(), h.client_port),
+        pod: end(h.pod.into(), h.pod_port),
+        state: "handshake".into(),
+    }
+}
+
+fn flow_answer(key: &FlowKey, flow: &Flow) -> FlowAnswer {
+    let state = if flow.closing != 0 { "closing" } else { "established" };
     FlowAnswer {
         vip: end(key.other.into(), key.other_port),
         protocol: if key.protocol == L4::Tcp.number() { L4::Tcp } else { L4::Udp }.word().into(),

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 
 use aya::{
-    maps::{HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
 };
 
 use super::{Datapath, DatapathError, Hook, IN, OUT, read};
 use crate::{
-    datapath::types::{Flow, FlowKey, QUESTION, Reason, ServiceCounters},
+    datapath::{
+        hash::{FlowKeys, Tuple},
+        types::{Flow, FlowKey, Handshake, Handshakes, QUESTION, Reason, ServiceCounters},
+    },
     types::ServiceKey,
 };
 
+const HANDSHAKES: &str = "handshakes";
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -106,28 +110,19 @@ impl Datapath {
         Ok(all)
     }
 
-    /// The flows in one of the owner's tables: `flows`, `replies` or `syns`.
+    /// The flows in one of the owner's tables: `flows` or `replies`.
     pub fn flows(&self, table: &'static str) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
         self.flow_map(table)?.iter().map(|entry| entry.map_err(read(table))).collect()
     }
 
-    /// The first so many of them that are `wanted`, and whether there may be more.
-    pub fn some_flows(
-        &self,
-        table: &'static str,
-        limit: usize,
-        wanted: impl Fn(&FlowKey) -> bool,
-    ) -> Result<(Vec<(FlowKey, Flow)>, bool), DatapathError> {
+    /// The first so many of them, and whether there are more.
+    pub fn some_flows(&self, table: &'static str, limit: usize) -> Result<(Vec<(FlowKey, Flow)>, bool), DatapathError> {
         let mut found = Vec::new();
         for entry in self.flow_map(table)?.iter() {
-            let entry = entry.map_err(read(table))?;
-            if !wanted(&entry.0) {
-                continue;
-            }
             if found.len() == limit {
                 return Ok((found, true));
             }
-            found.push(entry);
+            found.push(entry.map_err(read(table))?);
         }
         Ok((found, false))
     }
@@ -141,9 +136,38 @@ impl Datapath {
         }
     }
 
+    /// Handshakes under way.
+    pub fn handshakes(&self) -> Result<Vec<Handshake>, DatapathError> {
+        let mut all = Vec::new();
+        for bucket in self.handshake_map()?.iter() {
+            all.extend(taken(&bucket.map_err(read(HANDSHAKES))?));
+        }
+        Ok(all)
+    }
+
+    /// The handshake of a connection.
+    pub fn handshake(&self, of: &Tuple) -> Result<Option<Handshake>, DatapathError> {
+        let map = self.handshake_map()?;
+        let config = self.arrays.head.load();
+        let bucket = FlowKeys(config.flow_key).handshake_bucket(of.client, of.client_port, map.len());
+        let bucket = map.get(&bucket, 0).map_err(read(HANDSHAKES))?;
+        let is = |h: &Handshake| (h.client, h.vip) == (of.client.into(), of.vip.into());
+        let ports = (of.client_port.to_be(), of.vip_port.to_be());
+        Ok(taken(&bucket).find(|h| is(h) && (h.client_port, h.vip_port) == ports))
+    }
+
+    fn handshake_map(&self) -> Result<Array<&MapData, Handshakes>, DatapathError> {
+        Array::try_from(self.map(HANDSHAKES)).map_err(read(HANDSHAKES))
+    }
+
     fn flow_map(&self, table: &'static str) -> Result<HashMap<&MapData, FlowKey, Flow>, DatapathError> {
         HashMap::try_from(self.map(table)).map_err(read(table))
     }
+}
+
+/// What stands in a bucket.
+fn taken(bucket: &Handshakes) -> impl Iterator<Item = Handshake> {
+    bucket.of.into_iter().zip(bucket.tag).filter(|(_, tag)| *tag != 0).map(|(handshake, _)| handshake)
 }
 
 /// What became of a frame.
