@@ -204,6 +204,32 @@ fn every_candidate_is_asked_once() {
 }
 
 #[test]
+fn where_slots_have_been_on_more_nodes_than_they_name_all_of_them_are_asked() {
+    let Some(dp) = loaded(&spec()) else { return };
+    // 90 names n1, n2 and n3. The ring is n1 to n5, and n2 comes after n1.
+    let header = |packet: &Packet| {
+        let answer = ask(&dp, &packet.frame());
+        (answer.verdict == XDP_TX).then(|| <[u8; 8]>::try_from(&answer.frame[42..50]).expect("eight"))
+    };
+    let round = |asked: [u16; 3]| {
+        let (from, to) = (ip("10.0.0.2"), ip("10.0.0.1"));
+        segment(false, 90, ACK).encapsulated(from, to, tunnel_with(4, 8, asked))
+    };
+    let [n2, n3, _] = ids(&["n2", "n3"]);
+    let begun = header(&sent_after(&segment(false, 90, ACK), 2, false, &["n3", "n2"]));
+    assert_eq!(begun, Some(tunnel_with(4, 8, [n2, 31, 0])), "nobody who is named knows it");
+    assert_eq!(header(&round([n3, 30, 0])), Some(tunnel_with(4, 8, [n3, 29, 0])), "round it goes");
+    assert!(delivered(&dp, &round([n2, 30, 0]), false), "all were asked");
+    let other = Packet::tcp((ends(false).0, 1), (ends(false).1, 90), ACK, b"");
+    let spent = other.encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), tunnel_with(4, 8, [n3, 0, 0]));
+    assert_eq!(ask(&dp, &spent.frame()).verdict, XDP_PASS, "nor does it go on for ever");
+    // A datagram that nobody knows is a new flow.
+    let datagram = Packet::udp((ends(false).0, PORT), (ends(false).1, 90), b"?");
+    let answer = ask(&dp, &sent_after(&datagram, 2, false, &["n3", "n2"]).frame());
+    assert_eq!(answer.verdict, XDP_PASS);
+}
+
+#[test]
 fn hops_come_to_an_end() {
     let Some(dp) = loaded(&spec()) else { return };
     // n2 is `cur` of 83 and was asked: back to it, final.

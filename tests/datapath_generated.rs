@@ -29,8 +29,8 @@ struct Shape {
     options: Vec<u8>,
     first_header: u8,
     vlans: u8,
-    /// In another node's encapsulation: hops, final, over IPv6, those that were asked.
-    tunnel: Option<(u8, bool, bool, [u16; 3])>,
+    /// In another node's encapsulation: hops, flags, over IPv6, those that were asked.
+    tunnel: Option<(u8, u8, bool, [u16; 3])>,
     /// To a pod or a stranger rather than to the VIP.
     elsewhere: Option<bool>,
 }
@@ -42,7 +42,7 @@ fn shape() -> impl Strategy<Value = Shape> {
     let fragment = prop_oneof![8 => Just(0x4000_u16), 2 => Just(0), 1 => any::<u16>()];
     let options = prop_oneof![6 => Just(vec![]), 1 => proptest::collection::vec(any::<u8>(), 8..=8),
         2 => proptest::collection::vec(prop_oneof![Just(0_u8), Just(6), Just(17), Just(43), Just(60)], 8..=8)];
-    let tunnel = proptest::option::weighted(0.4, (0_u8..8, any::<bool>(), any::<bool>(), asked()));
+    let tunnel = proptest::option::weighted(0.4, (0_u8..8, flags_of_tunnel(), any::<bool>(), asked()));
     let elsewhere = proptest::option::weighted(0.1, any::<bool>());
     let first = prop_oneof![Just(0_u8), Just(43), Just(60), Just(44), any::<u8>()];
     (whole, flags, data, fragment, options, (first, 0_u8..8), tunnel, elsewhere).prop_map(
@@ -75,6 +75,11 @@ fn shape() -> impl Strategy<Value = Shape> {
             }
         },
     )
+}
+
+/// None, final, on the ring; seldom others.
+fn flags_of_tunnel() -> impl Strategy<Value = u8> {
+    prop_oneof![8 => proptest::sample::select(vec![0_u8, 1, 8]), 1 => 0_u8..16]
 }
 
 /// Some of the nodes as the header calls them, and others.
@@ -130,9 +135,9 @@ fn packet(s: &Shape) -> Packet {
         packet.options[1] %= 2;
         packet.options.resize(8 + usize::from(packet.options[1]) * 8, 0);
     }
-    if let Some((hops, last, over_v6, asked)) = s.tunnel {
+    if let Some((hops, flags, over_v6, asked)) = s.tunnel {
         let (a, b) = if over_v6 { ("fd00::3", "fd00::1") } else { ("10.0.0.2", "10.0.0.1") };
-        packet = packet.encapsulated(ip(a), ip(b), tunnel(hops, last, asked));
+        packet = packet.encapsulated(ip(a), ip(b), tunnel_with(hops, flags, asked));
     }
     packet.vlans = match s.vlans {
         0 => vec![(0x8100, 3)],
@@ -184,7 +189,8 @@ fn compare(dp: &Datapath, spec: &Spec, reference: &Reference<'_>, memory: &mut M
             let f = &answer.frame;
             assert_eq!(f[12..14], if node == "n2" { [8, 0] } else { [0x86, 0xdd] }, "{}", context());
             assert_eq!(f[at..at + 2], (0xc000 | (*hash & 0x3fff) as u16).to_be_bytes(), "{}", context());
-            assert_eq!(f[at + 8..at + 16], tunnel(onward.hops, onward.last, onward.asked), "{}", context());
+            let flags = u8::from(onward.last) | u8::from(onward.ring) << 3;
+            assert_eq!(f[at + 8..at + 16], tunnel_with(onward.hops, flags, onward.asked), "{}", context());
             assert_eq!(inner(spec, frame), &f[at + 16..], "{}", context());
         }
     }

@@ -270,7 +270,7 @@ fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
     let to_node = Packet::tcp((client, PORT), (me, 22), SYN, b"");
     refused(to_node.encapsulated(n2, me, good), Reason::DropSpoofed);
     refused(inner.encapsulated(n2, me, [1, 0, 0, 0, 0, 0, 0, 7]), Reason::DropHeader);
-    refused(inner.encapsulated(n2, me, [2, 0x80, 0, 0, 0, 0, 0, 0]), Reason::DropHeader);
+    refused(inner.encapsulated(n2, me, [2, 0x90, 0, 0, 0, 0, 0, 0]), Reason::DropHeader);
     refused(inner.encapsulated(n2, me, tunnel(6, false, [0; 3])), Reason::DropHops);
     refused(inner.encapsulated(n2, me, tunnel(15, true, [0; 3])), Reason::DropHops);
     let nested = inner.encapsulated(n2, me, good).encapsulated(n2, me, good);

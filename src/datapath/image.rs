@@ -50,6 +50,10 @@ pub struct Placement {
     pub log2: u8,
     /// Its first backend.
     pub backends: u32,
+    /// Of these, one on the next node of its ring; 0 is none.
+    pub ring: u16,
+    /// It has a history, and more nodes than a slot names.
+    pub deep: bool,
 }
 
 /// Numbers by name that stay as long as the name does.
@@ -270,6 +274,7 @@ fn service_entries(
         let place = places.get(&target.table).ok_or_else(missing)?;
         let affinity = if target.affinity { types::SERVICE_AFFINITY } else { 0 };
         let pass = if target.pass || front.protocol == Protocol::Sctp { types::SERVICE_PASS } else { 0 };
+        let deep = if place.deep { types::SERVICE_DEEP } else { 0 };
         let shares = if sharing.contains(&target.table) { types::SERVICE_SHARES } else { 0 };
         let (address, (ip, all)) = (Ip::from(front.address), sums(front.address, front.port));
         let entry = types::Service {
@@ -282,8 +287,8 @@ fn service_entries(
             less_ip: !ip,
             less: !all,
             shift: 32 - place.log2,
-            flags: affinity | pass | shares,
-            reserved: 0,
+            flags: affinity | pass | deep | shares,
+            ring: place.ring,
         };
         entries.push((address, entry));
     }

@@ -20,7 +20,7 @@ use super::{
     image::{Image, ImageError, Nodes, Numbers, Placement, backend_entry, image},
     mapped::{Array, Head, give_back_memory, keep_large_values_apart, wait_for_readers},
     ranges::Ranges,
-    slots::lay_out,
+    slots::{lay_out, next_on_ring},
     spec::{Spec, Table, TableId},
     types::{self, ServiceCounters},
 };
@@ -157,9 +157,18 @@ struct Arrays {
 struct Placed {
     of: Table,
     backends: Vec<super::spec::Backend>,
+    /// Of these, one for each node.
+    ring: Vec<u16>,
     /// The same as written: with the numbers of their nodes.
     written: Vec<types::Backend>,
     at: Placement,
+}
+
+impl Placed {
+    /// Where it stands, and who is next on its ring as ways are now.
+    fn seen_from(&self, spec: &Spec) -> Placement {
+        Placement { ring: next_on_ring(&self.ring, &self.backends, spec).unwrap_or(0), ..self.at }
+    }
 }
 
 /// The loaded packet path.
@@ -229,8 +238,8 @@ impl Datapath {
         self.count_from_zero(&services)?;
         let named = Nodes::new(spec, &nodes);
         let changed = self.place_changed(spec, &named)?;
-        let places =
-            spec.tables.keys().filter_map(|id| Some((id.clone(), changed.get(id).or(self.placed.get(id))?.at)));
+        let place = |id: &TableId| changed.get(id).or(self.placed.get(id)).map(|p| (id.clone(), p.seen_from(spec)));
+        let places = spec.tables.keys().filter_map(place);
         let image = match image(spec, &places.collect(), &named, &services) {
             Ok(image) => image,
             Err(e) => {
@@ -302,8 +311,8 @@ impl Datapath {
             return Err(full("backends", count as usize, &self.free_backends).into());
         };
         let planes = layout.planes();
-        let at = Placement { slots, log2: layout.log2, backends };
-        let placed = Placed { of: table.clone(), backends: layout.backends, written, at };
+        let at = Placement { slots, log2: layout.log2, backends, ring: 0, deep: layout.deep };
+        let placed = Placed { of: table.clone(), backends: layout.backends, ring: layout.ring, written, at };
         match self.arrays.place(at, &planes, &placed.written) {
             Ok(()) => Ok(placed),
             Err(cause) => {

@@ -9,9 +9,9 @@ use std::{
 use super::{
     hash::{FlowKeys, Tuple, node_ids},
     image::protocol_number,
-    slots::{Layout, lay_out},
+    slots::{Layout, lay_out, next_on_ring},
     spec::{Backend, Frontend, Route, Spec, TableId, Target},
-    types::{HOPS_MAX, OVER_V4, OVER_V6, Reason, SLOT_CHECK},
+    types::{HOPS_MAX, OVER_V4, OVER_V6, RING_MAX, Reason, SLOT_CHECK},
 };
 use crate::types::Protocol;
 
@@ -136,6 +136,7 @@ pub struct Reference<'a> {
 /// A packet on its way through the decision.
 struct Question<'a> {
     parsed: &'a Parsed,
+    layout: Option<&'a Layout>,
     candidates: [Option<&'a Backend>; 3],
     check: bool,
     hash: u32,
@@ -193,7 +194,8 @@ impl<'a> Reference<'a> {
             return if first { Outcome::Pass(Reason::PassForeign) } else { Outcome::Drop(Reason::DropUnreachable) };
         }
         let (candidates, check, hash) = self.slot(target, &parsed.tuple);
-        let question = Question { parsed, candidates, check, hash };
+        let layout = self.layouts.get(&target.table);
+        let question = Question { parsed, layout, candidates, check, hash };
         match self.choose(&question, memory) {
             Outcome::Forward { node, onward, hash } => self.fits(parsed, node, onward, hash),
             Outcome::Deliver { pod, port, remember }
@@ -253,16 +255,37 @@ impl<'a> Reference<'a> {
         }
         let asked = |b: &Backend| self.ids.get(&*b.node).is_some_and(|id| arrival.asked.contains(id));
         if !arrival.last
+            && !arrival.ring
             && arrival.hops + 1 < HOPS_MAX
             && let Some(next) = q.candidates.iter().flatten().find(|b| !self.own(b) && !asked(b))
         {
             return self.send(q, next, false);
+        }
+        if let Some(outcome) = self.round_the_ring(q) {
+            return outcome;
         }
         let own = if self.own(cur) { Some(cur) } else { any_own().filter(|_| arrival.last) };
         match own {
             Some(b) => deliver(q, b.address, b.port, Remember::Flow),
             None => self.send(q, cur, true),
         }
+    }
+
+    /// Nobody who is named knows the flow: where there are more nodes, each of the Service's is asked.
+    fn round_the_ring(&self, q: &Question<'_>) -> Option<Outcome> {
+        let (arrival, layout) = (q.parsed.arrival, q.layout?);
+        if arrival.last || q.parsed.tuple.protocol != 6 || !(arrival.ring || layout.deep) {
+            return None;
+        }
+        let next = next_on_ring(&layout.ring, &layout.backends, self.spec)?;
+        let next = &layout.backends[usize::from(next) - 1];
+        let id = self.ids.get(&*next.node).copied().unwrap_or(0);
+        let [start, left, _] = if arrival.ring { arrival.asked } else { [id, RING_MAX, 0] };
+        if left == 0 || arrival.ring && id == start {
+            return None;
+        }
+        let onward = Arrival { first: false, hops: HOPS_MAX - 1, last: false, ring: true, asked: [start, left - 1, 0] };
+        Some(Outcome::Forward { node: next.node.clone(), onward, hash: q.hash })
     }
 
     /// To another node, by one that was asked.
@@ -273,7 +296,8 @@ impl<'a> Reference<'a> {
             return Outcome::Drop(Reason::DropHops);
         }
         let asked = [self.ids.get(&*self.spec.node).copied().unwrap_or(0), arrival.asked[0], arrival.asked[1]];
-        Outcome::Forward { node: to.node.clone(), onward: Arrival { first: false, hops, last, asked }, hash: q.hash }
+        let onward = Arrival { first: false, hops, last, ring: false, asked };
+        Outcome::Forward { node: to.node.clone(), onward, hash: q.hash }
     }
 
     /// Whether the packet fits the way, and what happens when it does not.

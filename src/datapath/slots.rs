@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{
     maglev::{self, Member},
-    spec::{Backend, Membership, Table},
+    spec::{Backend, Membership, Spec, Table},
     types::SLOT_CHECK,
 };
 
@@ -31,6 +31,10 @@ pub struct Layout {
     pub backends: Vec<Backend>,
     /// `{ cur, prev1, prev2, flags }`, lowest first.
     pub slots: Vec<u64>,
+    /// A backend of every node that has one, as slots name them, in the order of the nodes' names.
+    pub ring: Vec<u16>,
+    /// There is a history, and there are more nodes than a slot names.
+    pub deep: bool,
 }
 
 /// One membership laid out.
@@ -51,7 +55,9 @@ pub fn lay_out(table: &Table) -> Layout {
     let spares: Vec<u16> = spares(table).values().map(|b| names.number(b)).collect();
     let nodes = names.nodes();
     let slots = (0..1_usize << log2).map(|i| slot(i, &layers, &nodes, &spares, table.forgetful)).collect();
-    Layout { log2, backends: names.backends, slots }
+    // Three nodes are all named. Of more, another may have the flow, or have taken it by a table that is not ours yet.
+    let deep = spares.len() > 3 && (table.forgetful || layers.len() > 1);
+    Layout { log2, backends: names.backends, slots, ring: spares, deep }
 }
 
 impl Layout {
@@ -70,6 +76,14 @@ impl Layout {
         }
         planes
     }
+}
+
+/// The number that the next node stands on a ring with, seen from this one; nodes that no way is known to are passed
+/// over.
+pub fn next_on_ring(ring: &[u16], backends: &[Backend], spec: &Spec) -> Option<u16> {
+    let node = |n: &u16| &backends[usize::from(*n) - 1].node;
+    let others = || ring.iter().filter(|n| spec.nodes.get(node(n)).is_some_and(|node| node.route.is_some()));
+    others().find(|n| **node(n) > *spec.node).or_else(|| others().next()).copied()
 }
 
 fn clamped(m: &Membership) -> u8 {

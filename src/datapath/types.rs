@@ -33,8 +33,12 @@ pub const FLAG_FINAL: u8 = 1;
 pub const FLAG_PROBE: u8 = 2;
 /// Flag of the header: it does.
 pub const FLAG_ANSWER: u8 = 4;
-/// Most hops behind the first node.
+/// Flag of the header: goes round all nodes of the Service.
+pub const FLAG_RING: u8 = 8;
+/// Most hops behind the first node, the ring not counted.
 pub const HOPS_MAX: u8 = 5;
+/// Most nodes that are asked on the ring.
+pub const RING_MAX: u16 = 32;
 /// Bytes of outer headers over IPv4.
 pub const OVER_V4: u16 = 36;
 /// Bytes of outer headers over IPv6.
@@ -52,6 +56,8 @@ pub const KIND_POD: u32 = 8;
 pub const SERVICE_AFFINITY: u8 = 1;
 /// [`Service::flags`]: handed to kube-proxy.
 pub const SERVICE_PASS: u8 = 2;
+/// [`Service::flags`]: it has a history, and more nodes than a slot names.
+pub const SERVICE_DEEP: u8 = 4;
 /// [`Service::flags`]: a pod of this node has clients by another port or address too.
 pub const SERVICE_SHARES: u8 = 8;
 /// [`Config::flags`]: pods are reached without the stack.
@@ -129,8 +135,8 @@ pub struct Service {
     pub shift: u8,
     /// `SERVICE_*`.
     pub flags: u8,
-    /// Zero.
-    pub reserved: u16,
+    /// A backend of the next node on the ring; 0 is none.
+    pub ring: u16,
 }
 
 /// A pod's port.

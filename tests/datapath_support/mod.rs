@@ -183,6 +183,11 @@ pub fn encapsulated_bytes(inner: &[u8], from: IpAddr, to: IpAddr, header: [u8; 8
 
 /// Our header.
 pub fn tunnel(hops: u8, last: bool, asked: [u16; 3]) -> [u8; 8] {
+    tunnel_with(hops, u8::from(last), asked)
+}
+
+/// The same with these flags.
+pub fn tunnel_with(hops: u8, flags: u8, asked: [u16; 3]) -> [u8; 8] {
     let [a, b, c] = asked.map(u16::to_le_bytes);
     [2, hops | flags << 4, a[0], a[1], b[0], b[1], c[0], c[1]]
 }
@@ -218,7 +223,7 @@ pub const VIP6: &str = "2001:db8::10";
 
 /// A cluster of three nodes, seen from `n1`; n2 is reached over IPv4, n3 over IPv6. Ports: 80 here, 81 on n2, 82 on
 /// n3, 83 moved from n1 to n2, 84 moved from n2 to n1, 85 moved from n3 over n2 to n1, 86 nobody, 87 with affinity
-/// on all nodes, 88 left to kube-proxy, 89 on a node that no way is known to.
+/// on all nodes, 88 left to kube-proxy, 89 on a node that no way is known to, 90 moved from n3 over n5, n4 and n2 to n1.
 pub fn spec() -> Spec {
     let node = |addresses: &[&str], route| Node { addresses: addresses.iter().map(|a| ip(a)).collect(), route };
     let nodes = BTreeMap::from([
@@ -245,6 +250,7 @@ pub fn spec() -> Spec {
             (87, table(&[&[&a, &b, &c]])),
             (88, table(&[&[&a]])),
             (89, table(&[&[&backend(&a.address.to_string(), 8080, "n4")]])),
+            (90, table(&[&[&a], &[&b], &[&pod(4)], &[&pod(5)], &[&c]])),
         ];
         for (port, table) in tables {
             let id = format!("{family}-{port}");

@@ -16,7 +16,7 @@ struct choice {
 
 /* How a packet came: hops and asked are those of its header, 0 at the first node. */
 struct arrival {
-	u8 first, hops, final;
+	u8 first, hops, final, ring;
 	u64 asked;
 };
 
@@ -37,6 +37,8 @@ struct question {
 	u32 backends, id;
 	u8 fresh;
 	u8 no_handshake; /* there is none here */
+	u8 deep;	 /* its table has a history, and more nodes than a slot names */
+	u16 ring;	 /* a backend of the next node of the ring */
 	struct arrival a;
 };
 
@@ -93,6 +95,48 @@ INLINE int choose_for_new(const struct backend *const *b, const struct question 
 	return send_to(c, b[0], q, 0);
 }
 
+/* Whoever may go round asks every node of a Service: so many do, and no more. */
+INLINE int may_begin_a_ring(void)
+{
+	u32 zero_key = 0;
+	struct rings *r = map_lookup(&rings, &zero_key);
+	u64 second = nanoseconds() >> 30;
+
+	if (!r)
+		return 0;
+	if (r->second != second) {
+		r->second = second;
+		r->begun = 0;
+	}
+	return r->begun++ < RINGS_MAX;
+}
+
+/* Nobody who is named knows the flow. Where there are more nodes, each of the Service's is asked, one after the other,
+ * until the next one is that where it began. TCP alone: of UDP every new flow is one that nobody knows. */
+INLINE int round_the_ring(const struct question *q, const struct tuple *t, struct choice *c)
+{
+	const struct backend *next = backend_at(q->backends, q->ring);
+	u16 start = q->a.asked, left = q->a.asked >> 16;
+
+	if (q->a.final || t->protocol != IP_TCP || !next || !next->node || !(q->a.ring || q->deep))
+		return 0;
+	if (!q->a.ring) {
+		if (!may_begin_a_ring())
+			return 0;
+		start = next->id;
+		left = RING_MAX;
+	} else if (next->id == start) {
+		return 0;
+	}
+	if (!left)
+		return 0;
+	c->onward.node = next->node;
+	c->onward.hops = HOPS_MAX - 1;
+	c->onward.ring = 1;
+	c->onward.asked = start | (u32)(left - 1) << 16;
+	return 1;
+}
+
 /* Nobody knows the flow: `cur` takes it. */
 INLINE int choose_finally(const struct backend *const *b, const struct question *q, struct choice *c)
 {
@@ -133,8 +177,10 @@ GLOBAL int choose_with_memory(const struct question *q, const struct tuple *t, s
 		return LOOK_FOR_HANDSHAKE;
 	if (q->a.first && b[0]->node)
 		return send_to(c, b[0], q, 0);
-	next = q->a.final ? NULL : next_to_ask(b, q);
-	return next ? send_to(c, next, q, 0) : choose_finally(b, q, c);
+	next = q->a.final || q->a.ring ? NULL : next_to_ask(b, q);
+	if (next)
+		return send_to(c, next, q, 0);
+	return round_the_ring(q, t, c) ? FORWARD : choose_finally(b, q, c);
 }
 
 /* What becomes of a packet, as the fast way holds it: the pod's address stays where it stands. */
@@ -169,6 +215,8 @@ INLINE int choose(const struct config *conf, const struct service *s, u64 slot, 
 		.backends = s->backends,
 		.id = conf->id,
 		.fresh = is_fresh(p),
+		.deep = !!(s->flags & SERVICE_DEEP),
+		.ring = s->ring,
 		.a = *a,
 	};
 	*answer = (struct choice){};

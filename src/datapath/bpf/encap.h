@@ -13,6 +13,7 @@ enum {
 struct onward {
 	u16 node;
 	u8 hops, final;
+	u8 ring;
 	u64 asked;
 };
 
@@ -38,7 +39,7 @@ INLINE void put_tunnel(struct udp *udp, const struct outside *o)
 	udp->to = htons(PORT);
 	udp->length = htons(o->length + sizeof(*udp) + sizeof(*tunnel));
 	udp->check = 0; /* IPv6: RFC 6935, the inner packet has its own */
-	tunnel->head = TUNNEL(o->onward.hops, o->onward.final ? TUNNEL_FINAL : 0, o->onward.asked);
+	tunnel->head = TUNNEL(o->onward.hops, o->onward.final ? TUNNEL_FINAL : o->onward.ring ? TUNNEL_RING : 0, o->onward.asked);
 }
 
 /* Explicit congestion bits are not copied: without ECN outside, RFC 6040 needs nothing at the other end. */

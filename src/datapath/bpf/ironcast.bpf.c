@@ -182,13 +182,14 @@ INLINE int open_tunnel(const struct tables *t, void *data, void *end, u32 at, co
 	u32 hops = head >> 8 & 15, flags = head >> 12 & 15;
 	if ((u8)head != VERSION)
 		return drop(R_DROP_HEADER);
-	if (unlikely(flags & ~TUNNEL_FINAL))
+	if (unlikely(flags && flags != TUNNEL_FINAL && flags != TUNNEL_RING))
 		return flags == TUNNEL_PROBE ? PROBED : flags == TUNNEL_ANSWER ? XDP_PASS : drop(R_DROP_HEADER);
 	if (hops > HOPS_MAX)
 		return drop(R_DROP_HOPS);
 	f->a.first = 0;
 	f->a.hops = hops;
-	f->a.final = flags;
+	f->a.final = flags == TUNNEL_FINAL;
+	f->a.ring = flags == TUNNEL_RING;
 	f->a.asked = head >> 16;
 	f->p.outer = f->p.l3;
 	f->p.l3 = at + sizeof(*tunnel);

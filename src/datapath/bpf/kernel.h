@@ -69,6 +69,7 @@ SAME_SIZE(struct __sk_buff, 192);
 static void *(*const map_lookup)(void *map, const void *key) = (void *)1;
 static long (*const map_update)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const map_delete)(void *map, const void *key) = (void *)3;
+static u64 (*const nanoseconds)(void) = (void *)5;
 static long (*const skb_store)(struct __sk_buff *skb, u32 at, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*const l3_csum)(struct __sk_buff *skb, u32 at, u64 from, u64 to, u64 flags) = (void *)10;
 static long (*const l4_csum)(struct __sk_buff *skb, u32 at, u64 from, u64 to, u64 flags) = (void *)11;

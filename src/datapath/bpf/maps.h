@@ -38,6 +38,7 @@ LRU(replies, struct flow_key, struct flow, FLOWS);
 LRU(flows, struct flow_key, struct flow, FLOWS);
 LRU(fragments, struct fragment_key, struct flow, FRAGMENTS);
 
+PERCPU(rings, struct rings, 1);
 PERCPU(counters, u64, REASONS);
 PERCPU(service_counters, struct service_counters, SERVICES);
 

@@ -19,7 +19,9 @@ enum {
 	PORT = 6085,
 	VERSION = 2,
 	QUESTION = 0x3f6e6369,
-	HOPS_MAX = 5,
+	HOPS_MAX = 5, /* the ring not counted */
+	RING_MAX = 32, /* nodes that are asked on it, at most */
+	RINGS_MAX = 4096, /* begun by a CPU in a second, at most */
 };
 
 /* An address; IPv4 is mapped (::ffff:a.b.c.d), so that both families share the tables. */
@@ -47,7 +49,7 @@ struct address {
 };
 SAME_SIZE(struct address, 32);
 
-enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2, SERVICE_SHARES = 8 };
+enum service_flag { SERVICE_AFFINITY = 1, SERVICE_PASS = 2, SERVICE_DEEP = 4, SERVICE_SHARES = 8 };
 
 /* A port of a VIP. */
 struct service {
@@ -59,7 +61,7 @@ struct service {
 	u16 less_ip, less; /* what its address, and its port too, take from a sum; see nat.h */
 	u8 shift;     /* slot = hash >> shift */
 	u8 flags;
-	u16 reserved;
+	u16 ring; /* a backend of the next node on the ring of its nodes; 0: none */
 };
 SAME_SIZE(struct service, 32);
 
@@ -176,14 +178,21 @@ struct fragment_key {
 SAME_SIZE(struct fragment_key, 40);
 
 /* Our header between UDP and the client's packet, as one little-endian number: version, hops (4 bits), flags (4),
- * then the ids of three nodes that were asked, the last one first. */
+ * then the ids of three nodes that were asked, the last one first; on the ring, where it began and how many more may be
+ * asked. */
 struct tunnel {
 	u64 head;
 };
 SAME_SIZE(struct tunnel, 8);
 #define TUNNEL(hops, flags, asked) (VERSION | (u64)((hops) | (flags) << 4) << 8 | (asked) << 16)
 /* A probe asks whether a node takes encapsulated packets; it and its answer stand alone, without a packet. */
-enum tunnel_flag { TUNNEL_FINAL = 1, TUNNEL_PROBE = 2, TUNNEL_ANSWER = 4 };
+enum tunnel_flag { TUNNEL_FINAL = 1, TUNNEL_PROBE = 2, TUNNEL_ANSWER = 4, TUNNEL_RING = 8 };
+
+/* How many rings were begun in this second. */
+struct rings {
+	u64 second, begun;
+};
+SAME_SIZE(struct rings, 16);
 
 struct service_counters {
 	u64 delivered, encapsulated, chained, refused, bytes;

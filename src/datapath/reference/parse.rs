@@ -7,7 +7,7 @@ use crate::{
     datapath::{
         hash::Tuple,
         spec::{Frontend, Spec},
-        types::{FLAG_ANSWER, FLAG_FINAL, FLAG_PROBE, HOPS_MAX, PORT, Reason, VERSION},
+        types::{FLAG_ANSWER, FLAG_FINAL, FLAG_PROBE, FLAG_RING, HOPS_MAX, PORT, Reason, VERSION},
     },
     types::Protocol,
 };
@@ -21,7 +21,10 @@ pub struct Arrival {
     pub hops: u8,
     /// Marked final.
     pub last: bool,
-    /// The nodes that were asked, the last one first ([`crate::datapath::hash::node_ids`]); 0 is none.
+    /// Goes round all nodes of the Service.
+    pub ring: bool,
+    /// The nodes that were asked, the last one first ([`crate::datapath::hash::node_ids`]); 0 is none. On the ring:
+    /// where it began, and how many more it may ask.
     pub asked: [u16; 3],
 }
 
@@ -118,8 +121,8 @@ fn tunnelled(spec: &Spec, udp_length: u16, bytes: &[u8]) -> Judged<Parsed> {
     let (hops, flags) = (header[1] & 15, header[1] >> 4);
     match flags {
         _ if header[0] != VERSION => return dropped(Reason::DropHeader),
-        0 | FLAG_FINAL if hops > HOPS_MAX => return dropped(Reason::DropHops),
-        0 | FLAG_FINAL => {}
+        0 | FLAG_FINAL | FLAG_RING if hops > HOPS_MAX => return dropped(Reason::DropHops),
+        0 | FLAG_FINAL | FLAG_RING => {}
         FLAG_PROBE if udp_length == 16 => return Err(Outcome::Probe),
         FLAG_PROBE => return dropped(Reason::DropMalformed),
         FLAG_ANSWER => return Err(Outcome::Foreign),
@@ -130,7 +133,7 @@ fn tunnelled(spec: &Spec, udp_length: u16, bytes: &[u8]) -> Judged<Parsed> {
     }
     let six = inner[0] >> 4 == 6;
     let asked = [2, 4, 6].map(|at| u16::from_le_bytes([header[at], header[at + 1]]));
-    let arrival = Arrival { first: false, hops, last: flags == FLAG_FINAL, asked };
+    let arrival = Arrival { first: false, hops, last: flags == FLAG_FINAL, ring: flags == FLAG_RING, asked };
     match packet(spec, six, inner, arrival) {
         Err(Outcome::Pass(reason)) => dropped(reason),
         judged => judged,

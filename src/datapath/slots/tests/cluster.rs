@@ -10,6 +10,7 @@ use crate::{
         hash::Tuple,
         reference::{Arrival, Memory, Outcome, Parsed, Reference, Remember},
         spec::{Backend, Frontend, Node, Route, Spec, Table, Target},
+        types::{HOPS_MAX, RING_MAX},
     },
     types::{Protocol, ServiceKey},
 };
@@ -71,6 +72,7 @@ fn spec(node: usize, nodes: usize, table: &Table) -> Spec {
 }
 
 /// A flow and the pod that has it.
+#[derive(Clone, Copy)]
 struct Open {
     tuple: Tuple,
     pod: IpAddr,
@@ -95,17 +97,33 @@ pub(super) struct Cluster {
     next_port: u32,
 }
 
-/// Packets of living flows, and how many of them ended elsewhere than at the flow's pod.
+/// Where a packet ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// At a pod of this node, with nothing written down. If it is not the flow's, it answers with a reset that leaves
+    /// with its own address, since this node knows no such flow: the client has no connection with that address, and
+    /// says again what was lost.
+    Pod(usize, IpAddr, u16),
+    /// At a pod that becomes the flow's owner: its reset leaves with the VIP.
+    Owner,
+    Nowhere,
+}
+
+/// Packets of living flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Tally {
-    pub(super) broken: usize,
     pub(super) asked: usize,
+    /// Flows that were reset.
+    pub(super) broken: usize,
+    /// Packets that must be sent again.
+    pub(super) lost: usize,
 }
 
 impl std::ops::AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.broken += other.broken;
         self.asked += other.asked;
+        self.lost += other.lost;
     }
 }
 
@@ -139,34 +157,49 @@ impl Cluster {
         self.tables[node] = table;
     }
 
-    /// Where a packet that enters at a node ends: the node, the pod, its port.
-    fn walk(&self, enter: usize, tuple: Tuple, fresh: bool) -> Option<(usize, IpAddr, u16)> {
+    /// Where a packet that enters at a node ends.
+    fn walk(&self, enter: usize, tuple: Tuple, fresh: bool) -> End {
         let mut at = enter;
         let mut arrival = Arrival { first: true, ..Arrival::default() };
-        for _ in 0..8 {
+        for _ in 0..usize::from(HOPS_MAX) + usize::from(RING_MAX) + 3 {
             let parsed = Parsed { arrival, tuple, length: 100, whole: true, fresh, ends: false, error: false };
             match self.views[at].serve(&parsed, &self.memories[at]) {
-                Outcome::Deliver { remember: Remember::Flow, .. } => return None,
-                Outcome::Deliver { pod, port, .. } => return Some((at, pod, port)),
+                Outcome::Deliver { remember: Remember::Flow, .. } => return End::Owner,
+                Outcome::Deliver { pod, port, .. } => return End::Pod(at, pod, port),
                 Outcome::Forward { node, onward, .. } => {
                     at = node[1..].parse().expect("a number");
                     arrival = onward;
                 }
-                _ => return None,
+                _ => return End::Nowhere,
             }
         }
         panic!("a loop");
     }
 
+    /// A packet of a flow enters by one of these nodes.
+    fn speak(&mut self, by: &std::ops::Range<usize>, flow: Open) -> Tally {
+        let enter = by.start + self.dice.roll(by.len());
+        match self.walk(enter, flow.tuple, false) {
+            End::Pod(_, pod, _) if pod == flow.pod => Tally { asked: 1, ..Tally::default() },
+            End::Owner => Tally { asked: 1, broken: 1, lost: 0 },
+            _ => Tally { asked: 1, broken: 0, lost: 1 },
+        }
+    }
+
     /// Clients begin; the router chose the nodes. A SYN that nobody takes is tried again later.
     pub(super) fn open(&mut self, count: usize) {
+        self.open_by(0..self.nodes, count);
+    }
+
+    /// The same by these nodes.
+    pub(super) fn open_by(&mut self, by: std::ops::Range<usize>, count: usize) {
         for _ in 0..count {
             self.next_port += 1;
             let client = Ipv4Addr::from(0xc633_6400 + self.next_port / 60_000).into();
             let client_port = (self.next_port % 60_000) as u16 + 1;
             let tuple = Tuple { client, vip: VIP, client_port, vip_port: 80, protocol: 6 };
-            let enter = self.dice.roll(self.nodes);
-            if let Some((owner, pod, port)) = self.walk(enter, tuple, true) {
+            let enter = by.start + self.dice.roll(by.len());
+            if let End::Pod(owner, pod, port) = self.walk(enter, tuple, true) {
                 self.memories[owner].begin(&tuple, pod, port);
                 self.opening.push(Opening { open: Open { tuple, pod }, port, owner });
             }
@@ -175,16 +208,18 @@ impl Cluster {
 
     /// Clients that began complete the handshake, through nodes of the router's new choice.
     pub(super) fn complete(&mut self, living: &BTreeSet<Backend>) -> Tally {
+        self.complete_by(0..self.nodes, living)
+    }
+
+    /// The same by these nodes.
+    pub(super) fn complete_by(&mut self, by: std::ops::Range<usize>, living: &BTreeSet<Backend>) -> Tally {
         let mut tally = Tally::default();
         for opening in std::mem::take(&mut self.opening) {
             let Opening { open, port, owner } = opening;
             if !living.iter().any(|b| b.address == open.pod) {
                 continue;
             }
-            let enter = self.dice.roll(self.nodes);
-            let end = self.walk(enter, open.tuple, false);
-            tally.asked += 1;
-            tally.broken += usize::from(end.is_none_or(|end| end.1 != open.pod));
+            tally += self.speak(&by, open);
             self.memories[owner].establish(&open.tuple, open.pod, port);
             self.open.push(open);
         }
@@ -194,11 +229,9 @@ impl Cluster {
     /// The router rehashes and every flow says something.
     pub(super) fn talk(&mut self, living: &BTreeSet<Backend>) -> Tally {
         self.open.retain(|f| living.iter().any(|b| b.address == f.pod));
-        let mut tally = Tally { asked: self.open.len(), broken: 0 };
-        for i in 0..self.open.len() {
-            let enter = self.dice.roll(self.nodes);
-            let Open { tuple, pod } = self.open[i];
-            tally.broken += usize::from(self.walk(enter, tuple, false).is_none_or(|end| end.1 != pod));
+        let mut tally = Tally::default();
+        for flow in self.open.clone() {
+            tally += self.speak(&(0..self.nodes), flow);
         }
         tally
     }
