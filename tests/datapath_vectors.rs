@@ -3,8 +3,13 @@
 
 mod datapath_support;
 
+use std::net::IpAddr;
+
 use datapath_support::{run::*, *};
-use ironcast::datapath::types::Reason;
+use ironcast::datapath::{
+    spec::{Bypass, Spec},
+    types::Reason,
+};
 
 #[test]
 fn a_segment_to_a_pod_of_this_node_gets_its_address_and_port() {
@@ -286,4 +291,64 @@ fn encapsulated_packets_come_from_nodes_and_are_for_vips() {
     // A VIP's own port 6085 is no back door.
     garbage.to = vip;
     expect(&dp, &garbage.frame(), XDP_DROP, Reason::DropUnknownPort);
+}
+
+/// `bypass`: the pods of this node stand behind the interface 7, replies leave by the loopback.
+fn past_the_stack() -> Spec {
+    let interfaces = [false, true].map(|v6| (pod(v6, 1), 7)).into();
+    Spec { bypass: Some(Bypass { interfaces, back: vec![1] }), ..spec() }
+}
+
+#[test]
+fn past_the_stack_goes_what_is_for_a_pod_here_and_nothing_else() {
+    /// `MARK` of `bpf/bypass.h`, as it stands in front of the frame.
+    const MARK: [u8; 4] = 0x4952_4342_u32.to_le_bytes();
+    let Some(dp) = loaded(&past_the_stack()) else { return };
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        let to = |to: (IpAddr, u16), flags| Packet::tcp((client, PORT), to, flags, b"hello");
+        let datagram = |to: (IpAddr, u16)| Packet::udp((client, PORT), to, b"hello");
+        let marked = |frame: Vec<u8>| [&MARK[..], &frame].concat();
+        let here = (pod(v6, 1), 8080);
+        for flags in [SYN, ACK, ACK | 1] {
+            let answer = ask(&dp, &to((vip, 80), flags).frame());
+            assert_eq!((answer.verdict, answer.frame), (XDP_PASS, marked(to(here, flags).frame())), "v6 {v6}");
+        }
+        let answer = ask(&dp, &datagram((vip, 80)).frame());
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, marked(datagram(here).frame())), "v6 {v6}");
+        let header = tunnel(0, false, [0; 3]);
+        let came = to((vip, 80), ACK).encapsulated(ip("10.0.0.2"), ip("10.0.0.1"), header).frame();
+        let answer = ask(&dp, &came);
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, marked(to(here, ACK).frame())), "from another node");
+        let strange = to((ip(if v6 { "2001:db8::99" } else { "192.0.2.99" }), 80), ACK).frame();
+        let answer = ask(&dp, &strange);
+        assert_eq!((answer.verdict, answer.frame), (XDP_PASS, strange), "not ours");
+        assert_eq!(ask(&dp, &to((vip, 81), ACK).frame()).verdict, XDP_TX, "a pod on another node");
+    }
+}
+
+#[test]
+fn what_a_pod_answers_goes_past_the_stack_and_what_it_says_for_itself_does_not() {
+    const REDIRECT: u32 = 7;
+    let Some(mut dp) = loaded(&past_the_stack()) else { return };
+    let mut nowhere = past_the_stack();
+    nowhere.bypass.as_mut().expect("wanted").back.clear();
+    for v6 in [false, true] {
+        let (client, vip) = ends(v6);
+        ask(&dp, &Packet::tcp((client, PORT), (vip, 80), SYN, b"").frame());
+        let says = |from, flags, data: &[u8]| Packet::tcp(from, (client, PORT), flags, data).frame();
+        let of_pod = |flags, data: &[u8]| says((pod(v6, 1), 8080), flags, data);
+        for (flags, segments, data) in [(SYN | ACK, None, &[0_u8; 0][..]), (ACK, Some((3, 500)), &[7; 1500])] {
+            let answer = dp.ask_from_pod(&of_pod(flags, data), segments).expect("the program runs");
+            let translated = says((vip, 80), flags, data);
+            assert_eq!((answer.verdict, answer.frame), (REDIRECT, translated), "v6 {v6}, {segments:?}");
+        }
+        let own = says((pod(v6, 1), 40_000), SYN, b"");
+        let answer = dp.ask_from_pod(&own, None).expect("the program runs");
+        assert_eq!((answer.verdict, answer.frame), (TCX_NEXT, own), "v6 {v6}: for itself");
+        dp.apply(&nowhere).expect("the tables fit");
+        let answer = dp.ask_from_pod(&of_pod(ACK, b""), None).expect("the program runs");
+        assert_eq!((answer.verdict, answer.frame), (TCX_NEXT, of_pod(ACK, b"")), "no way back: the stack's");
+        dp.apply(&past_the_stack()).expect("the tables fit");
+    }
 }

@@ -20,7 +20,7 @@ pub fn loaded(spec: &Spec) -> Option<Datapath> {
     loaded_at(Hook::Xdp, spec)
 }
 
-/// The same for a hook.
+/// The same for a hook; with the programs of `bypass` where the spec asks for it.
 pub fn loaded_at(hook: Hook, spec: &Spec) -> Option<Datapath> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: loading programs needs root");
@@ -33,6 +33,7 @@ pub fn loaded_at(hook: Hook, spec: &Spec) -> Option<Datapath> {
         flows: 1 << 14,
         syns: 1 << 14,
         services: 64,
+        bypass: spec.bypass.is_some(),
         ..Options::default()
     };
     let mut datapath = Datapath::load(options).expect("the programs load");

@@ -7,7 +7,7 @@ use aya::{
     programs::{SchedClassifier, TestRunOptions, TestRunResult, Xdp},
 };
 
-use super::{Datapath, DatapathError, Hook, IN, OUT, read};
+use super::{Datapath, DatapathError, FROM_POD, Hook, IN, OUT, read};
 use crate::{
     datapath::{
         hash::{FlowKeys, Tuple},
@@ -25,6 +25,9 @@ const TCX_DROP: u32 = 2;
 /// Size of `struct __sk_buff`, and where in it the mark stands.
 const BUFFER_CONTEXT: usize = 192;
 const BUFFER_MARK: usize = 8;
+/// Of bundles: how many segments, and their size.
+const BUFFER_SEGMENTS: usize = 164;
+const BUFFER_SEGMENT_SIZE: usize = 176;
 /// Bytes of the mark before a frame that is only asked about.
 const QUESTION_LENGTH: usize = size_of_val(&QUESTION);
 
@@ -84,6 +87,18 @@ impl Datapath {
         let program: &SchedClassifier =
             self.ebpf.program(OUT).and_then(|p| p.try_into().ok()).expect("it is in the object");
         run(program, frame, None, repeat, "run the program for replies")
+    }
+
+    /// The same for the program for what a pod sends, under `bypass`; `segments`: so many of one size in a buffer.
+    pub fn ask_from_pod(&self, frame: &[u8], segments: Option<(u32, u32)>) -> Result<Answer, DatapathError> {
+        let program: &SchedClassifier =
+            self.ebpf.program(FROM_POD).and_then(|p| p.try_into().ok()).expect("it is in the object");
+        let mut context = [0; BUFFER_CONTEXT];
+        if let Some((count, size)) = segments {
+            context[BUFFER_SEGMENTS..BUFFER_SEGMENTS + 4].copy_from_slice(&count.to_ne_bytes());
+            context[BUFFER_SEGMENT_SIZE..BUFFER_SEGMENT_SIZE + 4].copy_from_slice(&size.to_ne_bytes());
+        }
+        run(program, frame, Some(&context), 1, "run the program for what a pod sends")
     }
 
     /// Packets by what became of them, all CPUs together.
