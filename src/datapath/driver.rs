@@ -13,8 +13,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -59,6 +60,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const SECRET_PATIENCE: Duration = Duration::from_secs(15);
 /// Counters for metrics are at most so old.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// The record of memberships is marked as kept so often.
+const MARK_EVERY: Duration = Duration::from_secs(2);
+/// A record that was not marked for so long: nobody saw what became of Services meanwhile. A restart takes less.
+const AWAY: Duration = Duration::from_secs(4);
 
 const GROUPS: [MulticastGroup; 6] = [
     MulticastGroup::Link,
@@ -129,10 +134,11 @@ pub enum DriverError {
 pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError> {
     let (connection, handle, events) = new_multicast_connection(&GROUPS).map_err(DriverError::Open)?;
     let Channels { planned, secret, report, counted, mut queries, mut finish } = channels;
-    let pins = options.pins.clone();
+    let (pins, record) = (options.pins.clone(), record_path(&options));
     let (ways, for_probes) = watch::channel(probe::Ways::new());
     let (to_answering, answering) = watch::channel(BTreeSet::new());
-    let mut driver = Driver::new(options, handle, planned, secret, Peers { ways, answering });
+    let (recorded, is_recorded) = watch::channel(false);
+    let mut driver = Driver::new(options, handle, planned, secret, Peers { ways, answering }, recorded);
     let conversation = async {
         let how = tokio::select! {
             how = &mut finish => how.unwrap_or(Finish::Keep),
@@ -152,6 +158,7 @@ pub async fn run(options: Options, channels: Channels) -> Result<(), DriverError
     tokio::select! {
         () = connection => Err(DriverError::Closed),
         never = probe::run(for_probes, to_answering) => match never {},
+        never = mark(&record, is_recorded) => match never {},
         result = conversation => result,
     }
 }
@@ -172,6 +179,8 @@ struct Driver {
     tables: Tables,
     /// What is on disk.
     saved: Vec<u8>,
+    /// That is what this process knows.
+    recorded: watch::Sender<bool>,
     /// Neighbours are confirmed then.
     confirm: Instant,
     /// So long the first tables are not final.
@@ -189,6 +198,7 @@ impl Driver {
         planned: watch::Receiver<Option<Planned>>,
         secret: watch::Receiver<Option<[u8; 32]>>,
         peers: Peers,
+        recorded: watch::Sender<bool>,
     ) -> Self {
         let tables = remembered(&options);
         let predecessor = kernel::is_pinned(&options.pins);
@@ -202,6 +212,7 @@ impl Driver {
             owner,
             tables,
             saved: vec![],
+            recorded,
             confirm: Instant::now(),
             complete_by: None,
             aggregates: Aggregates::new(),
@@ -382,6 +393,8 @@ impl Driver {
         if self.saved == record {
             return;
         }
+        // Not while it is written: the mark is for what stands there.
+        self.recorded.send_replace(false);
         let path = record_path(&self.options);
         let half = path.with_extension("half");
         let write = || {
@@ -389,10 +402,25 @@ impl Driver {
             std::fs::write(&half, &record)?;
             std::fs::rename(&half, &path)
         };
-        if let Err(error) = write() {
-            warn!(%error, path = %path.display(), "a restart will not know former owners of connections");
+        match write() {
+            Ok(()) => drop(self.recorded.send_replace(true)),
+            Err(error) => warn!(%error, path = %path.display(), "a restart will not know former owners of connections"),
         }
         self.saved = record;
+    }
+}
+
+/// Marks the record as kept: what it does not say did not happen.
+async fn mark(record: &Path, mut is_recorded: watch::Receiver<bool>) -> Infallible {
+    loop {
+        if is_recorded.wait_for(|recorded| *recorded).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let file = std::fs::File::options().write(true).open(record);
+        if let Err(error) = file.and_then(|file| file.set_modified(SystemTime::now())) {
+            debug!(%error, path = %record.display(), "the record of memberships is not marked");
+        }
+        sleep(MARK_EVERY).await;
     }
 }
 
@@ -409,7 +437,14 @@ fn record_path(options: &Options) -> PathBuf {
 fn remembered(options: &Options) -> Tables {
     let path = record_path(options);
     let Ok(bytes) = std::fs::read(&path) else { return Tables::new(&options.node) };
+    let marked = std::fs::metadata(&path).and_then(|m| m.modified()).ok();
+    let age = marked.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
     match Tables::restore(&options.node, &bytes, Instant::now(), SystemTime::now()) {
+        Ok(mut tables) if age > AWAY => {
+            info!(?age, "nobody saw what became of Services meanwhile: connections may be anywhere");
+            tables.was_away();
+            tables
+        }
         Ok(tables) => tables,
         Err(error) => {
             warn!(%error, path = %path.display(), "starting without memory of former owners");

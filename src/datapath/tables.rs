@@ -55,7 +55,8 @@ pub struct Tables {
     remembered: BTreeMap<TableId, Remembered>,
     lingering: BTreeMap<IpAddr, Lingering>,
     last: Spec,
-    /// There was no record: connections may be older than what we know.
+    /// There was no record, or nobody kept it for a while: connections may have begun under memberships that we never
+    /// saw.
     stranger: bool,
 }
 
@@ -65,6 +66,8 @@ struct Remembered {
     table: Table,
     /// For `table.history[1..]`.
     replaced: Vec<Instant>,
+    /// There were memberships before this that nobody here saw.
+    strange: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -77,6 +80,12 @@ impl Tables {
     /// Without memory. Tables of the first [`Spec`] are forgetful, since connections of before may go anywhere.
     pub fn new(node: impl Into<String>) -> Self {
         Self { node: node.into(), stranger: true, ..Self::default() }
+    }
+
+    /// This node was away: between the record and now there may have been memberships that it never saw. One that
+    /// looks like the last is no proof, since pods may have come and gone.
+    pub fn was_away(&mut self) {
+        self.stranger = true;
     }
 
     /// What the tables of this node should be now. The generation changes when anything else does.
@@ -107,7 +116,8 @@ impl Tables {
 
     /// When [`Tables::spec`] gives something else though nothing changed outside.
     pub fn deadline(&self) -> Option<Instant> {
-        let aging = self.remembered.values().filter_map(|r| r.replaced.last()).map(|since| *since + REMEMBERED);
+        let oldest = |r: &Remembered| r.replaced.last().copied().into_iter().chain(r.strange).min();
+        let aging = self.remembered.values().filter_map(oldest).map(|since| since + REMEMBERED);
         self.lingering.values().map(|l| l.until).chain(aging).min()
     }
 
@@ -150,19 +160,28 @@ impl Tables {
 
     /// The table after what stands behind it now.
     fn remember(&mut self, id: &TableId, behind: Behind, now: Instant) -> Table {
-        let fresh = Table { forgetful: self.stranger, ..Table::default() };
-        let known = self.remembered.entry(id.clone()).or_insert_with(|| Remembered { table: fresh, replaced: vec![] });
+        let known = self.remembered.entry(id.clone()).or_default();
+        if self.stranger {
+            known.strange = Some(now);
+            known.table.forgetful = true;
+        }
         let before = known.table.history.first().cloned();
         known.table = known.table.changed(behind.members, behind.living);
         if before.is_some() && known.table.history.first() != before.as_ref() {
             known.replaced.insert(0, now);
             known.replaced.truncate(spec::HISTORY - 1);
         }
-        let young = known.replaced.iter().filter(|since| now.saturating_duration_since(**since) < REMEMBERED).count();
+        let is_young = |since: &Instant| now.saturating_duration_since(*since) < REMEMBERED;
+        let young = known.replaced.iter().copied().filter(is_young).count();
         if young < known.replaced.len() {
             known.replaced.truncate(young);
             known.table.history.truncate(young + 1);
-            known.table.forgetful = false;
+            known.table.forgetful = known.strange.is_some();
+        }
+        if known.strange.is_some_and(|since| !is_young(&since)) {
+            known.strange = None;
+            // A history that is full may have been longer.
+            known.table.forgetful = known.table.history.len() == spec::HISTORY;
         }
         known.table.clone()
     }

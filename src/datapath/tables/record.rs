@@ -23,6 +23,9 @@ struct Record {
 #[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     forgetful: bool,
+    /// Unix time, seconds: before, there were memberships that nobody saw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    strange: Option<u64>,
     /// Newest first.
     history: Vec<Layer>,
 }
@@ -83,6 +86,7 @@ fn entry(remembered: &Remembered, now: Instant, wall: SystemTime) -> Entry {
     };
     Entry {
         forgetful: remembered.table.forgetful,
+        strange: remembered.strange.as_ref().map(seconds),
         history: remembered.table.history.iter().zip(replaced).map(layer).collect(),
     }
 }
@@ -111,5 +115,6 @@ fn remembered(entry: Entry, now: Instant, wall: SystemTime) -> Remembered {
             living: std::collections::BTreeSet::new(),
         },
         replaced: layers().skip(1).map(|layer| layer.replaced.map_or(now, ago)).collect(),
+        strange: entry.strange.map(ago),
     }
 }

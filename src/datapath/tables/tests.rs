@@ -252,3 +252,23 @@ fn damaged_record_is_refused() {
     assert!(restore(b"{").is_err());
     assert!(restore(br#"{"version":2,"generation":1,"tables":{}}"#).is_err());
 }
+
+#[test]
+fn who_was_away_does_not_call_a_table_settled_though_it_looks_as_before() {
+    let pods = [endpoint("10.1.1.5", Some("n1")), endpoint("10.1.2.5", Some("n2"))];
+    let cluster = Cluster::new(&pods);
+    let (start, wall) = (Instant::now(), SystemTime::now());
+    let mut tables = Tables::new("n1");
+    cluster.spec(&mut tables, start);
+    let later = start + REMEMBERED;
+    assert!(!table(&cluster.spec(&mut tables, later), VIP4).forgetful, "a day has passed");
+    let record = tables.encode(later, wall + REMEMBERED);
+    let restored = || Tables::restore("n1", &record, later, wall + REMEMBERED).expect("ours");
+    assert!(!table(&cluster.spec(&mut restored(), later), VIP4).forgetful, "only restarted");
+    let mut away = restored();
+    away.was_away();
+    assert!(table(&cluster.spec(&mut away, later), VIP4).forgetful);
+    assert!(table(&cluster.spec(&mut away, later + REMEMBERED / 2), VIP4).forgetful);
+    let deadline = away.deadline().expect("it is taken back");
+    assert!(!table(&cluster.spec(&mut away, deadline), VIP4).forgetful, "those connections are over");
+}
