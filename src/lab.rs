@@ -54,6 +54,8 @@ use site::Site;
 use stage::{Lab, Setup, Stop};
 use view::View;
 
+use crate::config::Delivery;
+
 /// Between two requests of `--keep`.
 const KEEP_PAUSE: Duration = Duration::from_millis(100);
 
@@ -142,12 +144,17 @@ async fn in_lab(
     };
     let pods = args.pods.unwrap_or(2 * u16::from(args.nodes));
     let site = Site::plan(claim, args.nodes, pods);
+    anyhow::ensure!(
+        args.delivery == Delivery::Stack || args.datapath == DatapathKind::Xdp,
+        "bypass delivery needs the program in the driver: give --datapath xdp"
+    );
     scenario::check(args.scenario, args.datapath, &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
     let setup = Setup {
         router: args.router,
         datapath: args.datapath,
+        delivery: args.delivery,
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
         budget: scenario::budget(args.scenario),

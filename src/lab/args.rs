@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::ValueEnum;
 
+use crate::config::Delivery;
+
 /// Flags of `ironcast lab`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -14,6 +16,10 @@ pub struct Args {
     /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's
     #[arg(long, value_enum, default_value_t = DatapathKind::None, value_name = "NAME")]
     pub datapath: DatapathKind,
+
+    /// How packets reach the pods of a node: by its stack, or past it (needs --datapath xdp)
+    #[arg(long, value_enum, default_value_t = Delivery::Stack, value_name = "NAME")]
+    pub delivery: Delivery,
 
     /// Where addresses come from besides the pools
     #[arg(long, value_enum, default_value_t = ProviderKind::None, value_name = "NAME")]

@@ -22,7 +22,10 @@ use super::{
     site::Site,
     stage::{Lab, Observation, Stop},
 };
-use crate::types::{NodeState, UplinkState};
+use crate::{
+    config::Delivery,
+    types::{NodeState, UplinkState},
+};
 
 /// Sessions come up; routers of other makes wait a few seconds after a collision or a refusal.
 const SESSIONS_WITHIN: Duration = Duration::from_secs(20);
@@ -171,7 +174,13 @@ fn packet_path(lab: &Lab) -> Result<(), Stop> {
     let seen = modes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mode = lab.datapath.mode();
     let expected = format!("{mode} on the uplink of every node");
-    lab.verify("packet path", &expected, &seen, modes == [format!("eth0 {mode}")].into())
+    lab.verify("packet path", &expected, &seen, modes == [format!("eth0 {mode}")].into())?;
+    if lab.delivery == Delivery::Stack {
+        return Ok(());
+    }
+    let problems: BTreeSet<String> = lab.seen().alive().filter_map(|s| s.datapath.as_ref()?.problem.clone()).collect();
+    let seen = if problems.is_empty() { "past the stack".into() } else { Vec::from_iter(problems.clone()).join(", ") };
+    lab.verify("delivery", "past the stack on every node", &seen, problems.is_empty())
 }
 
 fn modes(state: &NodeState) -> Vec<String> {

@@ -28,6 +28,7 @@ use super::{
     site::{Node, POD_PORT, Site},
     xdp,
 };
+use crate::config::Delivery;
 
 /// A look that began in time may end so much later.
 const GRACE: Duration = Duration::from_secs(2);
@@ -61,6 +62,7 @@ pub(crate) struct Observation {
 pub(crate) struct Setup {
     pub(crate) router: RouterKind,
     pub(crate) datapath: DatapathKind,
+    pub(crate) delivery: Delivery,
     pub(crate) graceful_restart: bool,
     /// So many nodes, the last ones, are not there at first.
     pub(crate) later: usize,
@@ -79,6 +81,7 @@ pub(crate) struct Lab {
     pub(crate) router: Router,
     pub(crate) client: Client,
     pub(crate) datapath: DatapathKind,
+    pub(crate) delivery: Delivery,
     folder: PathBuf,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
@@ -142,6 +145,7 @@ impl Lab {
             router,
             client,
             datapath: setup.datapath,
+            delivery: setup.delivery,
             folder,
             daemons,
             pods,
@@ -175,10 +179,10 @@ impl Lab {
     pub(crate) fn start_daemon(&mut self, node: &Node) -> anyhow::Result<()> {
         let state = self.folder.join(&node.name);
         std::fs::create_dir_all(&state)?;
-        let datapath = word(self.datapath);
+        let (datapath, delivery) = (word(self.datapath), word(self.delivery));
         let mut arguments: Vec<String> = ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"]
             .into_iter()
-            .chain(["--datapath", &datapath, "--max-flows", "65536"])
+            .chain(["--datapath", &datapath, "--delivery", &delivery, "--max-flows", "65536"])
             .map(str::to_owned)
             .collect();
         for (flag, path) in [
