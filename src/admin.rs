@@ -1,4 +1,4 @@
-//! The admin port: `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and on a Unix socket; `POST /drain`,
+//! The admin port: a page for people at `/`, and `/live`, `/ready`, `/metrics`, `/state.json` on loopback TCP and on a Unix socket; `POST /drain`,
 //! `DELETE /drain`, `/packet` and `/flows` (which name clients) on the Unix socket only, whose file only its owner may
 //! open.
 //!
@@ -32,6 +32,12 @@ use crate::{
 };
 
 pub use metrics::Metrics;
+
+/// Draws `/state.json`; asks for nothing else, from nowhere else.
+const PAGE: &str = include_str!("admin/page.html");
+/// What the page may do, told to the browser.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the port answers with; `app` knows.
 pub trait Facts: Send + Sync + 'static {
@@ -169,6 +175,7 @@ impl Port {
     pub async fn serve(self, facts: Arc<dyn Facts>, metrics: Metrics) -> std::io::Result<()> {
         let context = Context { facts, metrics };
         let readable = Router::new()
+            .route("/", get(page))
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(scrape))
@@ -196,6 +203,11 @@ async fn ready(State(context): State<Context>) -> Response {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
+}
+
+async fn page() -> Response {
+    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], PAGE)
+        .into_response()
 }
 
 async fn state(State(context): State<Context>) -> Json<NodeState> {

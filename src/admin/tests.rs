@@ -174,6 +174,21 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
 }
 
 #[tokio::test]
+async fn page_is_whole_in_itself_and_may_ask_this_port_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = open(&folder.path().join("admin.sock")).await;
+    let tcp = port.tcp_addr().expect("TCP is open");
+    let serving = tokio::spawn(port.serve(Arc::new(Fixed::default()), Metrics::default()));
+    let page = over_tcp(tcp, "GET /").await;
+    assert!(page.starts_with("HTTP/1.0 200") && page.contains("content-type: text/html"), "{page}");
+    assert!(page.contains("default-src 'none'") && page.contains("connect-src 'self'"), "{page}");
+    let elsewhere = ["src=", "@import", "url(", "https://"].into_iter().find(|word| page.contains(word));
+    assert_eq!(elsewhere, None, "something of somebody else's is loaded");
+    assert!(!page.contains("innerHTML"), "names are text");
+    serving.abort();
+}
+
+#[tokio::test]
 async fn socket_is_for_its_owner_and_is_not_taken_from_a_living_daemon() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("admin.sock");
