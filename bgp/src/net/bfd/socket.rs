@@ -340,10 +340,15 @@ pub(super) fn wait(entries: &mut [libc::pollfd]) -> io::Result<()> {
 pub(super) fn become_real_time(priority: u8) -> io::Result<()> {
     // SAFETY: takes no pointers; only this thread's timers are concerned.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
-    let parameters = libc::sched_param { sched_priority: priority.into() };
-    // SAFETY: `parameters` is live; 0 is the calling thread.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &parameters) })?;
-    Ok(())
+    // All that the kernel reads of `sched_param`. Past the C library: musl's function only refuses, since POSIX means a
+    // process where Linux means a thread.
+    let priority = c_int::from(priority);
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `priority` is live; 0 is the calling thread.
+    match unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, policy, &raw const priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The processors that this thread may run on.
