@@ -10,10 +10,10 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test fuzz bench lint deny doc crds image clean
+.PHONY: help setup build lab test fuzz bench lint deny doc crds manifests image clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: ## install what the build, the lab and the tests need (Debian, Ubuntu)
 	@tests/setup build lab test
@@ -29,6 +29,7 @@ lab: ## one machine, a router, three nodes: a Service gets an address and answer
 
 test: ## every test, with real routers and a real API server
 	@tests/setup build lab test
+	@tests/helm/build > /dev/null
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && cargo test --workspace --all-features
 
 SECONDS_EACH ?= 30
@@ -55,6 +56,10 @@ doc: ## the API documentation; a broken link is an error
 
 crds: ## deploy/crds anew from the Rust types
 	UPDATE_CRDS=1 cargo test --quiet --lib crds_in_deploy
+
+manifests: ## deploy/manifests anew from the chart
+	@tests/helm/build > /dev/null
+	UPDATE_MANIFESTS=1 cargo test --quiet --workspace --all-features --test deploy manifests_are
 
 image: ## static binary, and the image where docker or buildah is installed
 	@tests/setup build static

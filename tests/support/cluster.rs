@@ -131,6 +131,11 @@ impl Cluster {
         self.folder.join(format!("{user}.kubeconfig"))
     }
 
+    /// The folder with kubectl.
+    pub fn assets(&self) -> &Path {
+        &self.assets
+    }
+
     /// A folder for the test's own files, removed with the cluster.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -1,0 +1,10 @@
+//! What people install with: chart, manifests, kustomize, alerts, image and documents, each judged by the program that
+//! will read it.
+
+mod chart;
+mod install;
+mod kustomize;
+mod monitoring;
+#[path = "../support/mod.rs"]
+mod support;
+mod tools;
