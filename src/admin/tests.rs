@@ -1,5 +1,7 @@
 //! The port as a client sees it, over both its ends.
 
+mod queries;
+
 use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
