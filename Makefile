@@ -61,10 +61,11 @@ manifests: ## deploy/manifests anew from the chart
 	@tests/helm/build > /dev/null
 	UPDATE_MANIFESTS=1 cargo test --quiet --workspace --all-features --test deploy manifests_are
 
-image: ## static binary, and the image where docker or buildah is installed
-	@tests/setup build static
-	cargo build --release --target x86_64-unknown-linux-musl
-	@deploy/image
+ARCHS ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+image: ## OCI image of a static binary, and what is in it (ARCHS="amd64 arm64")
+	@tests/setup build $(ARCHS:%=static-%)
+	@set -e; for arch in $(ARCHS); do deploy/static $$arch; done
+	@deploy/image $(ARCHS)
 
 clean: ## what was built
 	cargo clean

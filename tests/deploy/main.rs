@@ -2,6 +2,7 @@
 //! will read it.
 
 mod chart;
+mod image;
 mod install;
 mod kustomize;
 mod monitoring;
