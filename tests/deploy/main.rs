@@ -2,6 +2,7 @@
 //! will read it.
 
 mod chart;
+mod docs;
 mod image;
 mod install;
 mod kustomize;
