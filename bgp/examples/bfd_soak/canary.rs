@@ -61,6 +61,15 @@ impl Canaries {
     }
 }
 
+/// The longest that one processor stood still within any `span`, all its gaps there taken together.
+pub(crate) fn longest(gaps: &[Gap], span: Duration) -> Duration {
+    let ending = |last: &Gap| {
+        let within = gaps.iter().filter(|gap| gap.cpu == last.cpu && gap.end <= last.end && gap.end + span >= last.end);
+        within.map(|gap| gap.length).sum()
+    };
+    gaps.iter().map(ending).max().unwrap_or_default()
+}
+
 fn look(cpu: usize, least: Duration, gaps: &Mutex<Vec<Gap>>, stop: &AtomicBool) -> io::Result<()> {
     pin(cpu)?;
     let mut last = Instant::now();

@@ -2,11 +2,16 @@
 //!
 //! `bfd_soak [SECONDS] [INTERVAL_MS] [PEER…]`, as root; peers are `self`, `bird` and `frr`, `self` where none is
 //! named. Nothing fails on purpose here, so every failure is a false one. Prints one line per failure: which end
-//! declared it, what every processor missed in the half second before ([`canary`]), and the lateness of the driver; at
-//! the end the sum, and what a session costs. A failure beside a gap as long as a detection time less one interval is
-//! counted apart: the machine stood still, and with it both ends. The exit code is 1 if there was another one.
+//! declared it, for how long its kernel had had no packet from the other end ([`witness`]), what every processor missed
+//! before ([`canary`]), and the lateness of the driver; at the end the sum, and what a session costs.
+//!
+//! Whose failure it is: of the end that declared it, where its kernel had a packet within every detection time; else of
+//! the end that was silent. What is a router's is counted apart, and so is what is ours while a processor stood still
+//! for a detection time less one interval, all its gaps within two detection times taken together. The exit code is 1 if
+//! there was another one.
 
 mod canary;
+mod witness;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +22,7 @@ use std::{
     process::{Child, Command, ExitCode, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use canary::{Canaries, Gap};
@@ -27,6 +32,7 @@ use ironcast_bgp::{
     speaker::PeerId,
 };
 use tokio::sync::watch;
+use witness::Witness;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -203,9 +209,15 @@ fn main() -> Outcome<ExitCode> {
     node.0.set_sessions(sessions)?;
     wait_up(&node, kinds.len())?;
 
-    let canaries = Canaries::start(Duration::from_millis(millis / 2));
+    let mut ends = Vec::new();
+    for (n, kind) in numbered() {
+        let (here, there) = (spaces.name(0), spaces.name(n));
+        let witnesses = [Witness::start(&here, &format!("eth{n}"))?, Witness::start(&there, "eth0")?];
+        ends.push(End { kind, witnesses });
+    }
+    let canaries = Canaries::start(Duration::from_millis(millis / 4));
     let busy = AtomicBool::new(true);
-    let (start, before, stolen) = (Instant::now(), cpu_time(), stolen());
+    let (start, before, stolen) = (Instant::now(), THREADS.map(cpu_time), stolen());
     let failures = thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) * 4 {
             scope.spawn(|| {
@@ -219,22 +231,25 @@ fn main() -> Outcome<ExitCode> {
         }
         // What is seen is seen at once.
         canary::run_before_others(20).expect("it is root");
-        let failures = watch_for(Duration::from_secs(seconds), (&node, &peers), &kinds, &canaries, 2 * millis);
+        let failures = watch_for(Duration::from_secs(seconds), (&node, &peers), &mut ends, &canaries, 3 * millis);
         busy.store(false, Ordering::Relaxed);
         failures
     });
     // Threads of the same name may serve the other end too.
     let threads = kinds.iter().filter(|kind| *kind == "self").count() as f64 + kinds.len() as f64;
-    let share = (cpu_time() - before).as_secs_f64() / seconds as f64 / threads * 100.0;
-    let gaps = canaries.since(start);
+    let share = |n: usize| (cpu_time(THREADS[n]) - before[n]).as_secs_f64() / seconds as f64 / threads * 100.0;
+    let shares = [share(0), share(1)];
+    let mut gaps = canaries.since(start);
     canaries.stop()?;
+    gaps.retain(|gap| gap.length > Duration::from_millis(millis / 2));
     let longest = gaps.iter().map(|gap| gap.length).max().unwrap_or_default();
     println!(
-        "{seconds} s at 3 × {millis} ms beside {} with every core busy: {} false downs, {} more while the machine stood \
-         still",
+        "{seconds} s at 3 × {millis} ms beside {} with every core busy: {} false downs of ours, {} more while the machine \
+         stood still, {} of the routers",
         kinds.join(", "),
         failures.ours,
-        failures.still
+        failures.still,
+        failures.theirs
     );
     println!(
         "processors stood still {} times for more than {} ms, {longest:?} at most; {:?} were stolen",
@@ -242,7 +257,12 @@ fn main() -> Outcome<ExitCode> {
         millis / 2,
         self::stolen().saturating_sub(stolen)
     );
-    println!("a session takes {share:.2} % of a core; {:?}", node.0.report());
+    println!(
+        "a session takes {:.2} % of a core, {:.2} of it to stand by; {:?}",
+        shares[0] + shares[1],
+        shares[1],
+        node.0.report()
+    );
     for (id, session) in node.1.borrow().iter() {
         println!("{id}: {:?}", session.counters);
     }
@@ -262,29 +282,62 @@ fn wait_up(node: &Driver, count: usize) -> Outcome<()> {
     Ok(())
 }
 
+/// A peer's link: what came in on it here, and there.
+struct End<'a> {
+    kind: &'a str,
+    witnesses: [Witness; 2],
+}
+
 /// False downs.
 #[derive(Default)]
 struct Failures {
     ours: u64,
-    /// While the machine stood still.
+    /// Ours while the machine stood still.
     still: u64,
+    theirs: u64,
+}
+
+/// What one failure was.
+struct Failure {
+    /// This end declared it.
+    here: bool,
+    /// The longest time for which the kernel of the end that declared it had no packet.
+    silence: Duration,
+    /// The longest that one processor stood still within two detection times.
+    still: Duration,
+}
+
+impl Failure {
+    fn of(status: &Status, end: &End<'_>, gaps: &[Gap], detection: Duration) -> Self {
+        let here = status.diag == Diag::DETECTION_TIME_EXPIRED;
+        let at = SystemTime::now() - status.since.elapsed();
+        let silence = end.witnesses[usize::from(!here)].silence(at);
+        Self { here, silence, still: canary::longest(gaps, 2 * detection) }
+    }
+
+    /// The end that is to blame is ours.
+    fn is_ours(&self, kind: &str, detection: Duration) -> bool {
+        let declarer = self.silence < detection;
+        kind == "self" || self.here == declarer
+    }
 }
 
 /// Prints what fails and counts it; a session that ends down without a failure counts too.
 fn watch_for(
     span: Duration,
     (node, peers): (&Driver, &[Peer]),
-    kinds: &[String],
+    ends: &mut [End<'_>],
     canaries: &Canaries,
-    still: u64,
+    detection: u64,
 ) -> Failures {
-    let start = Instant::now();
+    let (start, detection) = (Instant::now(), Duration::from_millis(detection));
     let mut known: BTreeMap<PeerId, u64> = BTreeMap::new();
     let mut failures = Failures::default();
     while start.elapsed() < span {
         thread::sleep(Duration::from_millis(20));
         let sessions = node.1.borrow().clone();
-        for (((id, session), kind), peer) in sessions.iter().zip(kinds).zip(peers) {
+        for (((id, session), end), peer) in sessions.iter().zip(ends.iter_mut()).zip(peers) {
+            end.witnesses.iter_mut().for_each(Witness::drain);
             let known = known.entry(id.clone()).or_default();
             if session.status.failures <= *known {
                 continue;
@@ -294,9 +347,14 @@ fn watch_for(
             // A canary that stands still reports when it runs again.
             thread::sleep(Duration::from_millis(100));
             let gaps = canaries.since(Instant::now() - Duration::from_millis(600));
-            let stood = gaps.iter().any(|gap| gap.length >= Duration::from_millis(still));
-            *if stood { &mut failures.still } else { &mut failures.ours } += count;
-            print_failure(start.elapsed(), kind, &session.status, peer, &gaps, node);
+            let failure = Failure::of(&session.status, end, &gaps, detection);
+            let sum = match failure.is_ours(end.kind, detection) {
+                false => &mut failures.theirs,
+                true if failure.still >= detection * 2 / 3 => &mut failures.still,
+                true => &mut failures.ours,
+            };
+            *sum += count;
+            print_failure(start.elapsed(), end.kind, &session.status, &failure, peer, &gaps, node);
         }
     }
     let sessions = node.1.borrow();
@@ -305,10 +363,18 @@ fn watch_for(
     failures
 }
 
-fn print_failure(at: Duration, kind: &str, status: &Status, peer: &Peer, gaps: &[Gap], node: &Driver) {
-    let declared_by = match status.diag {
-        Diag::DETECTION_TIME_EXPIRED => "this end".to_owned(),
-        _ => format!("the other end ({})", status.remote_diag),
+fn print_failure(
+    at: Duration,
+    kind: &str,
+    status: &Status,
+    failure: &Failure,
+    peer: &Peer,
+    gaps: &[Gap],
+    node: &Driver,
+) {
+    let declared_by = match failure.here {
+        true => "this end".to_owned(),
+        false => format!("the other end ({})", status.remote_diag),
     };
     let end = Instant::now();
     let gaps: Vec<String> = gaps
@@ -320,7 +386,11 @@ fn print_failure(at: Duration, kind: &str, status: &Status, peer: &Peer, gaps: &
         Peer::Routers(_) => String::new(),
     };
     println!(
-        "{at:?}: {kind}: declared by {declared_by}; stood still: [{}]; {:?}{far}",
+        "{at:?}: {kind}: declared by {declared_by} {:?} ago, whose kernel had no packet for {:?}; stood still {:?} in all: \
+         [{}]; {:?}{far}",
+        status.since.elapsed(),
+        failure.silence,
+        failure.still,
         gaps.join(", "),
         node.0.report()
     );
@@ -333,12 +403,13 @@ fn stolen() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// What the threads of all drivers of this process have used of the processor.
-fn cpu_time() -> Duration {
+/// The threads of a driver: the one that works, and the one that stands by.
+const THREADS: [&str; 2] = ["bfd", "bfd-relief"];
+
+/// What the threads of this name in all drivers of this process have used of the processor.
+fn cpu_time(thread: &str) -> Duration {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
-    let drivers = tasks.filter(|task| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|name| ["bfd", "bfd-relief"].contains(&name.trim()))
-    });
+    let drivers = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread));
     // The first number is nanoseconds on a processor.
     let time = |task: PathBuf| {
         let text = fs::read_to_string(task.join("schedstat")).ok()?;
