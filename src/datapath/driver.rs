@@ -36,7 +36,7 @@ use super::{
     report::{Counted, Finish, Report},
     spec::Bypass,
     tables::{Inputs, Tables},
-    underlay::{NoWay, Underlay},
+    underlay::{NoWay, Underlay, first_answering},
 };
 use crate::{plan::Planned, types::Snapshot};
 
@@ -290,25 +290,25 @@ impl Driver {
         let towards = towards.chain(peers.iter().copied()).chain(pods.iter().copied()).collect();
         let underlay = observe::underlay(&self.handle, &towards).await?;
         let own = snapshot.nodes.get(&self.options.node).map(|n| n.addresses.clone()).unwrap_or_default();
+        let answering = self.peers.answering.borrow_and_update().clone();
         let (mut routes, mut unresolved) = (BTreeMap::new(), BTreeMap::new());
+        let (mut ways, mut silent) = (probe::Ways::new(), Vec::new());
         for node in others {
-            match underlay.route(&node.addresses, &own) {
-                Ok(route) => drop(routes.insert(node.name.clone(), route)),
+            match underlay.routes(&node.addresses, &own) {
+                Ok(found) => {
+                    ways.extend(found.iter().map(|route| (route.destination, route.source)));
+                    let answers = first_answering(&found, &answering);
+                    silent.extend(answers.is_none().then(|| node.name.clone()));
+                    routes.insert(node.name.clone(), answers.unwrap_or(found[0]));
+                }
                 Err(no) => drop(unresolved.insert(node.name.clone(), no)),
             }
         }
-        let ways = routes.values().map(|route| (route.destination, route.source)).collect();
         self.peers.ways.send_if_modified(|before| {
             let changed = *before != ways;
             *before = ways;
             changed
         });
-        let answering = self.peers.answering.borrow_and_update().clone();
-        let silent: Vec<String> = routes
-            .iter()
-            .filter(|(_, route)| !answering.contains(&route.destination))
-            .map(|(name, _)| name.clone())
-            .collect();
         let now = Instant::now();
         let asked = self.resolve(&underlay, &routes, &unresolved, now).await;
         if asked && !self.owner.has_attached() && now < started + FIRST_NEIGHBOURS {

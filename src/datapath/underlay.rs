@@ -62,21 +62,21 @@ pub enum NoWay {
 }
 
 impl Underlay {
-    /// The way to a node with these addresses, from one with those; IPv4 first, since its headers are shorter.
+    /// The ways to a node with these addresses, from one with those; IPv4 first, since its headers are shorter.
     ///
     /// # Errors
     /// There is none now.
-    pub fn route(&self, to: &[IpAddr], from: &[IpAddr]) -> Result<Route, NoWay> {
-        let mut reason = NoWay::Route;
+    pub fn routes(&self, to: &[IpAddr], from: &[IpAddr]) -> Result<Vec<Route>, NoWay> {
+        let (mut routes, mut reason) = (Vec::new(), NoWay::Route);
         for v4 in [true, false] {
             for &destination in to.iter().filter(|a| a.is_ipv4() == v4) {
                 match self.route_to(destination, from) {
-                    Ok(route) => return Ok(route),
+                    Ok(route) => routes.push(route),
                     Err(no) => reason = reason.max(no),
                 }
             }
         }
-        Err(reason)
+        if routes.is_empty() { Err(reason) } else { Ok(routes) }
     }
 
     fn route_to(&self, destination: IpAddr, from: &[IpAddr]) -> Result<Route, NoWay> {
@@ -133,6 +133,12 @@ impl Underlay {
     }
 }
 
+/// Of the ways to a node, the first by which it answers. A better one that has just come up, and that nothing is known
+/// of yet, takes nothing away from one that works.
+pub fn first_answering(routes: &[Route], answering: &BTreeSet<IpAddr>) -> Option<Route> {
+    routes.iter().find(|route| answering.contains(&route.destination)).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +148,10 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
+    }
+
+    fn first(underlay: &Underlay, to: &[IpAddr], from: &[IpAddr]) -> Result<Route, NoWay> {
+        underlay.routes(to, from).map(|routes| routes[0])
     }
 
     fn link(name: &str, mtu: u32) -> Link {
@@ -171,7 +181,7 @@ mod tests {
 
     #[test]
     fn node_behind_a_gateway_is_reached_through_the_gateways_mac() {
-        let route = underlay().route(&[ip("fd00::2"), ip("10.0.1.2")], &[ip("fd00::1"), ip("10.0.0.1")]);
+        let route = first(&underlay(), &[ip("fd00::2"), ip("10.0.1.2")], &[ip("fd00::1"), ip("10.0.0.1")]);
         let expected = Route {
             destination: ip("10.0.1.2"),
             source: ip("10.0.0.1"),
@@ -186,7 +196,7 @@ mod tests {
 
     #[test]
     fn vlan_is_left_on_its_carrier_with_a_tag() {
-        let route = underlay().route(&[ip("10.7.0.2")], &[ip("10.7.0.1")]).expect("a way");
+        let route = first(&underlay(), &[ip("10.7.0.2")], &[ip("10.7.0.1")]).expect("a way");
         assert_eq!((route.interface, route.vlan, route.mtu), (2, Some(7), 1496));
         let mut underlay = underlay();
         underlay.default = [3].into();
@@ -195,10 +205,10 @@ mod tests {
 
     #[test]
     fn neighbour_that_is_not_known_is_named() {
-        let reason = underlay().route(&[ip("fd00::2"), ip("10.9.0.2")], &[ip("fd00::1")]);
+        let reason = first(&underlay(), &[ip("fd00::2"), ip("10.9.0.2")], &[ip("fd00::1")]);
         assert_eq!(reason, Err(NoWay::Neighbour(2, ip("fd00::fe"))));
-        assert_eq!(underlay().route(&[ip("10.9.0.2")], &[ip("10.9.0.1")]), Err(NoWay::Route), "no Ethernet");
-        assert_eq!(underlay().route(&[], &[]), Err(NoWay::Route));
+        assert_eq!(first(&underlay(), &[ip("10.9.0.2")], &[ip("10.9.0.1")]), Err(NoWay::Route), "no Ethernet");
+        assert_eq!(first(&underlay(), &[], &[]), Err(NoWay::Route));
     }
 
     #[test]
@@ -207,9 +217,9 @@ mod tests {
         let way = underlay.ways.get_mut(&ip("10.0.1.2")).expect("there");
         way.source = Some(ip("10.0.0.77"));
         way.mtu = Some(1400);
-        let route = underlay.route(&[ip("10.0.1.2")], &[ip("10.0.0.1")]).expect("a way");
+        let route = first(&underlay, &[ip("10.0.1.2")], &[ip("10.0.0.1")]).expect("a way");
         assert_eq!((route.source, route.mtu), (ip("10.0.0.1"), 1400));
-        let route = underlay.route(&[ip("10.0.1.2")], &[ip("10.0.0.1"), ip("10.0.0.77")]).expect("a way");
+        let route = first(&underlay, &[ip("10.0.1.2")], &[ip("10.0.0.1"), ip("10.0.0.77")]).expect("a way");
         assert_eq!(route.source, ip("10.0.0.77"), "the kernel's, where it is the node's");
     }
 
@@ -228,5 +238,20 @@ mod tests {
         let underlay = underlay();
         assert_eq!(underlay.uplinks([ip("10.9.0.2")].iter()), [("eth0".to_owned(), 2), ("wg0".to_owned(), 4)].into());
         assert_eq!(underlay.named(&["eth0".into(), "gone".into()]), [("eth0".to_owned(), 2)].into());
+    }
+
+    #[test]
+    fn a_way_that_answers_is_kept_until_a_better_one_does() {
+        let mut underlay = underlay();
+        underlay.neighbours.insert((2, ip("fd00::fe")), GATEWAY);
+        let (four, six) = (ip("10.0.1.2"), ip("fd00::2"));
+        let routes = underlay.routes(&[six, four], &[ip("fd00::1"), ip("10.0.0.1")]).expect("two ways");
+        assert_eq!(routes.iter().map(|r| r.destination).collect::<Vec<_>>(), [four, six]);
+        let taken = |answering: &[IpAddr]| {
+            first_answering(&routes, &answering.iter().copied().collect()).map(|route| route.destination)
+        };
+        assert_eq!(taken(&[six]), Some(six), "IPv4 has come up, and is not known to work yet");
+        assert_eq!(taken(&[six, four]), Some(four));
+        assert_eq!(taken(&[]), None);
     }
 }
