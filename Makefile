@@ -10,10 +10,11 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test fuzz bench lint deny doc crds manifests image clean
+.PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests image clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s
+", $$1, $$2}'
 
 setup: ## install what the build, the lab and the tests need (Debian, Ubuntu)
 	@tests/setup build lab test
@@ -40,6 +41,13 @@ fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)
 bench: ## figures as ratios against a floor or a peer
 	@tests/setup build
 	cargo bench --workspace --all-features
+
+SERVICES ?= 10000
+ENDPOINTS ?= 10
+bench-cluster: ## one daemon and a real API server with many Services (SERVICES=10000 ENDPOINTS=10)
+	@tests/setup build test
+	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && \
+	  cargo bench -p ironcast --all-features --bench cluster -- $(SERVICES) $(ENDPOINTS)
 
 lint: ## formatting, clippy, the core without I/O
 	cargo fmt --all --check
