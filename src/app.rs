@@ -171,15 +171,13 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         claims,
     };
     source::start(config, channels, tasks).await?;
-    let settings = config.settings.clone();
-    let draining = drain.subscribe();
     let decide = Decide {
         snapshots: for_decide.clone(),
-        draining,
+        draining: drain.subscribe(),
         exits: [(); 2].map(|()| Exit::new(config.drain_wait)),
         found: conflicts::start(config, desired.clone(), tasks),
         gateways: gateways::start(for_decide.clone(), tasks),
-        settings,
+        settings: config.settings.clone(),
         provided: provided.clone(),
         problems,
         desired: for_desired,

@@ -73,7 +73,7 @@ pub(super) fn communities(schema: &mut Schema) {
 
 /// `BGPPeer.spec`.
 pub(super) fn peer() -> Value {
-    let all = [connection(), offers()];
+    let all = [connection(), protection(), offers()];
     all.into_iter().flat_map(|rules| rules.as_array().cloned().unwrap_or_default()).collect()
 }
 
@@ -129,6 +129,12 @@ fn connection() -> Value {
              duration(self.connectTime) <= duration('65535s'))",
             "must be from 1s to 65535s",
         ),
+    ])
+}
+
+/// Its keys, and how far away it may be.
+fn protection() -> Value {
+    rules(&[
         ("", "!has(self.password) || !has(self.passwordSecret)", "only one of password and passwordSecret may be set"),
         (
             ".tcpAO",

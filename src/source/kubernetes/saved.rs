@@ -10,7 +10,7 @@
 //! was saved: see [`Snapshot::saved`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -100,12 +100,14 @@ impl Saving {
 
     fn line(&mut self, kind: Kind, sign: char, object: &Value) {
         self.attempt(|saving, folder| {
-            if !saving.files.contains_key(&kind) {
+            let journal = match saving.files.entry(kind) {
+                Entry::Occupied(entry) => entry.into_mut(),
                 // Secrets come one by one, each with a list of its own.
-                let file = append(&folder.join(kind.name()))?;
-                saving.files.insert(kind, Journal { file, lines: 0, listed: Some(0) });
-            }
-            let journal = saving.files.get_mut(&kind).expect("just made");
+                Entry::Vacant(entry) => {
+                    let file = append(&folder.join(kind.name()))?;
+                    entry.insert(Journal { file, lines: 0, listed: Some(0) })
+                }
+            };
             write!(journal.file, "{sign}")?;
             serde_json::to_writer(&mut journal.file, object)?;
             journal.lines += 1;
