@@ -213,6 +213,11 @@ pub(crate) async fn calm() {
     tokio::time::sleep(site::CALM).await;
 }
 
+/// The same outside a runtime.
+pub(crate) fn calm_now() {
+    thread::sleep(site::CALM);
+}
+
 /// For what has a time of its own.
 pub(crate) async fn seconds(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;

@@ -83,7 +83,7 @@ impl Site {
     }
 
     /// A pool of both families, an advertisement of everything, and a peer for each router and family.
-    async fn defaults(&self) {
+    pub(crate) async fn defaults(&self) {
         let pool = json!({"addresses": [self.v4_pool(), self.v6_pool()]});
         self.ours("IPAddressPool", "edge", pool).await;
         self.ours("BGPAdvertisement", "all", json!({})).await;
