@@ -9,11 +9,15 @@ use serde_json::{Value, json};
 
 use super::{
     routers::{Bird, Frr, Router, skipped},
-    site::{NODE_ASN, ROUTER_ASN, Site, until},
+    site::{LIMIT, NODE_ASN, ROUTER_ASN, Site, until},
     support::program::Program,
 };
 
 const MILLIS: u32 = 10;
+/// Where nothing may fail: three of these are longer than any processor of a virtual machine was seen to stand still.
+const CALM_MILLIS: u32 = 100;
+/// What both ends propose.
+const HOLD_TIME: Duration = Duration::from_secs(90);
 
 fn profile(site: &Site, millis: u32) {
     let spec = json!({"receiveInterval": millis, "transmitInterval": millis, "detectMultiplier": 3});
@@ -48,27 +52,31 @@ fn wait_up(site: &Site, router: &impl Router, daemon: &Program, millis: u32) -> 
     panic!("not up at 3 × {millis} ms: {last:?}\n{}\n{}\n{}", router.bfd(), router.bgp(), daemon.tail());
 }
 
-/// When the daemon's log has a line with `words` after `since`, how long after.
-fn logged(daemon: &Program, words: &str, since: SystemTime) -> Option<Duration> {
+/// The last line with `words` of the daemon's log after `since`, and how long after.
+fn logged(daemon: &Program, words: &str, since: SystemTime) -> Option<(Duration, String)> {
     let log = daemon.log();
     let line = log.lines().rev().find(|line| line.contains(words))?;
     let stamp: k8s_openapi::jiff::Timestamp = line.split_whitespace().next()?.parse().ok()?;
-    SystemTime::from(stamp).duration_since(since).ok()
+    Some((SystemTime::from(stamp).duration_since(since).ok()?, line.to_owned()))
 }
 
-/// The path dies and comes back: how long until this node knew, and until the router's kernel had no route.
-fn freeze(site: &Site, router: &impl Router, daemon: &Program) -> (Duration, Duration) {
+/// The path dies and comes back. What ended the session is asserted; how soon is told: it says as much of the machine.
+fn freeze<R: Router>(site: &Site, router: &R, daemon: &Program) {
+    // Neither end can have waited for the hold time.
+    const { assert!(LIMIT.as_secs() < HOLD_TIME.as_secs()) };
     let since = SystemTime::now();
     site.freeze(true);
     let withdrawn = site.wait_route(false);
-    let known = until("the daemon knows", || logged(daemon, "path lost", since));
-    until("the session is over", || site.session("tor").filter(|session| session["state"] != "Established"));
+    let (known, lost) = until("the daemon knows", || logged(daemon, "path lost", since));
+    let (ended, why) = until("the session is over", || logged(daemon, "session ended", since));
     site.freeze(false);
+    assert!(lost.contains("control detection time expired"), "{lost}");
+    assert!(why.contains("BFD declared the path to the router down") && known <= ended, "{lost}\n{why}");
     let back = site.wait_route(true);
     let session = wait_up(site, router, daemon, MILLIS);
-    eprintln!("path dead: known here after {known:?}, route gone after {withdrawn:?}, back {back:?} after the path");
+    let name = R::NAME;
+    eprintln!("path to {name} dead: known after {known:?}, route gone after {withdrawn:?}, back {back:?} after it was");
     assert!(session["bfd"]["failures"].as_u64() >= Some(1), "{session}");
-    (known, withdrawn)
 }
 
 fn dead_path<R: Router>() {
@@ -82,13 +90,7 @@ fn dead_path<R: Router>() {
     let daemon = site.daemon();
     wait_up(&site, &router, &daemon, MILLIS);
     site.wait_route(true);
-    // The best of three: other programs of a loaded machine are late, which is not what is tested here.
-    let tries = [(); 3].map(|()| freeze(&site, &router, &daemon));
-    let known = tries.iter().map(|(known, _)| *known).min().expect("three");
-    let withdrawn = tries.iter().map(|(_, withdrawn)| *withdrawn).min().expect("three");
-    // 30 ms, and at most 100 more where the machine itself stood still; far from the hold time of 90 s.
-    assert!(known <= Duration::from_millis(150), "{}: {tries:?}", R::NAME);
-    assert!(withdrawn <= Duration::from_millis(300), "{}: {tries:?}", R::NAME);
+    freeze(&site, &router, &daemon);
     let status = String::from_utf8(site.ask(&["status"]).stdout).expect("text");
     assert!(status.contains("up 30ms"), "{status}");
 }
@@ -98,16 +100,20 @@ fn live_change<R: Router>() {
         return;
     }
     let site = Site::new();
-    profile(&site, MILLIS);
+    profile(&site, CALM_MILLIS);
     peer(&site);
-    let router = R::numbered(&site, MILLIS);
+    let router = R::numbered(&site, CALM_MILLIS);
     let daemon = site.daemon();
-    wait_up(&site, &router, &daemon, MILLIS);
+    let unharmed = |millis| {
+        let session = wait_up(&site, &router, &daemon, millis);
+        let told = format!("{session}\n{}\n{}\n{}", router.bfd(), router.bgp(), daemon.tail());
+        assert_eq!((&session["establishedCount"], &session["bfd"]["failures"]), (&json!(1), &json!(0)), "{told}");
+    };
+    wait_up(&site, &router, &daemon, CALM_MILLIS);
     site.wait_route(true);
-    for millis in [50, 20, MILLIS] {
+    for millis in [5 * CALM_MILLIS, 2 * CALM_MILLIS, CALM_MILLIS] {
         profile(&site, millis);
-        let session = wait_up(&site, &router, &daemon, millis.max(MILLIS));
-        assert_eq!((&session["establishedCount"], &session["bfd"]["failures"]), (&json!(1), &json!(0)), "{session}");
+        unharmed(millis);
     }
     site.remove("fast");
     let problems = until("the profile is missed", || {
@@ -116,8 +122,7 @@ fn live_change<R: Router>() {
     });
     assert!(problems.contains("tor") && problems.contains("BFDProfile \\\"fast\\\" is gone"), "{problems}");
     thread::sleep(Duration::from_millis(300));
-    let session = wait_up(&site, &router, &daemon, MILLIS);
-    assert_eq!((&session["establishedCount"], &session["bfd"]["failures"]), (&json!(1), &json!(0)), "{session}");
+    unharmed(CALM_MILLIS);
     assert!(site.next_hop().is_some());
 }
 
