@@ -13,8 +13,7 @@ endif
 .PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests image clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s
-", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: ## install what the build, the lab and the tests need (Debian, Ubuntu)
 	@tests/setup build lab test
