@@ -28,6 +28,9 @@ pub(crate) const FULL: &[&str] = &[
     "daemon.maxFlows=65536",
     "daemon.listen={0.0.0.0,[::]:1179}",
     "daemon.bmp={192.0.2.9:11019}",
+    "daemon.drainWait=0",
+    "daemon.onCordon=ignore",
+    "daemon.maintenanceTaints={repair,power=off}",
     "daemon.onShutdown=stop",
     "daemon.logFormat=text",
     "daemon.logFilter=info\\,ironcast_bgp=debug",
@@ -159,6 +162,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["daemon.unclassed=false"], "leaves no Service to take: add the class"),
     (&["daemon.bmp={station}"], "/daemon/bmp/0'"),
     (&["daemon.listen={eth0}"], "/daemon/listen/0'"),
+    (&["daemon.onCordon=maybe"], "/daemon/onCordon'"),
     (&["daemon.onShutdown=never"], "/daemon/onShutdown'"),
     (&["daemon.extraArgs={router-id}"], "/daemon/extraArgs/0'"),
     (&["daemon.clusterSecret.value=x"], "additional properties 'value' not allowed"),
@@ -211,7 +215,8 @@ fn arguments_are_those_that_the_daemon_knows() {
         all,
         "run --log-format=text --load-balancer-class=ironcast.dev/bgp --unclassed=true --ignore-exclude-label \
          --datapath=generic --delivery=bypass --uplink=eth0 --uplink=bond0.100 --max-flows=65536 --listen=0.0.0.0 \
-         --listen=[::]:1179 --bmp=192.0.2.9:11019 --on-shutdown=stop --cluster-secret=/etc/ironcast/cluster-secret \
+         --listen=[::]:1179 --bmp=192.0.2.9:11019 --drain-wait=0 --on-cordon=ignore \
+         --maintenance-taint=repair --maintenance-taint=power=off --on-shutdown=stop --cluster-secret=/etc/ironcast/cluster-secret \
          --admin=0.0.0.0:7473 --admin-public --router-id=192.0.2.1"
     );
 }

@@ -68,6 +68,15 @@ app.kubernetes.io/name: ironcast
 {{- range .bmp }}
 - {{ printf "--bmp=%s" . | quote }}
 {{- end }}
+{{- if not (kindIs "invalid" .drainWait) }}
+- --drain-wait={{ int .drainWait }}
+{{- end }}
+{{- if ne .onCordon "drain" }}
+- --on-cordon={{ .onCordon }}
+{{- end }}
+{{- range .maintenanceTaints }}
+- {{ printf "--maintenance-taint=%s" . | quote }}
+{{- end }}
 {{- if ne .onShutdown "restart" }}
 - --on-shutdown={{ .onShutdown }}
 {{- end }}
