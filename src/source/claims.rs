@@ -9,7 +9,9 @@ use futures::{StreamExt, TryStreamExt};
 use ipnet::IpNet;
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{
+        ApiResource, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+    },
 };
 use serde_json::json;
 use tokio::{sync::Mutex, time::timeout};
@@ -101,7 +103,7 @@ impl ClaimObjects {
                 let after = match claim {
                     Some(claim) => Some(self.put(&claim, before).await?),
                     None => {
-                        self.remove(id).await?;
+                        self.remove(id, before.and_then(|known| known.version)).await?;
                         None
                     }
                 };
@@ -154,15 +156,17 @@ impl ClaimObjects {
         Ok(created.map_err(failed("create", name))?.metadata.resource_version)
     }
 
-    async fn remove(&self, id: ClaimId) -> Result<(), ObjectsError> {
+    /// A leader that was held up must not take away what its successor uses meanwhile.
+    async fn remove(&self, id: ClaimId, version: Option<String>) -> Result<(), ObjectsError> {
         let name = id.to_string();
-        let patch = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        let patch = Patch::Merge(json!({ "metadata": { "finalizers": null, "resourceVersion": version } }));
         let gone = |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 404);
-        match within(&name, self.api.patch(&name, &PatchParams::default(), &patch)).await? {
+        let bare = match within(&name, self.api.patch(&name, &PatchParams::default(), &patch)).await? {
             Err(error) if gone(&error) => return Ok(()),
             answer => answer.map_err(failed("take the finalizer off", &name))?,
         };
-        match within(&name, self.api.delete(&name, &DeleteParams::default())).await? {
+        let unchanged = Preconditions { uid: bare.metadata.uid, resource_version: bare.metadata.resource_version };
+        match within(&name, self.api.delete(&name, &DeleteParams::default().preconditions(unchanged))).await? {
             Err(error) if !gone(&error) => Err(failed("delete", &name)(error)),
             _ => Ok(()),
         }
@@ -178,15 +182,17 @@ fn failed(attempt: &'static str, object: &str) -> impl FnOnce(kube::Error) -> Ob
     move |source| ObjectsError::Api { attempt, object, source }
 }
 
-/// Every prefix that a node says that it announces. A node whose list is cut (500 entries) may announce more.
+/// Every prefix that a node says that it announces. A node whose list is cut (500 entries) may announce more. Nothing else
+/// of the objects is read: those of another version count as well.
 ///
 /// # Errors
 /// The API server is away: then nothing is known.
 pub async fn announced(client: &Client, namespace: &str) -> Result<Vec<IpNet>, ObjectsError> {
-    let api: Api<BGPNodeStatus> = Api::namespaced(client.clone(), namespace);
+    let resource = ApiResource::erase::<BGPNodeStatus>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
     let list = timeout(LIST, api.list(&ListParams::default())).await;
     let list = list.map_err(|_| ObjectsError::Late("the list of BGPNodeStatuses".into()))?;
     let list = list.map_err(failed("list", "BGPNodeStatuses"))?;
-    let routes = list.items.into_iter().flat_map(|node| node.status.map(|s| s.state.routes).unwrap_or_default());
-    Ok(routes.filter_map(|route| route.prefix.parse().ok()).collect())
+    let routes = list.items.iter().flat_map(|node| node.data["status"]["routes"].as_array().into_iter().flatten());
+    Ok(routes.filter_map(|route| route["prefix"].as_str()?.parse().ok()).collect())
 }
