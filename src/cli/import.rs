@@ -41,6 +41,8 @@ enum From {
     Metallb,
     /// Its DaemonSet or static pods, and the ConfigMap `kubevip`.
     KubeVip,
+    /// The cloud provider of Equinix Metal: its Secret, its Deployment, Services and Nodes.
+    Cpem,
 }
 
 /// Prints what comes of it. `false` where something has no counterpart.
@@ -49,6 +51,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<bool> {
     let from = match args.from {
         From::Metallb => Predecessor::MetalLb,
         From::KubeVip => Predecessor::KubeVip,
+        From::Cpem => Predecessor::Cpem,
     };
     let imported = import(from, &read(&args.paths)?, &args.namespace, &settings);
     match args.output {

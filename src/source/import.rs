@@ -1,13 +1,14 @@
 //! `ironcast import`: another system's configuration to our objects, and a report of what has no counterpart.
 //!
 //! ```text
-//!  documents ─▶ metallb | kube_vip ─▶ drafts ─▶ read as manifests are ─▶ objects
+//!  documents ─▶ metallb | kube_vip | cpem ─▶ drafts ─▶ read as manifests are ─▶ objects
 //!                                                     └─▶ planned once ─▶ problems beside the report
 //! ```
 //!
 //! Kinds and fields that mean the same have the same names here, so most objects only change their group; what the
 //! strict reader does not know is exactly what has no counterpart. Reads documents, asks no cluster, writes nothing.
 
+mod cpem;
 mod draft;
 mod kube_vip;
 mod legacy;
@@ -40,6 +41,8 @@ pub enum Predecessor {
     MetalLb,
     /// kube-vip's DaemonSet or static pods, and its cloud provider's ConfigMap.
     KubeVip,
+    /// The cloud provider of Equinix Metal (Packet), with annotations of Services and Nodes.
+    Cpem,
 }
 
 /// Our objects and what a person must know of them.
@@ -132,6 +135,7 @@ pub fn import(from: Predecessor, documents: &[Value], namespace: &str, settings:
     match from {
         Predecessor::MetalLb => metallb::import(documents, &mut drafts),
         Predecessor::KubeVip => kube_vip::import(documents, &mut drafts),
+        Predecessor::Cpem => cpem::import(documents, &mut drafts),
     }
     drafts.finish(settings)
 }

@@ -108,7 +108,7 @@ fn no_counterpart(unknown: Problem) -> Problem {
 
 /// A Secret is not in the documents that are imported; that it must be copied is said where it is named.
 fn names_secret(problem: &Problem) -> bool {
-    problem.field.starts_with("spec.passwordSecret")
+    ["spec.passwordSecret", "spec.credentialsSecret"].iter().any(|field| problem.field.starts_with(field))
 }
 
 fn plain(object: &Object) -> Value {
@@ -118,6 +118,7 @@ fn plain(object: &Object) -> Value {
         Object::BGPAdvertisement(object) => serde_json::to_value(object),
         Object::BFDProfile(object) => serde_json::to_value(object),
         Object::Community(object) => serde_json::to_value(object),
+        Object::ProviderConfig(object) => serde_json::to_value(object),
         other => unreachable!("no {} is drafted", other.kind()),
     };
     value.expect("an object of the API is plain data")

@@ -50,6 +50,14 @@ fn kube_vip() {
 }
 
 #[test]
+fn cpem() {
+    let imported = sample(Predecessor::Cpem, "cpem.yaml");
+    passes(&imported);
+    assert!(!shown(&imported).contains("hush"), "a password or token is shown");
+    insta::assert_snapshot!(shown(&imported));
+}
+
+#[test]
 fn a_field_that_nobody_reads_is_reported_and_left_out() {
     let pool = serde_json::json!({
         "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "a"},
