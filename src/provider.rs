@@ -40,6 +40,7 @@ pub mod node;
 pub mod packet;
 mod peers;
 pub mod phoenixnap;
+mod predecessor;
 pub mod sweep;
 pub mod vendors;
 pub mod vultr;
@@ -84,18 +85,12 @@ pub trait AddressSource: Send + Sync {
     /// [`SourceError::Gone`] only where the provider itself says that it has no such lease.
     fn poll<'a>(&'a self, lease: &'a LeaseId) -> Answer<'a, Lease>;
 
-    /// Replaces our marks of the lease, and those of the retired controller (`usage=`, `cluster=`, `service=`); other
-    /// people's tags stay.
+    /// Replaces our marks of the lease, and those of the retired controller (`usage=`, `cluster=`, `service=`), by these
+    /// or by none; other people's tags stay.
     ///
     /// # Errors
     /// Repeating is harmless, so nothing here is ambiguous to the caller.
-    fn mark<'a>(&'a self, lease: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()>;
-
-    /// Takes our marks off the lease, which stays. Where nobody wrote how, a person does it at the provider.
-    fn unmark<'a>(&'a self, lease: &'a LeaseId) -> Answer<'a, ()> {
-        let message = format!("take the ironcast marks off lease {lease} at the provider");
-        Box::pin(std::future::ready(Err(SourceError::Refused { refusal: Refusal::Unsupported, message })))
-    }
+    fn mark<'a>(&'a self, lease: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()>;
 
     /// Gives the lease back: reads it again, compares every mark and that nothing is assigned, then deletes it. One
     /// that is gone already is a success.

@@ -6,7 +6,7 @@ use ironcast_bgp::Asn;
 use serde_json::Value;
 
 use super::{
-    Lease, LeaseId, Marks, SourceError,
+    Lease, LeaseId, Marks, Refusal, SourceError,
     http::{Deadlines, Secret, SetupError},
 };
 
@@ -69,8 +69,34 @@ impl Listing {
     }
 }
 
+/// Gives a lease back: it is read again and compared before it is deleted. What is gone has been given back.
+pub(super) async fn release(
+    found: impl Future<Output = Result<Lease, SourceError>>,
+    expected: &Marks,
+    delete: impl Future<Output = Result<(), SourceError>>,
+) -> Result<(), SourceError> {
+    let released = async {
+        may_release(&found.await?, expected)?;
+        delete.await
+    };
+    match released.await {
+        Err(SourceError::Gone) => Ok(()),
+        released => released,
+    }
+}
+
+/// Tags as the one line that some vendors have for marks, where it takes them.
+pub(super) fn described(tags: &[String], longest: usize) -> Result<String, SourceError> {
+    let text = tags.join(" ");
+    if text.chars().count() <= longest {
+        return Ok(text);
+    }
+    let message = format!("the marks do not fit into {longest} characters: use shorter names");
+    Err(SourceError::Refused { refusal: Refusal::Invalid, message })
+}
+
 /// Whether a lease may be given back: exactly the marks expected, and nothing assigned.
-pub(super) fn may_release(lease: &Lease, expected: &Marks) -> Result<(), SourceError> {
+fn may_release(lease: &Lease, expected: &Marks) -> Result<(), SourceError> {
     if Marks::read(&lease.tags) != Ok(Some(expected.clone())) {
         let found = lease.tags.iter().cloned().collect();
         return Err(SourceError::Foreign { expected: Box::new(expected.clone()), found });

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Account, AddressSource, Answer, Claimed, Device, DeviceState, Enabled, Lease, LeaseId, LeaseState, Marking, Marks,
     NodeId, NodePeers, Order, PeerSource, ProjectBgp, ProvidedPeer, Provider, Refusal, SetupError, SourceError,
-    account::{Listing, address, asn, claimed_but, items, lacks, may_release, number, text},
+    account::{Listing, address, asn, claimed_but, items, lacks, number, release, text},
     http::{self, Auth, Call, Failed, Http, encode},
 };
 use crate::types::Family;
@@ -89,29 +89,23 @@ impl AddressSource for Api {
         Box::pin(self.one(lease))
     }
 
-    fn mark<'a>(&'a self, id: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, id: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(async move {
             let path = format!("/ips/{}", encode(&id.0));
             let now = self.http.send(&Call::get(path.as_str())).await.map_err(refine)?.body;
             let mut tags = now.get("tags").and_then(Value::as_object).cloned().unwrap_or_default();
             tags.retain(|key, _| !Marks::KEYS.contains(&key.as_str()));
-            tags.extend(marks.pairs().into_iter().map(|(key, value)| (key.into(), json!(value))));
+            let ours = marks.into_iter().flat_map(Marks::pairs);
+            tags.extend(ours.map(|(key, value)| (key.into(), json!(value))));
             self.http.send(&Call::put(path, json!({ "tags": tags }))).await.map_err(refine)?;
             Ok(())
         })
     }
 
     fn release<'a>(&'a self, id: &'a LeaseId, expected: &'a Marks) -> Answer<'a, ()> {
-        Box::pin(async move {
-            match self.one(id).await {
-                Err(SourceError::Gone) => return Ok(()),
-                found => may_release(&found?, expected)?,
-            }
-            match self.http.send(&Call::delete(format!("/ips/{}", encode(&id.0)))).await {
-                Err(failed) if failed.error != SourceError::Gone => Err(refine(failed)),
-                _ => Ok(()),
-            }
-        })
+        let path = format!("/ips/{}", encode(&id.0));
+        let delete = async { self.http.send(&Call::delete(path)).await.map(drop).map_err(refine) };
+        Box::pin(release(self.one(id), expected, delete))
     }
 }
 

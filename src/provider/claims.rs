@@ -14,6 +14,8 @@
 //! * An outcome that is unknown stays `Sent` until a list shows the claim's mark, or a list that began
 //!   [`Timing::settle`] after the request does not. A lost answer, a crash and a lease that was lost meanwhile are the
 //!   same case.
+//! * Where the provider keeps no marks, a lease that came after the request, fits it and is in no record is what the
+//!   request made: such an account is one cluster's.
 //! * Of several leases with one claim's mark the one in the journal is kept, else the oldest; the others are released.
 //! * A lease of this cluster that the journal does not know was made by a predecessor whose journal is lost. It is
 //!   written to the journal first: for a Service that needs it, or, once old enough, to be released like any other. So
@@ -25,7 +27,6 @@
 mod entry;
 mod listing;
 mod patience;
-mod predecessor;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -177,6 +178,8 @@ pub struct Machine {
     strays: BTreeMap<LeaseId, Stray>,
     /// The provider as a whole: wrong token, too many requests, away.
     gate: Retry,
+    /// Its list, where that alone fails.
+    list_retry: Retry,
     problem: Option<ClaimProblem>,
     random: Random,
     /// A list is awaited before its time.
@@ -202,6 +205,7 @@ impl Machine {
             tombs: BTreeMap::new(),
             strays: BTreeMap::new(),
             gate: Retry::default(),
+            list_retry: Retry::default(),
             problem: None,
             random: Random(seed),
             look: false,
@@ -228,10 +232,11 @@ impl Machine {
     /// When the next list is due.
     pub fn list_due(&self) -> SystemTime {
         let timing = &self.settings.timing;
-        let Some(listing) = &self.listing else { return self.gate.until };
+        let until = self.gate.until.max(self.list_retry.until);
+        let Some(listing) = &self.listing else { return until };
         let awaits = self.look || self.entries.values().any(Entry::awaits_list);
         let pause = if awaits { timing.look } else { timing.refresh };
-        (listing.begun + pause).max(self.gate.until)
+        (listing.begun + pause).max(until)
     }
 
     /// A complete list, begun at this time.
@@ -256,16 +261,29 @@ impl Machine {
         self.listing = Some(listing);
         self.look = false;
         self.gate.success(now);
+        self.list_retry.success(now);
     }
 
     /// The list failed, or may lack something.
     pub fn list_failed(&mut self, now: SystemTime, error: &SourceError) {
-        self.close_gate(now, error);
+        if !self.close_gate(now, error) {
+            self.list_retry.fail(now, self.settings.timing.patience, None, &mut self.random);
+        }
+        self.problem = Some(match error {
+            SourceError::Unreadable(_) => ClaimProblem {
+                reason: "ListUnreadable".into(),
+                message: format!(
+                    "{error}; nothing is claimed anew or taken for gone until a complete list can be read: check spec.endpoint"
+                ),
+            },
+            error => problem(error),
+        });
     }
 
     /// What to do now. Every action is under way from here until [`Self::done`].
     pub fn next(&mut self, now: SystemTime, world: &World) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.grant();
         if self.listing.as_ref().is_none_or(|listing| !listing.distrusted) {
             self.adopt(now, world, &mut actions);
             self.open(world, &mut actions);
@@ -286,6 +304,7 @@ impl Machine {
             }
             (Action::Claim { id, .. }, Outcome::Claimed(Claimed::Lease(lease))) => {
                 self.gate.success(now);
+                self.entry(*id, |entry| entry.granted = Some(lease.id.clone()));
                 self.seen(*id, lease);
             }
             (Action::Claim { id, .. }, Outcome::Claimed(Claimed::Accepted)) => self.unknown(*id),
@@ -312,6 +331,7 @@ impl Machine {
         self.entry(claim.id, |entry| {
             if entry.claim.state != claim.state {
                 entry.since = now;
+                entry.granted = None;
                 entry.send = matches!(claim.state, ClaimState::Sent { .. });
                 if claim.usable().is_some() {
                     entry.retry.success(now);
@@ -432,7 +452,7 @@ fn marks(cluster: &str, claim: ClaimId, spec: &ClaimSpec) -> Marks {
 }
 
 /// What a person reads of a failure.
-fn problem(error: &SourceError) -> ClaimProblem {
+pub(super) fn problem(error: &SourceError) -> ClaimProblem {
     let (reason, hint) = match error {
         SourceError::Ambiguous(_) | SourceError::Unreadable(_) => {
             ("OutcomeUnknown", "nothing to do: the provider's list will tell")

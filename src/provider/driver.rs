@@ -340,8 +340,7 @@ async fn ask(source: &dyn AddressSource, action: &Action) -> Outcome {
         match action {
             Action::Claim { order, .. } => source.claim(order).await.map(Outcome::Claimed),
             Action::Poll { lease, .. } => source.poll(lease).await.map(Outcome::Lease),
-            Action::Mark { lease, marks: Some(marks), .. } => source.mark(lease, marks).await.map(|()| Outcome::Done),
-            Action::Mark { lease, marks: None, .. } => source.unmark(lease).await.map(|()| Outcome::Done),
+            Action::Mark { lease, marks, .. } => source.mark(lease, marks.as_ref()).await.map(|()| Outcome::Done),
             Action::Release { lease, marks, .. } => source.release(lease, marks).await.map(|()| Outcome::Done),
             Action::Write(_) | Action::Forget(_) => unreachable!("the journal's"),
         }

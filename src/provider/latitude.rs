@@ -84,8 +84,9 @@ impl AddressSource for Api {
 
     fn claim<'a>(&'a self, order: &'a Order) -> Answer<'a, Claimed> {
         Box::pin(async move {
-            if order.family != Family::Ipv4 || order.prefix_len != 32 {
-                let message = "elastic IPs are single IPv4 addresses".into();
+            let bgp = order.kind.as_deref().is_none_or(|kind| kind == "bgp");
+            if !bgp || order.family != Family::Ipv4 || order.prefix_len != 32 {
+                let message = "elastic IPs of type bgp are single IPv4 addresses".into();
                 return Err(SourceError::Refused { refusal: Refusal::Unsupported, message });
             }
             let mut attributes = json!({ "project_id": self.project, "mode": "bgp" });
@@ -106,7 +107,7 @@ impl AddressSource for Api {
     }
 
     /// The API has no place for marks; the journal has.
-    fn mark<'a>(&'a self, _: &'a LeaseId, _: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, _: &'a LeaseId, _: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(std::future::ready(Ok(())))
     }
 

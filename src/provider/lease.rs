@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use ipnet::IpNet;
 
+use super::predecessor;
 use crate::types::{ClaimId, Family, LeaseId};
 
 /// An address or block that the provider leases to the project, whoever asked for it.
@@ -129,6 +130,14 @@ impl Marks {
     /// The tags of a label.
     pub fn split(label: &str) -> BTreeSet<String> {
         label.split_whitespace().map(Into::into).collect()
+    }
+
+    /// A lease's tags with these marks, or with none, in place of ours and of the retired controller's; other people's
+    /// follow.
+    pub fn replaced(tags: &BTreeSet<String>, marks: Option<&Self>) -> Vec<String> {
+        let inherited = predecessor::has(tags);
+        let ours = |tag: &str| Self::is_mark(tag) || (inherited && predecessor::is_mark(tag));
+        marks.into_iter().flat_map(Self::tags).chain(tags.iter().filter(|tag| !ours(tag)).cloned()).collect()
     }
 
     /// Whether a tag is one of ours, whatever its value.

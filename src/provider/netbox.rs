@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Account, AddressSource, Answer, Claimed, Lease, LeaseId, LeaseState, Marking, Marks, Order, Provider, Refusal,
     SetupError, SourceError,
-    account::{Listing, claimed_but, lacks, may_release, number, text},
+    account::{Listing, claimed_but, described, lacks, number, release, text},
     http::{self, Auth, Call, Failed, Http, encode},
 };
 
@@ -39,7 +39,7 @@ pub fn leader(account: &Account) -> Result<Provider, SetupError> {
 fn of_prefix(failed: Failed) -> SourceError {
     match failed.status {
         Some(StatusCode::NOT_FOUND) => failed.refused(Refusal::UnknownProject),
-        // NetBox answers 409 and Nautobot 204 or 400 where the prefix is full.
+        // NetBox's answer where the prefix is full.
         Some(StatusCode::CONFLICT) => failed.refused(Refusal::NoStock),
         _ if failed.is(400) && failed.says(&["insufficient", "available"]) => failed.refused(Refusal::NoStock),
         _ => failed.into(),
@@ -60,7 +60,8 @@ impl AddressSource for Api {
             let mut listing = Listing::default();
             for page in 0..PAGES {
                 let at = page * PER_PAGE;
-                let path = format!("/ipam/ip-addresses/?parent={}&limit={PER_PAGE}&offset={at}", encode(&within));
+                let filter = if self.is_nautobot() { "prefix" } else { "parent" };
+                let path = format!("/ipam/ip-addresses/?{filter}={}&limit={PER_PAGE}&offset={at}", encode(&within));
                 let body = self.http.send(&Call::get(path)).await.map_err(SourceError::from)?.body;
                 let entries = body.get("results").and_then(Value::as_array).ok_or_else(|| lacks("results"))?;
                 for entry in entries {
@@ -81,10 +82,16 @@ impl AddressSource for Api {
                 let message = "available-ips gives single addresses".into();
                 return Err(SourceError::Refused { refusal: Refusal::Unsupported, message });
             }
-            let body = json!({ "description": described(order.marks.tags())?, "status": "active" });
+            let status = if self.is_nautobot() { "Active" } else { "active" };
+            let body = json!({ "description": described(&order.marks.tags(), DESCRIPTION)?, "status": status });
             let call = Call::post(format!("/ipam/prefixes/{}/available-ips/", encode(&self.prefix)), body);
             let mut reply = self.http.send(&call).await.map_err(of_prefix)?.body;
-            // A list of one where the body was a list; Nautobot answers so always.
+            // Nautobot's answer where the prefix is full: 204.
+            if reply.is_null() {
+                let message = "the prefix has no free address".into();
+                return Err(SourceError::Refused { refusal: Refusal::NoStock, message });
+            }
+            // A list of one where the body was a list.
             if let Some(first) = reply.get_mut(0) {
                 reply = first.take();
             }
@@ -96,10 +103,9 @@ impl AddressSource for Api {
         Box::pin(self.one(lease))
     }
 
-    fn mark<'a>(&'a self, id: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, id: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(async move {
-            let others = self.one(id).await?.tags.into_iter().filter(|tag| !Marks::is_mark(tag));
-            let description = described(marks.tags().into_iter().chain(others))?;
+            let description = described(&Marks::replaced(&self.one(id).await?.tags, marks), DESCRIPTION)?;
             let call =
                 Call::patch(format!("/ipam/ip-addresses/{}/", encode(&id.0)), json!({ "description": description }));
             self.http.send(&call).await?;
@@ -108,32 +114,21 @@ impl AddressSource for Api {
     }
 
     fn release<'a>(&'a self, id: &'a LeaseId, expected: &'a Marks) -> Answer<'a, ()> {
-        Box::pin(async move {
-            match self.one(id).await {
-                Err(SourceError::Gone) => return Ok(()),
-                found => may_release(&found?, expected)?,
-            }
-            match self.http.send(&Call::delete(format!("/ipam/ip-addresses/{}/", encode(&id.0)))).await {
-                Err(failed) if failed.error != SourceError::Gone => Err(failed.into()),
-                _ => Ok(()),
-            }
-        })
+        let path = format!("/ipam/ip-addresses/{}/", encode(&id.0));
+        let delete = async { Ok(self.http.send(&Call::delete(path)).await.map(drop)?) };
+        Box::pin(release(self.one(id), expected, delete))
     }
 }
 
 impl Api {
+    /// Its prefixes have UUIDs where NetBox's have numbers.
+    fn is_nautobot(&self) -> bool {
+        self.prefix.parse::<u64>().is_err()
+    }
+
     async fn one(&self, id: &LeaseId) -> Result<Lease, SourceError> {
         lease(&self.http.send(&Call::get(format!("/ipam/ip-addresses/{}/", encode(&id.0)))).await?.body)
     }
-}
-
-fn described(tags: impl IntoIterator<Item = String>) -> Result<String, SourceError> {
-    let text = tags.into_iter().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= DESCRIPTION {
-        return Ok(text);
-    }
-    let message = format!("the marks do not fit into {DESCRIPTION} characters: use shorter names");
-    Err(SourceError::Refused { refusal: Refusal::Invalid, message })
 }
 
 /// The id is a number or a UUID. The length of `address` is the prefix's, not the lease's.

@@ -22,7 +22,7 @@ use tokio::sync::Mutex;
 use super::{
     Account, AddressSource, Answer, Claimed, Device, DeviceState, Enabled, Lease, LeaseId, LeaseState, Marking, Marks,
     NodeId, NodePeers, Order, PeerSource, ProjectBgp, ProvidedPeer, Provider, Refusal, SetupError, SourceError,
-    account::{Listing, address, asn, claimed_but, items, lacks, may_release, number, text},
+    account::{Listing, address, asn, claimed_but, described, items, lacks, number, release, text},
     http::{self, Auth, Call, Failed, Http, Reply, Secret, encode},
 };
 use crate::types::Family;
@@ -179,10 +179,9 @@ impl AddressSource for Api {
         Box::pin(self.one(lease))
     }
 
-    fn mark<'a>(&'a self, id: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, id: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(async move {
-            let others = self.one(id).await?.tags.into_iter().filter(|tag| !Marks::is_mark(tag));
-            let description = described(marks.tags().into_iter().chain(others))?;
+            let description = described(&Marks::replaced(&self.one(id).await?.tags, marks), DESCRIPTION)?;
             let body = json!({ "description": description });
             self.send(&self.ips, Call::patch(format!("/ip-blocks/{}", encode(&id.0)), body)).await.map_err(refine)?;
             Ok(())
@@ -190,16 +189,9 @@ impl AddressSource for Api {
     }
 
     fn release<'a>(&'a self, id: &'a LeaseId, expected: &'a Marks) -> Answer<'a, ()> {
-        Box::pin(async move {
-            match self.one(id).await {
-                Err(SourceError::Gone) => return Ok(()),
-                found => may_release(&found?, expected)?,
-            }
-            match self.send(&self.ips, Call::delete(format!("/ip-blocks/{}", encode(&id.0)))).await {
-                Err(failed) if failed.error != SourceError::Gone => Err(refine(failed)),
-                _ => Ok(()),
-            }
-        })
+        let path = format!("/ip-blocks/{}", encode(&id.0));
+        let delete = async { self.send(&self.ips, Call::delete(path)).await.map(drop).map_err(refine) };
+        Box::pin(release(self.one(id), expected, delete))
     }
 }
 
@@ -215,19 +207,10 @@ fn request(order: &Order) -> Result<Value, SourceError> {
     let Some(location) = &order.region else {
         return refused(Refusal::UnknownRegion, "blocks need a location");
     };
-    let description = described(order.marks.tags())?;
+    let description = described(&order.marks.tags(), DESCRIPTION)?;
     Ok(json!({
         "location": location, "cidrBlockSize": format!("/{size}"), "ipVersion": version, "description": description,
     }))
-}
-
-fn described(tags: impl IntoIterator<Item = String>) -> Result<String, SourceError> {
-    let text = tags.into_iter().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= DESCRIPTION {
-        return Ok(text);
-    }
-    let message = format!("the marks do not fit into {DESCRIPTION} characters: use shorter names");
-    Err(SourceError::Refused { refusal: Refusal::Invalid, message })
 }
 
 fn lease(entry: &Value) -> Result<Lease, SourceError> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Account, AddressSource, Answer, Claimed, Device, DeviceState, Enabled, Lease, LeaseId, LeaseState, Marking, Marks,
     NodeId, NodePeers, Order, PeerSource, ProjectBgp, ProvidedPeer, Provider, Refusal, SetupError, SourceError,
-    account::{Listing, address, asn, claimed_but, lacks, may_release, number, text},
+    account::{Listing, address, asn, claimed_but, lacks, number, release, text},
     http::{Auth, Call, Failed, Http, encode},
 };
 use crate::types::Family;
@@ -116,10 +116,9 @@ impl AddressSource for Api {
     }
 
     /// What else stands in the label stays behind our marks.
-    fn mark<'a>(&'a self, id: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, id: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(async move {
-            let others = self.one(id).await?.tags.into_iter().filter(|tag| !Marks::is_mark(tag));
-            let label = marks.tags().into_iter().chain(others).collect::<Vec<_>>().join(" ");
+            let label = Marks::replaced(&self.one(id).await?.tags, marks).join(" ");
             let call = Call::patch(format!("/reserved-ips/{}", encode(&id.0)), json!({ "label": label }));
             self.http.send(&call).await.map_err(refine)?;
             Ok(())
@@ -127,16 +126,9 @@ impl AddressSource for Api {
     }
 
     fn release<'a>(&'a self, id: &'a LeaseId, expected: &'a Marks) -> Answer<'a, ()> {
-        Box::pin(async move {
-            match self.one(id).await {
-                Err(SourceError::Gone) => return Ok(()),
-                found => may_release(&found?, expected)?,
-            }
-            match self.http.send(&Call::delete(format!("/reserved-ips/{}", encode(&id.0)))).await {
-                Err(failed) if failed.error != SourceError::Gone => Err(refine(failed)),
-                _ => Ok(()),
-            }
-        })
+        let path = format!("/reserved-ips/{}", encode(&id.0));
+        let delete = async { self.http.send(&Call::delete(path)).await.map(drop).map_err(refine) };
+        Box::pin(release(self.one(id), expected, delete))
     }
 }
 

@@ -55,7 +55,7 @@ async fn addresses(source: &dyn AddressSource) {
     assert_eq!((listed.len(), Marks::read(&listed[0].tags)), (1, Ok(Some(marks(1)))));
     assert_eq!(source.poll(&first.id).await.unwrap(), listed[0]);
 
-    source.mark(&first.id, &marks(2)).await.unwrap();
+    source.mark(&first.id, Some(&marks(2))).await.unwrap();
     assert!(matches!(source.release(&first.id, &marks(1)).await, Err(SourceError::Foreign { .. })));
     source.release(&first.id, &marks(2)).await.unwrap();
     source.release(&first.id, &marks(2)).await.unwrap();

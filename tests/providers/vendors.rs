@@ -57,7 +57,7 @@ async fn life(server: &Server, post: &str, source: &dyn AddressSource, region: &
     assert!(listed.len() == 2 && found.contains(&marks(1)) && found.contains(&marks(2)), "{found:?}");
     let second: &Lease = listed.iter().find(|lease| lease.id != first.id).unwrap();
     assert_ne!(first.network, second.network);
-    source.mark(&first.id, &marks(3)).await.unwrap();
+    source.mark(&first.id, Some(&marks(3))).await.unwrap();
     assert!(matches!(source.release(&first.id, &marks(1)).await, Err(SourceError::Foreign { .. })));
     for _ in 0..2 {
         source.release(&first.id, &marks(3)).await.unwrap();
@@ -219,4 +219,56 @@ async fn netbox_gives_addresses_of_a_prefix() {
     let server = serve(NetBox::new("7")).await;
     let source = netbox::leader(&account(&format!("{}/api", server.url()), "7")).unwrap().addresses.unwrap();
     life(&server, "/available-ips", &*source, "").await;
+}
+
+/// A real one, which `tests/providers/judges/nautobot` starts: its URL, a token and the id of a prefix 198.51.100.0/29.
+#[tokio::test]
+async fn nautobot_itself_gives_addresses_of_a_prefix() {
+    let Ok(given) = std::env::var("IRONCAST_NAUTOBOT") else {
+        eprintln!("skipped: IRONCAST_NAUTOBOT is not set, see tests/providers/judges/nautobot");
+        return;
+    };
+    let [url, token, prefix] = given.split_whitespace().collect::<Vec<_>>()[..] else {
+        panic!("URL TOKEN ID: {given}")
+    };
+    let account = Account { token: Some(Secret::new(token)), ..account(&format!("{url}/api"), prefix) };
+    let source = netbox::leader(&account).unwrap().addresses.unwrap();
+    assert_eq!(source.list().await.unwrap(), []);
+    let first = lease(source.claim(&order("", 1)).await.unwrap());
+    assert_eq!((&first.state, first.network.unwrap().prefix_len()), (&LeaseState::Ready, 32));
+    assert!(first.created.is_some(), "{first:?}");
+    let second = lease(source.claim(&order("", 2)).await.unwrap());
+    assert_ne!(first.network, second.network);
+    let listed = source.list().await.unwrap();
+    let found: Vec<_> = listed.iter().map(|lease| Marks::read(&lease.tags).unwrap().unwrap()).collect();
+    assert!(listed.len() == 2 && found.contains(&marks(1)) && found.contains(&marks(2)), "{found:?}");
+    assert_eq!(source.poll(&first.id).await.unwrap().tags, first.tags);
+    source.mark(&first.id, Some(&marks(3))).await.unwrap();
+    assert!(matches!(source.release(&first.id, &marks(1)).await, Err(SourceError::Foreign { .. })));
+    let mut more = Vec::new();
+    let full = loop {
+        match source.claim(&order("", 9)).await {
+            Ok(claimed) => more.push(lease(claimed)),
+            Err(error) => break error,
+        }
+        assert!(more.len() < 8, "a /29 has eight");
+    };
+    assert!(matches!(full, SourceError::Refused { refusal: Refusal::NoStock, .. }), "{full:?}");
+    for lease in more {
+        source.release(&lease.id, &marks(9)).await.unwrap();
+    }
+    source.mark(&second.id, None).await.unwrap();
+    assert_eq!(Marks::read(&source.poll(&second.id).await.unwrap().tags), Ok(None));
+    source.mark(&second.id, Some(&marks(2))).await.unwrap();
+    for _ in 0..2 {
+        source.release(&first.id, &marks(3)).await.unwrap();
+        source.release(&second.id, &marks(2)).await.unwrap();
+    }
+    assert_eq!(source.list().await.unwrap(), []);
+    let wrong = Account { token: Some(Secret::new("0000000000000000000000000000000000000000")), ..account.clone() };
+    let refused = netbox::leader(&wrong).unwrap().addresses.unwrap().list().await;
+    assert!(matches!(refused, Err(SourceError::Unauthorized(_))), "{refused:?}");
+    let nowhere = Account { project: Some("00000000-0000-4000-8000-000000000000".into()), ..account };
+    let refused = netbox::leader(&nowhere).unwrap().addresses.unwrap().list().await;
+    assert!(matches!(refused, Err(SourceError::Refused { refusal: Refusal::UnknownProject, .. })), "{refused:?}");
 }

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use super::{Action, Order, SLACK, listing::Listing, patience::Retry};
 use crate::{
-    provider::{Lease, LeaseState, Marking, Marks},
-    types::{Claim, ClaimProblem, ClaimState, Reclaim},
+    provider::{Lease, LeaseState, Marking, Marks, predecessor},
+    types::{Claim, ClaimProblem, ClaimState, LeaseId, Reclaim},
 };
 
 /// A claim and what is going on with it.
@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) released: bool,
     /// Our marks were taken off.
     pub(super) unmarked: bool,
+    /// The lease that the answer to the request named, or that a list showed for it, where nothing is marked.
+    pub(super) granted: Option<LeaseId>,
     pub(super) retry: Retry,
     /// What a person should know, as far as this process has seen.
     pub(super) problem: Option<ClaimProblem>,
@@ -42,6 +44,8 @@ pub(super) struct Here<'a> {
     pub(super) listing: Option<&'a Listing>,
     /// Requests to the provider may be made.
     pub(super) open: bool,
+    /// Every lease that a request made can be told from the others by now.
+    pub(super) told_apart: bool,
     /// Some Service needs the claim or has an address of it.
     pub(super) needed: bool,
     /// No Service has an address of it, and no node announces one.
@@ -71,6 +75,7 @@ impl Entry {
             gone: false,
             released: false,
             unmarked: false,
+            granted: None,
             retry: Retry::default(),
             since: SystemTime::UNIX_EPOCH,
         }
@@ -92,6 +97,24 @@ impl Entry {
             ClaimState::Releasing { .. } | ClaimState::Lost { .. } | ClaimState::Retained { .. }
         );
         !ends && !self.claim.deleting
+    }
+
+    /// When a provider without marks was asked, as long as nobody knows with what effect.
+    pub(super) fn unanswered(&self) -> Option<SystemTime> {
+        match self.claim.state {
+            ClaimState::Sent { at } if !self.busy && !self.send && !self.void && self.granted.is_none() => Some(at),
+            _ => None,
+        }
+    }
+
+    /// It is being asked for.
+    pub(super) fn is_asking(&self) -> bool {
+        self.busy && self.asks && matches!(self.claim.state, ClaimState::Sent { .. })
+    }
+
+    /// The lease that is its own, in the journal or on the way there.
+    pub(super) fn holds(&self) -> Option<&LeaseId> {
+        self.claim.state.lease().or(self.granted.as_ref())
     }
 
     /// How near it is to being used.
@@ -170,7 +193,7 @@ impl Entry {
             return Some(found);
         }
         let settled = here.listing.is_some_and(|listing| listing.begun >= at + here.settings.timing.settle);
-        settled.then(|| self.write(ClaimState::Wanted))
+        (settled && here.told_apart).then(|| self.write(ClaimState::Wanted))
     }
 
     fn send(&mut self, here: &Here<'_>, at: SystemTime) -> Option<Action> {
@@ -199,7 +222,11 @@ impl Entry {
     /// The lease that a list has for a claim without one.
     fn found(&mut self, here: &Here<'_>) -> Option<Action> {
         let listing = here.listing?;
-        let lease = listing.leases.get(listing.of_claim(self.claim.id).first()?)?;
+        let id = match here.settings.marking {
+            Marking::AtClaim => listing.of_claim(self.claim.id).first(),
+            Marking::Never => self.granted.as_ref(),
+        };
+        let lease = listing.leases.get(id?)?;
         let whose = self.owner(lease, here);
         if !matches!(whose, Owner::Claim) {
             self.problem = Some(edited(lease));
@@ -336,7 +363,7 @@ impl Entry {
             _ if here.settings.marking == Marking::Never => Owner::Claim,
             Ok(Some(marks)) if marks == expected => Owner::Claim,
             Ok(Some(marks)) if marks.cluster != expected.cluster => Owner::Other,
-            Ok(None) if super::predecessor::is_of(&lease.tags, &here.settings.cluster) => Owner::Predecessor,
+            Ok(None) if predecessor::is_of(&lease.tags, &here.settings.cluster) => Owner::Predecessor,
             _ => Owner::Edited,
         }
     }

@@ -1,15 +1,17 @@
 //! What the provider's list said, kept up with what answers said since.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::SystemTime,
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
 };
 
-use super::predecessor;
 use crate::{
     provider::{Lease, LeaseId, Marks},
     types::ClaimId,
 };
+
+/// The provider's clock may be so far behind ours.
+const SKEW: Duration = Duration::from_secs(60);
 
 /// A complete list.
 #[derive(Debug)]
@@ -20,19 +22,22 @@ pub(super) struct Listing {
     by_claim: BTreeMap<ClaimId, Vec<LeaseId>>,
     /// When each was first listed: its age where the provider does not say.
     first_seen: BTreeMap<LeaseId, SystemTime>,
+    /// When the first list of this process began.
+    first: SystemTime,
     /// Every lease of ours is missing, so this is hardly our project.
     pub(super) distrusted: bool,
 }
 
 impl Listing {
     pub(super) fn new(begun: SystemTime, leases: impl Iterator<Item = Lease>, before: Option<Self>) -> Self {
+        let first = before.as_ref().map_or(begun, |before| before.first);
         let mut first_seen = before.map(|before| before.first_seen).unwrap_or_default();
         let leases: BTreeMap<LeaseId, Lease> = leases.map(|lease| (lease.id.clone(), lease)).collect();
         first_seen.retain(|lease, _| leases.contains_key(lease));
         for lease in leases.keys() {
             first_seen.entry(lease.clone()).or_insert(begun);
         }
-        let mut listing = Self { begun, leases, by_claim: BTreeMap::new(), first_seen, distrusted: false };
+        let mut listing = Self { begun, leases, by_claim: BTreeMap::new(), first_seen, first, distrusted: false };
         listing.index();
         listing
     }
@@ -63,10 +68,7 @@ impl Listing {
     /// As the provider keeps it after marking.
     pub(super) fn mark(&mut self, id: &LeaseId, marks: Option<&Marks>) {
         if let Some(lease) = self.leases.get_mut(id) {
-            let foreign = |tag: &&String| !Marks::is_mark(tag) && !predecessor::is_mark(tag);
-            let mut tags: BTreeSet<String> = lease.tags.iter().filter(foreign).cloned().collect();
-            tags.extend(marks.into_iter().flat_map(Marks::tags));
-            lease.tags = tags;
+            lease.tags = Marks::replaced(&lease.tags, marks).into_iter().collect();
             self.index();
         }
     }
@@ -79,6 +81,16 @@ impl Listing {
     /// Claims that leases name.
     pub(super) fn claims(&self) -> impl Iterator<Item = (ClaimId, &[LeaseId])> {
         self.by_claim.iter().map(|(id, leases)| (*id, leases.as_slice()))
+    }
+
+    /// Whether the lease has come since this time, as far as lists and the provider's clock tell.
+    pub(super) fn is_since(&self, lease: &Lease, at: SystemTime) -> bool {
+        let made = lease.created.map(|created| created + SKEW >= at);
+        match self.first_seen.get(&lease.id) {
+            // A list from before has no such lease.
+            Some(seen) if self.first < at => *seen >= at && made != Some(false),
+            _ => made == Some(true),
+        }
     }
 
     /// Since when the lease is known to be there.

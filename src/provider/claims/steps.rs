@@ -12,10 +12,9 @@ use ipnet::IpNet;
 use super::{
     Action, Machine, REQUESTS, WRITES, World,
     entry::{Entry, Here, state_of},
-    predecessor,
 };
 use crate::{
-    provider::{Lease, LeaseId, Marking, Marks},
+    provider::{Lease, LeaseId, Marking, Marks, predecessor},
     types::{Claim, ClaimId, ClaimSpec, ClaimState, Family, Need, Reclaim, ServiceKey, family_of},
 };
 
@@ -34,6 +33,37 @@ impl Machine {
             self.entries.insert(claim.id, Entry::unrecorded(claim.clone()));
             actions.push(Action::Write(claim));
         }
+    }
+
+    /// Where nothing is marked: leases that came after a request whose answer nobody knows, that fit it, and that no record
+    /// has. Which request made which lease does not matter: those that fit are alike. While another request is under way
+    /// its lease may be in the list already, so nobody gets any.
+    pub(super) fn grant(&mut self) {
+        let Some(listing) = self.listing.as_ref().filter(|listing| !listing.distrusted) else { return };
+        if self.settings.marking != Marking::Never || !self.told_apart() {
+            return;
+        }
+        let mut held: BTreeSet<LeaseId> = self.entries.values().filter_map(Entry::holds).cloned().collect();
+        let mut asked: Vec<(SystemTime, ClaimId)> =
+            self.entries.values().filter_map(|entry| Some((entry.unanswered()?, entry.claim.id))).collect();
+        asked.sort_unstable();
+        for (at, id) in asked {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let fits = |lease: &&Lease| {
+                !held.contains(&lease.id) && is_like(&entry.claim.spec, lease) && listing.is_since(lease, at)
+            };
+            let oldest =
+                listing.leases.values().filter(fits).min_by_key(|lease| (listing.known_since(lease), &lease.id));
+            if let Some(lease) = oldest {
+                held.insert(lease.id.clone());
+                entry.granted = Some(lease.id.clone());
+            }
+        }
+    }
+
+    /// A lease with marks is known by them; one without only when no request is under way.
+    fn told_apart(&self) -> bool {
+        self.settings.marking != Marking::Never || !self.entries.values().any(Entry::is_asking)
     }
 
     /// Leases with our marks: for who needs them, or to be released.
@@ -171,7 +201,7 @@ impl Machine {
 
     /// Takes every claim that nothing is under way for a step further.
     pub(super) fn advance(&mut self, now: SystemTime, world: &World, actions: &mut Vec<Action>) {
-        let needed = self.needed(world);
+        let (needed, told_apart) = (self.needed(world), self.told_apart());
         let mut requests = self.strays.values().filter(|stray| stray.busy).count();
         requests += self.entries.values().filter(|entry| entry.busy && entry.asks).count();
         for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| !entry.busy) {
@@ -181,6 +211,7 @@ impl Machine {
                 settings: &self.settings,
                 listing: self.listing.as_ref(),
                 open: self.gate.may(now) && requests < REQUESTS,
+                told_apart,
                 needed: needed.contains(id),
                 withdrawn: network.is_none_or(|network| is_withdrawn(world, network)),
                 problem: self.problem.as_ref(),
@@ -242,6 +273,15 @@ impl Machine {
 
 fn purpose(spec: &ClaimSpec) -> Purpose<'_> {
     (&spec.pool, spec.family, spec.service.as_ref())
+}
+
+/// What such a claim asks for, as far as the provider says.
+fn is_like(spec: &ClaimSpec, lease: &Lease) -> bool {
+    let same = |wanted: &Option<String>, is: &Option<String>| {
+        wanted.as_ref().zip(is.as_ref()).is_none_or(|(wanted, is)| wanted.eq_ignore_ascii_case(is))
+    };
+    let network = |network: IpNet| family_of(network.addr()) == spec.family && network.prefix_len() == spec.prefix_len;
+    same(&spec.kind, &lease.kind) && same(&spec.region, &lease.region) && lease.network.is_none_or(network)
 }
 
 fn serves(spec: &ClaimSpec, need: &Need) -> bool {

@@ -30,6 +30,18 @@ fn no_schedule_of_faults_and_crashes_leaks_or_releases_what_is_announced() {
 }
 
 #[test]
+fn no_schedule_leaks_or_claims_twice_where_the_provider_keeps_no_marks() {
+    let mut counted = schedule::Counted::default();
+    for seed in schedules(100) {
+        counted += run(seed, Sabotage::Unmarked).unwrap_or_else(|fault| panic!("schedule {seed}: {fault}"));
+    }
+    println!("{counted:?}");
+    if counted.schedules >= 100 {
+        assert!(counted.crashes > 0 && counted.ambiguous > 0 && counted.released > 0);
+    }
+}
+
+#[test]
 fn releasing_before_the_withdrawal_is_caught() {
     caught(Sabotage::ReleaseEarly, "announced");
 }

@@ -82,7 +82,7 @@ impl AddressSource for Source {
         now(self.0.leases.lock().expect("whole").get(lease).cloned().ok_or(SourceError::Gone))
     }
 
-    fn mark<'a>(&'a self, _: &'a LeaseId, _: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, _: &'a LeaseId, _: Option<&'a Marks>) -> Answer<'a, ()> {
         now(Ok(()))
     }
 

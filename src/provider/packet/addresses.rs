@@ -1,6 +1,6 @@
 //! Reservations as leases.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use super::{Api, of_project, refine};
 use crate::{
     provider::{
         AddressSource, Answer, Claimed, Lease, LeaseId, LeaseState, Marking, Marks, Order, Refusal, SourceError,
-        account::{Listing, claimed_but, items, lacks, may_release, number, text},
-        http::{self, Call, encode},
+        account::{Listing, claimed_but, items, lacks, number, release, text},
+        http::{self, Call, Failed, encode},
     },
     types::Family,
 };
@@ -19,9 +19,6 @@ use crate::{
 const PER_PAGE: u64 = 1000;
 /// More pages than any project has: a server that never says "last" must not keep us for ever.
 const PAGES: u64 = 1000;
-
-/// The retired controller's tags: this one, and with it `cluster=` and `service=`.
-const PREDECESSORS: [&str; 2] = ["usage=cloud-provider-equinix-metal-auto", "usage=packet-ccm-auto"];
 
 impl AddressSource for Api {
     fn marking(&self) -> Marking {
@@ -45,9 +42,9 @@ impl AddressSource for Api {
         Box::pin(self.one(lease))
     }
 
-    fn mark<'a>(&'a self, id: &'a LeaseId, marks: &'a Marks) -> Answer<'a, ()> {
+    fn mark<'a>(&'a self, id: &'a LeaseId, marks: Option<&'a Marks>) -> Answer<'a, ()> {
         Box::pin(async move {
-            let tags = marked(&self.one(id).await?.tags, marks);
+            let tags = Marks::replaced(&self.one(id).await?.tags, marks);
             let call = Call::patch(format!("/ips/{}", encode(&id.0)), json!({ "tags": tags }));
             self.http.send(&call).await.map_err(refine)?;
             Ok(())
@@ -55,21 +52,13 @@ impl AddressSource for Api {
     }
 
     fn release<'a>(&'a self, id: &'a LeaseId, expected: &'a Marks) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let lease = match self.one(id).await {
-                Err(SourceError::Gone) => return Ok(()),
-                found => found?,
-            };
-            may_release(&lease, expected)?;
-            match self.http.send(&Call::delete(format!("/ips/{}", encode(&id.0)))).await {
-                Ok(_) => Ok(()),
-                Err(failed) if failed.error == SourceError::Gone => Ok(()),
-                Err(failed) if failed.is(422) && failed.says(&["assign"]) => {
-                    Err(SourceError::InUse { by: failed.message })
-                }
-                Err(failed) => Err(refine(failed)),
-            }
-        })
+        let path = format!("/ips/{}", encode(&id.0));
+        let in_use = |failed: Failed| match failed.is(422) && failed.says(&["assign"]) {
+            true => SourceError::InUse { by: failed.message },
+            false => refine(failed),
+        };
+        let delete = async move { self.http.send(&Call::delete(path)).await.map(drop).map_err(in_use) };
+        Box::pin(release(self.one(id), expected, delete))
     }
 }
 
@@ -165,14 +154,4 @@ fn network(entry: &Value) -> Option<IpNet> {
     let bits =
         number(entry, "cidr").map_or(Some(if address.is_ipv4() { 32 } else { 128 }), |cidr| u8::try_from(cidr).ok())?;
     IpNet::new(address, bits).ok().map(|net| net.trunc())
-}
-
-/// The tags with our marks instead of ours and a predecessor's.
-fn marked(tags: &BTreeSet<String>, marks: &Marks) -> Vec<String> {
-    let adopted = PREDECESSORS.iter().any(|tag| tags.contains(*tag));
-    let predecessors = |tag: &str| {
-        adopted && (PREDECESSORS.contains(&tag) || tag.starts_with("cluster=") || tag.starts_with("service="))
-    };
-    let others = tags.iter().filter(|tag| !Marks::is_mark(tag) && !predecessors(tag)).cloned();
-    others.chain(marks.tags()).collect()
 }

@@ -92,7 +92,7 @@ impl Resources {
         if !repair && self.shown.as_ref() == Some(&shown) {
             return Ok(());
         }
-        self.tell_others(&shown);
+        self.tell_others(&shown, planned);
         self.shown = None;
         for (kind, plural) in KINDS {
             self.show_kind(kind, plural, &shown).await?;
@@ -136,16 +136,27 @@ impl Resources {
         self.events.tell(note(problem, regarding));
     }
 
-    /// Problems of Services and Nodes: an Event each time that they appear.
-    fn tell_others(&mut self, shown: &Shown) {
-        let ours = |problem: &&Problem| KINDS.iter().any(|(kind, _)| *kind == problem.object.kind);
-        let now: BTreeSet<Problem> = shown.problems.iter().filter(|problem| !ours(problem)).cloned().collect();
+    /// Problems of Services and Nodes: an Event each time that they appear, but for what a Service is told to wait for.
+    fn tell_others(&mut self, shown: &Shown, planned: &Planned) {
+        let ours = |problem: &Problem| KINDS.iter().any(|(kind, _)| *kind == problem.object.kind);
+        let others = shown.problems.iter().filter(|problem| !ours(problem) && !is_waited_for(problem, planned));
+        let now: BTreeSet<Problem> = others.cloned().collect();
         for problem in now.difference(&self.told) {
             if let Some(uid) = uid(&problem.object, &shown.snapshot.0) {
                 self.events.tell(note(problem, reference(&problem.object, uid)));
             }
         }
         self.told = now;
+    }
+}
+
+/// What holds up the claim of a Service that waits for it: `AddressClaim NAME: REASON: MESSAGE`.
+fn is_waited_for(problem: &Problem, planned: &Planned) -> bool {
+    let key = ServiceKey::new(problem.object.namespace.as_str(), problem.object.name.as_str());
+    let words = problem.message.strip_prefix("AddressClaim ").and_then(|claim| claim.splitn(3, ": ").nth(2));
+    match (planned.desired.allocations.get(&key), words) {
+        (Some(Allocated::Pending { message, .. }), Some(words)) => message.contains(words),
+        _ => false,
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Provider {
     next: u32,
     pub(super) calm: bool,
     pub(super) keeps_marks: bool,
+    /// It never does, and nobody expects any.
+    pub(super) unmarked: bool,
     pub(super) duplicates: u64,
     pub(super) ambiguous: u64,
 }
@@ -43,6 +45,7 @@ impl Provider {
             next: 1,
             calm: false,
             keeps_marks: true,
+            unmarked: false,
             duplicates: 0,
             ambiguous: 0,
         };
@@ -178,7 +181,8 @@ impl Provider {
         let tags: BTreeSet<String> =
             if self.keeps_marks { order.marks.tags().into_iter().collect() } else { BTreeSet::new() };
         let mut lease = self.lease(now, tags.clone());
-        if self.chance(random, 10) {
+        // A second lease without marks is nobody's.
+        if !self.unmarked && self.chance(random, 10) {
             self.duplicates += 1;
             self.lease(now, tags);
         }
@@ -210,7 +214,7 @@ impl Provider {
             return unavailable();
         }
         let Some(lease) = self.leases.get(id) else { return Ok(()) };
-        if Marks::read(&lease.tags) != Ok(Some(expected.clone())) {
+        if !self.unmarked && Marks::read(&lease.tags) != Ok(Some(expected.clone())) {
             let found = lease.tags.iter().cloned().collect();
             return Err(SourceError::Foreign { expected: Box::new(expected.clone()), found });
         }

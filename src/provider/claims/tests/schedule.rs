@@ -16,6 +16,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sabotage {
     None,
+    /// No fault: the provider is of those that keep no marks.
+    Unmarked,
     ReleaseEarly,
     NoMarks,
     OthersAreOurs,
@@ -74,7 +76,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub(super) fn run(seed: u64, sabotage: Sabotage) -> Result<Counted, String> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let mut provider = Provider::new(now - Duration::from_secs(10_000));
-    provider.keeps_marks = sabotage != Sabotage::NoMarks;
+    provider.unmarked = sabotage == Sabotage::Unmarked;
+    provider.keeps_marks = sabotage != Sabotage::NoMarks && !provider.unmarked;
     let mut schedule = Schedule {
         random: Random(seed),
         now,
@@ -106,7 +109,7 @@ fn settings(sabotage: Sabotage) -> Settings {
     Settings {
         cluster: cluster.into(),
         provider: "metal".into(),
-        marking: Marking::AtClaim,
+        marking: if sabotage == Sabotage::Unmarked { Marking::Never } else { Marking::AtClaim },
         timing: Timing { withdraw, ..Timing::default() },
     }
 }
@@ -303,6 +306,7 @@ impl Schedule {
         self.cluster.nodes.iter_mut().for_each(|node| node.cut_off = false);
         for _ in 0..2000 {
             self.now += Duration::from_secs(2);
+            self.confirm();
             self.begin_list();
             self.end_list();
             self.next();
@@ -318,9 +322,21 @@ impl Schedule {
         Ok(())
     }
 
+    /// Where people deleted every address, they say so by deleting the claims.
+    fn confirm(&mut self) {
+        if self.machine.problem().is_none_or(|problem| problem.reason != "AllAddressesMissing") {
+            return;
+        }
+        for claim in self.cluster.journal.values_mut() {
+            claim.deleting = true;
+            self.machine.deleted(claim.id);
+        }
+    }
+
     fn watch(&mut self) -> Result<(), String> {
         for _ in 0..140 {
             self.now += Duration::from_secs(5);
+            self.confirm();
             self.begin_list();
             self.end_list();
             self.next();

@@ -8,13 +8,19 @@ use ring::digest::{SHA256, digest};
 
 use crate::types::ServiceKey;
 
-const USAGE: &str = "usage=cloud-provider-equinix-metal-auto";
+/// What it is known by, under both of its names.
+const USAGES: [&str; 2] = ["usage=cloud-provider-equinix-metal-auto", "usage=packet-ccm-auto"];
 const CLUSTER: &str = "cluster=";
 const SERVICE: &str = "service=";
 
+/// Whether the lease is the predecessor's.
+pub(super) fn has(tags: &BTreeSet<String>) -> bool {
+    USAGES.iter().any(|usage| tags.contains(*usage))
+}
+
 /// Whether the lease is the predecessor's, of this cluster.
 pub(super) fn is_of(tags: &BTreeSet<String>, cluster: &str) -> bool {
-    tags.contains(USAGE) && tags.contains(&format!("{CLUSTER}{cluster}"))
+    has(tags) && tags.contains(&format!("{CLUSTER}{cluster}"))
 }
 
 /// Whether it was claimed for this Service.
@@ -24,7 +30,7 @@ pub(super) fn is_for(tags: &BTreeSet<String>, service: &ServiceKey) -> bool {
 
 /// Whether the tag is one that the predecessor put there.
 pub(super) fn is_mark(tag: &str) -> bool {
-    tag == USAGE || tag.starts_with(CLUSTER) || tag.starts_with(SERVICE)
+    USAGES.contains(&tag) || tag.starts_with(CLUSTER) || tag.starts_with(SERVICE)
 }
 
 #[cfg(test)]
@@ -35,7 +41,7 @@ mod tests {
     fn a_service_is_found_by_its_digest() {
         // printf web/front | openssl dgst -sha256 -binary | base64
         let digest = "service=W7jkCqNM7hZncxjhx8IWiPV+nq4pzMEqbRaJfGSuSqc=";
-        let tags: BTreeSet<String> = [USAGE, "cluster=6c5f", digest].map(Into::into).into();
+        let tags: BTreeSet<String> = [USAGES[0], "cluster=6c5f", digest].map(Into::into).into();
         assert!(is_of(&tags, "6c5f") && !is_of(&tags, "6c5"));
         assert!(is_for(&tags, &ServiceKey::new("web", "front")) && !is_for(&tags, &ServiceKey::new("web", "back")));
         assert!(!is_of(&["cluster=6c5f".to_owned()].into(), "6c5f"));
