@@ -18,6 +18,7 @@ mod conflicts;
 mod datapath;
 mod decide;
 mod drain;
+mod fleet;
 mod gateways;
 mod restart;
 mod secret;
@@ -50,10 +51,7 @@ use crate::{
     announce,
     config::{Config, OnShutdown},
     netlink::{self, Finish, route},
-    provider::{
-        node::{self, Provided},
-        vendors,
-    },
+    provider::node::{self, Provided},
 };
 
 /// A shutdown that takes longer is given up.
@@ -159,8 +157,13 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));
     let stop = CancellationToken::new();
     let secret = path.as_ref().map(|path| path.secret.clone());
-    let claims =
-        claims::Channels { planned: planned.clone(), announce: announce_state, leader, problems: for_problems };
+    let claims = claims::Channels {
+        planned: planned.clone(),
+        announce: announce_state,
+        leader,
+        snapshots: for_decide.clone(),
+        problems: for_problems,
+    };
     let channels = source::Channels {
         snapshots,
         planned,
@@ -170,7 +173,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         secret,
         claims,
     };
-    source::start(config, channels, tasks).await?;
+    let client = source::start(config, channels, tasks).await?;
     let decide = Decide {
         snapshots: for_decide.clone(),
         draining: drain.subscribe(),
@@ -185,7 +188,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         metrics,
     };
     tasks.spawn("decide", decide.run());
-    let connect = Box::new(vendors::metadata);
+    let connect = fleet::routers(client.map(|client| (client, config.namespace.clone())));
     tasks.spawn("routers", node::run(config.node.clone(), connect, for_decide, for_provided));
     let routes = routes_to_peers(provided, tasks);
     let netlink = start_netlink(config, desired.clone(), routes, for_ready, tasks);

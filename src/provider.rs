@@ -31,6 +31,7 @@ pub mod cherry;
 pub mod claims;
 pub mod driver;
 mod error;
+pub mod fleet;
 mod http;
 pub mod journal;
 pub mod latitude;

@@ -4,6 +4,7 @@ pub mod api;
 pub mod check;
 pub mod claims;
 pub mod convert;
+pub mod fleet;
 pub mod import;
 pub mod index;
 pub mod kubernetes;

@@ -16,12 +16,16 @@ pub use claim::{
 };
 pub use peer::{AddressFrom, Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
-pub use provider::{ClaimTiming, Credentials, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind};
+pub use provider::{ClaimTiming, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind, Secret};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
 pub use state::{
     BfdState, DatapathState, LeavingState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity,
     SourceState, UplinkState, WithheldState,
 };
+
+/// The annotation of a Node with what its provider says of the machine; anything but `Active` keeps the node from
+/// announcing. The leader writes it where it asks the provider, else people may.
+pub const DEVICE_STATE: &str = "ironcast.dev/device-state";
 
 /// Labels as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;

@@ -17,8 +17,8 @@ use ironcast::{
         world::Facts,
     },
     types::{
-        Claim, ClaimId, ClaimProblem, ClaimState, ClaimTiming, Credentials, Family, ManageRoutes, Need, PeersFrom, PoolProvider,
-        ProviderConfig, ProviderKind, Reclaim, ServiceKey,
+        Claim, ClaimId, ClaimProblem, ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider,
+        ProviderConfig, ProviderKind, Reclaim, Secret, ServiceKey,
     },
 };
 use ironcast_emulator::{Emulator, Fault, Request, Rule, Server, latitude::Latitude, packet::Packet};
@@ -65,7 +65,7 @@ fn config(url: &str) -> ProviderConfig {
         endpoint: Some(format!("{url}/metal/v1")),
         metadata: None,
         project: Some(PROJECT.into()),
-        credentials: Some(Credentials("good".into())),
+        credentials: Some(Secret::new("good")),
         missing_secret: None,
         peers: PeersFrom::Objects,
         asn: None,
@@ -127,7 +127,7 @@ impl Leader {
         let (to_cluster, cluster) = watch::channel(Some("6c5f8f2e".to_owned()));
         let (to_problems, problems) = watch::channel(Arc::default());
         let channels = Channels { facts, leader, cluster, problems: to_problems };
-        let task = tokio::spawn(driver::run(Box::new(vendors::connect), journal.clone(), channels));
+        let task = tokio::spawn(driver::run(Arc::new(vendors::connect), journal.clone(), channels));
         Self { journal, facts: to_facts, problems, _leader: to_leader, _cluster: to_cluster, task }
     }
 

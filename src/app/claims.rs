@@ -15,11 +15,12 @@ use kube::{Api, ResourceExt, api::ListParams};
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use tracing::warn;
 
-use super::tasks::Tasks;
+use super::{fleet, tasks::Tasks};
 use crate::{
     announce::AnnounceState,
     plan::Planned,
     provider::{
+        self,
         driver::{self, Connect},
         journal::{Change, Journal, JournalError},
         world::{Facts, facts},
@@ -28,7 +29,7 @@ use crate::{
         claims::{ClaimObjects, announced},
         state_file::{self, ClaimsFile},
     },
-    types::{Claim, ClaimId, ClaimProblem, ClaimState, ObjectRef, Problem, Severity},
+    types::{Claim, ClaimId, ClaimProblem, ClaimState, ObjectRef, Problem, Severity, Snapshot},
 };
 
 /// Between two questions what other nodes announce, while something is to be released.
@@ -42,6 +43,7 @@ pub(super) struct Channels {
     pub(super) planned: watch::Receiver<Option<Planned>>,
     pub(super) announce: watch::Receiver<Arc<AnnounceState>>,
     pub(super) leader: watch::Receiver<bool>,
+    pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// What holds up providers.
     pub(super) problems: watch::Sender<Arc<Vec<Problem>>>,
 }
@@ -52,7 +54,10 @@ pub(super) fn from_folder(dir: PathBuf, connect: Connect, channels: Channels, ta
     let (leader, folder) = (channels.leader.clone(), dir.clone());
     tasks.spawn("cluster", mark_of_folder(folder, leader, to_cluster));
     let others = watch::Sender::new(Some(BTreeSet::new())).subscribe();
-    start(Arc::new(FileJournal(Arc::new(ClaimsFile::new(dir)))), cluster, others, connect, channels, tasks);
+    let (follow, held_up) = fleet_channels(&channels);
+    fleet::on_folder(connect.clone(), follow, tasks);
+    let journal = Arc::new(FileJournal(Arc::new(ClaimsFile::new(dir))));
+    start(journal, cluster, others, connect, (channels, held_up), tasks);
 }
 
 /// On a cluster: the journal is objects, and nodes say what they announce in theirs.
@@ -68,7 +73,19 @@ pub(super) fn from_cluster(
     let (to_others, others) = watch::channel(None);
     let (planned, leader) = (channels.planned.clone(), channels.leader.clone());
     tasks.spawn("announced", ask_others(client.clone(), namespace.into(), planned, leader, to_others));
-    start(Arc::new(ObjectJournal(ClaimObjects::new(client, namespace))), cluster, others, connect, channels, tasks);
+    let (follow, held_up) = fleet_channels(&channels);
+    fleet::on_cluster(client.clone(), namespace, connect.clone(), follow, tasks);
+    let journal = Arc::new(ObjectJournal(ClaimObjects::new(client, namespace)));
+    start(journal, cluster, others, connect, (channels, held_up), tasks);
+}
+
+/// What holds up providers, by name.
+type HeldUp = watch::Receiver<Arc<BTreeMap<String, ClaimProblem>>>;
+
+fn fleet_channels(channels: &Channels) -> (provider::fleet::Channels, HeldUp) {
+    let (problems, held_up) = watch::channel(Arc::default());
+    let (snapshots, leader) = (channels.snapshots.clone(), channels.leader.clone());
+    (provider::fleet::Channels { snapshots, leader, problems }, held_up)
 }
 
 fn start(
@@ -76,13 +93,13 @@ fn start(
     cluster: watch::Receiver<Option<String>>,
     others: watch::Receiver<Option<BTreeSet<IpNet>>>,
     connect: Connect,
-    channels: Channels,
+    (channels, of_fleet): (Channels, HeldUp),
     tasks: &mut Tasks,
 ) {
     let (to_facts, for_driver) = watch::channel(None);
     tasks.spawn("facts", gather(channels.planned, channels.announce, others, to_facts));
     let (to_problems, problems) = watch::channel(Arc::default());
-    tasks.spawn("provider problems", tell(problems, channels.problems));
+    tasks.spawn("provider problems", tell([problems, of_fleet], channels.problems));
     let driver = driver::Channels { facts: for_driver, leader: channels.leader, cluster, problems: to_problems };
     tasks.spawn("claims", driver::run(connect, journal, driver));
 }
@@ -184,11 +201,13 @@ async fn mark_of_cluster(client: kube::Client, to: watch::Sender<Option<String>>
 
 /// Says what holds up providers in the words of problems.
 async fn tell(
-    mut problems: watch::Receiver<Arc<BTreeMap<String, ClaimProblem>>>,
+    [mut addresses, mut machines]: [HeldUp; 2],
     to: watch::Sender<Arc<Vec<Problem>>>,
 ) -> Result<(), Infallible> {
     loop {
-        let now = problems.borrow_and_update().clone();
+        let mut now = BTreeMap::clone(&machines.borrow_and_update());
+        // One for each provider: what holds up addresses comes first.
+        now.extend(addresses.borrow_and_update().iter().map(|(name, problem)| (name.clone(), problem.clone())));
         let problem = |(name, problem): (&String, &ClaimProblem)| Problem {
             object: ObjectRef::new("ProviderConfig", "", name),
             field: String::new(),
@@ -197,9 +216,18 @@ async fn tell(
             severity: Severity::Warning,
             file: None,
         };
-        to.send_replace(Arc::new(now.iter().map(problem).collect()));
-        if problems.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        let problems: Vec<Problem> = now.iter().map(problem).collect();
+        to.send_if_modified(|told| {
+            let news = **told != problems;
+            if news {
+                *told = Arc::new(problems);
+            }
+            news
+        });
+        tokio::select! {
+            Ok(()) = addresses.changed() => {}
+            Ok(()) = machines.changed() => {}
+            else => std::future::pending().await,
         }
     }
 }

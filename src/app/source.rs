@@ -33,24 +33,28 @@ pub(super) struct Channels {
     pub(super) claims: claims::Channels,
 }
 
-/// Starts its tasks.
-pub(super) async fn start(config: &Config, channels: Channels, tasks: &mut Tasks) -> anyhow::Result<()> {
+/// Starts its tasks. The client of the cluster, where there is one.
+pub(super) async fn start(
+    config: &Config,
+    channels: Channels,
+    tasks: &mut Tasks,
+) -> anyhow::Result<Option<kube::Client>> {
     match &config.source {
         SourceConfig::Manifests(dir) => {
             folder(dir, config, channels, tasks);
-            Ok(())
+            Ok(None)
         }
         SourceConfig::Kubernetes { kubeconfig } => {
             let client = connect(kubeconfig.as_deref()).await?;
-            cluster(client, config, channels, tasks);
-            Ok(())
+            cluster(client.clone(), config, channels, tasks);
+            Ok(Some(client))
         }
     }
 }
 
 fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
     let Channels { snapshots, planned, leader, stop, secret, claims, .. } = channels;
-    claims::from_folder(dir.into(), Box::new(vendors::connect), claims, tasks);
+    claims::from_folder(dir.into(), vendors::shared(), claims, tasks);
     if let Some(secret) = secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_folder(dir.into(), leader.subscribe(), secret));
     }
@@ -87,8 +91,9 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     if let Some(secret) = channels.secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_cluster(client.clone(), config.state_dir.clone(), secret));
     }
-    claims::from_cluster(client.clone(), &config.namespace, Box::new(vendors::connect), channels.claims, tasks);
-    let leads = channels.leader.subscribe();
+    let connect = vendors::shared();
+    claims::from_cluster(client.clone(), &config.namespace, connect, channels.claims, tasks);
+    let (leads, for_source) = (channels.leader.subscribe(), channels.leader.subscribe());
     let (confirmed, stop) = (confirmed(channels.snapshots.subscribe()), channels.stop);
     let (elector, leader) = (client.clone(), channels.leader);
     let elect = async move {
@@ -102,7 +107,7 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     let (snapshots, namespace) = (channels.snapshots, at.clone());
     let saved = config.state_dir.clone();
     tasks.spawn("source", async move {
-        kubernetes::run(api, &namespace, Some(&saved), snapshots).await.map(|never| match never {})
+        kubernetes::run(api, &namespace, Some(&saved), for_source, snapshots).await.map(|never| match never {})
     });
     let (api, namespace, node) = (client.clone(), at.clone(), config.node.clone());
     let planned = channels.planned;

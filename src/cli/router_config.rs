@@ -66,9 +66,10 @@ async fn cluster(args: &Args) -> anyhow::Result<Arc<Snapshot>> {
         }
     };
     let (seen, mut snapshots) = watch::channel(None);
+    let (_follower, no_tokens) = watch::channel(false);
     let first = async {
         tokio::select! {
-            ended = kubernetes::run(client, &args.namespace, None, seen) => ended.map(|never| match never {}).map_err(Into::into),
+            ended = kubernetes::run(client, &args.namespace, None, no_tokens, seen) => ended.map(|never| match never {}).map_err(Into::into),
             snapshot = snapshots.wait_for(Option::is_some) => {
                 Ok(snapshot.ok().and_then(|snapshot| snapshot.clone()).context("the cluster was not seen")?)
             }

@@ -1,14 +1,10 @@
 //! What everybody sees of a node: whether it may announce, whether it was asked to leave, and who announces in its place.
 
 use super::{Leaving, Settings, Withhold, eligibility::Candidate, eligibility::Here, pools::Pools, routes};
-use crate::types::{Advertisement, Endpoint, Family, Node, Service, Snapshot, TrafficPolicy, family_of};
+use crate::types::{Advertisement, DEVICE_STATE, Endpoint, Family, Node, Service, Snapshot, TrafficPolicy, family_of};
 
 /// The label that keeps a node out of external load balancers.
 pub(super) const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
-
-/// What the provider says of the machine; anything but `Active` keeps the node from announcing. Written by the leader, or
-/// by people.
-const DEVICE_STATE: &str = "ironcast.dev/device-state";
 
 /// Why a node announces nothing at all.
 pub(super) fn unfit(node: &Node, settings: &Settings) -> Option<Withhold> {

@@ -33,13 +33,15 @@ use crate::types::{ClaimProblem, ProviderConfig};
 
 /// The longest that an answer is waited for.
 const DEADLINE: Duration = Duration::from_secs(40);
+/// A token is read when this process begins to lead, and comes a moment later.
+const TOKENS: Duration = Duration::from_secs(3);
 /// Between two looks at the clock: what waits for time only waits so much longer.
 const TICK: Duration = Duration::from_millis(500);
 /// After a journal that failed: first and longest wait.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Makes the client of a configuration, or says what it lacks.
-pub type Connect = Box<dyn Fn(&ProviderConfig) -> Result<Provider, ClaimProblem> + Send + Sync>;
+pub type Connect = Arc<dyn Fn(&ProviderConfig) -> Result<Provider, ClaimProblem> + Send + Sync>;
 
 /// What the driver follows and tells.
 pub struct Channels {
@@ -96,6 +98,10 @@ async fn start(channels: &mut Channels) -> Option<String> {
     channels.leader.wait_for(|leads| *leads).await.ok()?;
     let some = |facts: &Option<Arc<Facts>>| facts.as_ref().is_some_and(|facts| !facts.providers.is_empty());
     channels.facts.wait_for(some).await.ok()?;
+    let all = |facts: &Option<Arc<Facts>>| {
+        facts.iter().flat_map(|facts| facts.providers.values()).all(|(config, _)| config.missing_secret.is_none())
+    };
+    let _ = timeout(TOKENS, channels.facts.wait_for(all)).await;
     channels.cluster.wait_for(Option::is_some).await.ok()?.clone()
 }
 

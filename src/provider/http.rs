@@ -19,7 +19,6 @@
 
 mod connect;
 mod pace;
-mod secret;
 
 use std::{
     fmt::Write as _,
@@ -40,7 +39,7 @@ use hyper_util::{
 use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 
-pub use secret::Secret;
+pub use crate::types::Secret;
 
 use self::{connect::Connector, pace::Pace};
 use super::{Refusal, SourceError};

@@ -1,7 +1,8 @@
-//! What this node learns of its routers from the provider's metadata service, which needs no token.
+//! What this node learns of its routers: from the provider's metadata service, which needs no token, or from what the
+//! leader wrote down for it.
 //!
-//! Asked again every `REFRESH`, since addresses and routers change; what was learned stays in use while the
-//! service does not answer: sessions must not end because a web server did.
+//! Asked again every `REFRESH`, since addresses and routers change; what was learned stays in use while nobody
+//! answers: sessions must not end because a web server did, or because the token of the account changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +22,9 @@ use tokio::{
 use tracing::{debug, info};
 
 use super::{NodeId, NodePeers, PeerSource, RouteNeeded, SourceError};
-use crate::types::{ManageRoutes, Node, ObjectRef, Peer, PeersFrom, Problem, ProviderConfig, Severity, Snapshot};
+use crate::types::{
+    ClaimTiming, ManageRoutes, Node, ObjectRef, Peer, PeersFrom, Problem, ProviderConfig, Severity, Snapshot,
+};
 
 /// Between two questions.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -34,7 +37,7 @@ const PORT: u16 = 179;
 /// Which machine a node is, where neither `providerID` nor the metadata service tells.
 const DEVICE: &str = "ironcast.dev/device";
 
-/// Makes the client of a metadata service; `None` where the provider has none.
+/// Makes the client of what tells this node its routers; `None` where the provider has nothing of the kind.
 pub type Connect = Box<dyn Fn(&ProviderConfig) -> Option<Arc<dyn PeerSource>> + Send + Sync>;
 
 /// What providers gave this node.
@@ -48,7 +51,7 @@ pub struct Provided {
     pub problems: Vec<Problem>,
 }
 
-/// Learns until cancelled, from every provider that says `peers: Metadata`.
+/// Learns until cancelled, from every provider that says `peers: Metadata` or `Account`.
 ///
 /// # Errors
 /// Never: what fails is tried again.
@@ -64,7 +67,7 @@ pub async fn run(
             Some(snapshot) => (wanted(snapshot), id(&node, snapshot.nodes.get(&node).map(AsRef::as_ref))),
             None => (BTreeMap::new(), id(&node, None)),
         };
-        known.retain(|name, (config, _)| configs.get(name) == Some(config));
+        known.retain(|name, (config, _)| configs.get(name).is_some_and(|now| same_routers(now, config)));
         let mut now = Provided::default();
         let mut calm = true;
         for (name, config) in &configs {
@@ -94,7 +97,8 @@ pub async fn run(
             }
             news
         });
-        let pause = if calm { REFRESH } else { RETRY };
+        let refresh = configs.values().filter_map(|config| config.timing.refresh).min();
+        let pause = refresh.unwrap_or(REFRESH).min(if calm { REFRESH } else { RETRY });
         loop {
             tokio::select! {
                 () = sleep(pause) => break,
@@ -103,7 +107,10 @@ pub async fn run(
                         return std::future::pending().await;
                     }
                     let configs_now = snapshots.borrow_and_update().as_deref().map(wanted).unwrap_or_default();
-                    if configs_now != configs {
+                    let same = |(name, config): (&String, &ProviderConfig)| {
+                        configs.get(name).is_some_and(|before| same_routers(before, config))
+                    };
+                    if configs_now.len() != configs.len() || !configs_now.iter().all(same) {
                         break;
                     }
                 }
@@ -113,9 +120,24 @@ pub async fn run(
 }
 
 fn wanted(snapshot: &Snapshot) -> BTreeMap<String, ProviderConfig> {
-    let from_metadata = |(_, config): &(&String, &ProviderConfig)| config.peers == PeersFrom::Metadata;
-    let configs = snapshot.providers.iter().filter(from_metadata);
+    let configs = snapshot.providers.iter().filter(|(_, config)| config.peers != PeersFrom::Objects);
     configs.map(|(name, config)| (name.clone(), config.clone())).collect()
+}
+
+/// Where routers come from is the same; a token has no part in it.
+fn same_routers(one: &ProviderConfig, other: &ProviderConfig) -> bool {
+    let without = |config: &ProviderConfig| ProviderConfig {
+        credentials: None,
+        missing_secret: None,
+        timing: ClaimTiming::default(),
+        ..config.clone()
+    };
+    without(one) == without(other)
+}
+
+/// Whether a person says which machine the node is.
+pub fn is_annotated(node: &Node) -> bool {
+    node.annotations.contains_key(DEVICE)
 }
 
 /// The machine of a node: its annotation, or `providerID` without the scheme.
@@ -129,7 +151,7 @@ pub fn id(name: &str, node: Option<&Node>) -> NodeId {
 async fn ask(connect: &Connect, config: &ProviderConfig, id: &NodeId) -> Result<NodePeers, SourceError> {
     let unsupported = || SourceError::Refused {
         refusal: super::Refusal::Unsupported,
-        message: format!("a provider of type {} tells no routers in its metadata", config.kind.as_str()),
+        message: format!("a provider of type {} tells no routers in this way", config.kind.as_str()),
     };
     let source = connect(config).ok_or_else(unsupported)?;
     let late = |_| SourceError::Unavailable { message: format!("no answer within {DEADLINE:?}"), retry_after: None };
@@ -140,7 +162,7 @@ fn problem(name: &str, error: &SourceError) -> Problem {
     Problem {
         object: ObjectRef::new("ProviderConfig", "", name),
         field: "spec.peers".into(),
-        message: format!("this node does not learn its routers from the metadata service: {error}"),
+        message: format!("this node does not learn its routers: {error}"),
         hint: "check spec.metadataEndpoint and that BGP is enabled for the machine, or write BGPPeer objects".into(),
         severity: Severity::Warning,
         file: None,

@@ -1,9 +1,13 @@
 //! Which file speaks for which `ProviderConfig`.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
-    Account, Deadlines, PeerSource, Provider, Secret, SetupError, cherry, latitude, netbox, packet, phoenixnap, vultr,
+    Account, Deadlines, PeerSource, Provider, SetupError, cherry, driver::Connect, latitude, netbox, packet,
+    phoenixnap, vultr,
 };
 use crate::types::{ClaimProblem, ProviderConfig, ProviderKind};
 
@@ -24,13 +28,29 @@ pub fn connect(config: &ProviderConfig) -> Result<Provider, ClaimProblem> {
         ProviderKind::Latitude => latitude::leader,
         ProviderKind::NetBox => netbox::leader,
     };
-    leader(&account(config)).map_err(|error| {
-        let reason = if matches!(error, SetupError::Missing("the key token of spec.credentialsSecret")) {
-            "CredentialsMissing"
-        } else {
-            "InvalidConfiguration"
-        };
-        ClaimProblem { reason: reason.into(), message: error.to_string() }
+    leader(&account(config)).map_err(|error| lacking(&error))
+}
+
+fn lacking(error: &SetupError) -> ClaimProblem {
+    let reason = if matches!(error, SetupError::Missing("the key token of spec.credentialsSecret")) {
+        "CredentialsMissing"
+    } else {
+        "InvalidConfiguration"
+    };
+    ClaimProblem { reason: reason.into(), message: error.to_string() }
+}
+
+/// [`connect`], with one client for each configuration: a vendor's limit of requests counts them all together.
+pub fn shared() -> Connect {
+    let clients: Mutex<BTreeMap<String, (ProviderConfig, Provider)>> = Mutex::default();
+    Arc::new(move |config| {
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = clients.get(&config.name).filter(|(of, _)| of == config) {
+            return Ok(client.clone());
+        }
+        let client = connect(config)?;
+        clients.insert(config.name.clone(), (config.clone(), client.clone()));
+        Ok(client)
     })
 }
 
@@ -40,7 +60,10 @@ pub fn metadata(config: &ProviderConfig) -> Option<Arc<dyn PeerSource>> {
     let client = match config.kind {
         ProviderKind::Packet => packet::node(&account),
         ProviderKind::Vultr => vultr::node(&account),
-        ProviderKind::Cherry | ProviderKind::PhoenixNap | ProviderKind::Latitude | ProviderKind::NetBox => return None,
+        ProviderKind::Cherry
+        | ProviderKind::PhoenixNap
+        | ProviderKind::Latitude
+        | ProviderKind::NetBox => return None,
     };
     client.inspect_err(|error| tracing::error!(provider = config.name, %error, "metadata service")).ok()
 }
@@ -50,7 +73,7 @@ fn account(config: &ProviderConfig) -> Account {
         endpoint: config.endpoint.clone(),
         metadata: config.metadata.clone(),
         project: config.project.clone(),
-        token: config.credentials.as_ref().map(|credentials| Secret::new(&credentials.0)),
+        token: config.credentials.clone(),
         asn: config.asn,
         deadlines: Deadlines::default(),
     }

@@ -201,6 +201,13 @@ impl Index {
         changed
     }
 
+    /// Whether this process leads: others do without the tokens of providers. Returns whether the next snapshot differs.
+    pub fn lead(&mut self, leads: bool) -> bool {
+        let changed = std::mem::replace(&mut self.configuration.needs_no_tokens, !leads) == leads;
+        self.unsettled |= changed;
+        changed
+    }
+
     /// Kinds whose first complete list is still awaited.
     pub fn awaited(&self) -> impl Iterator<Item = Kind> {
         self.pending.iter().copied()

@@ -7,7 +7,7 @@
 //! | EndpointSlice | those of Services that are not headless |
 //! | Node, Namespace | all |
 //! | our resources | those of the daemon's namespace; an absent CRD counts as none and is asked for again |
-//! | Secret | those that peers and providers name, each by its name |
+//! | Secret | those that peers name, and where this process leads those of providers; each by its name |
 //!
 //! The task that runs [`run`] owns the index. While the API server is away the last snapshot stands. Cancelling
 //! ends every watch.
@@ -22,7 +22,10 @@ use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use kube::Client;
 use tokio::{
-    sync::{mpsc, watch::Sender},
+    sync::{
+        mpsc,
+        watch::{Receiver, Sender},
+    },
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout_at},
 };
@@ -62,9 +65,9 @@ enum Origin {
 /// An API server that has not told everything after so long at the start is away: what was saved is used.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Watches until cancelled. Our resources and Secrets are read from `namespace`. `snapshots` is `None` until the
-/// first complete list of every kind has arrived, or what a predecessor saved below `state_dir` is used instead, and is
-/// told of differences only.
+/// Watches until cancelled. Our resources and Secrets are read from `namespace`; tokens of providers only while this
+/// process `leads`. `snapshots` is `None` until the first complete list of every kind has arrived, or what a predecessor
+/// saved below `state_dir` is used instead, and is told of differences only.
 ///
 /// # Errors
 /// A watch ended, though none should.
@@ -72,6 +75,7 @@ pub async fn run(
     client: Client,
     namespace: &str,
     state_dir: Option<&Path>,
+    mut leads: Receiver<bool>,
     snapshots: Sender<Option<Arc<Snapshot>>>,
 ) -> Result<Infallible, WatchEnded> {
     let (out, mut events) = mpsc::channel(QUEUE);
@@ -90,6 +94,7 @@ pub async fn run(
     };
     let mut saved = state_dir;
     let patience = Instant::now() + PATIENCE;
+    feed.lead(*leads.borrow_and_update());
     loop {
         tokio::select! {
             () = sleep_until(patience), if saved.is_some() && !feed.complete => {
@@ -99,6 +104,7 @@ pub async fn run(
                 continue;
             }
             Some((origin, event)) = events.recv() => feed.take(origin, event),
+            Ok(()) = leads.changed() => feed.lead(*leads.borrow_and_update()),
             ended = watches.join_next() => return Err(WatchEnded(ended.and_then(Result::err))),
             () = feed.secrets.ended() => return Err(WatchEnded(None)),
         }
@@ -149,6 +155,14 @@ struct Feed {
 }
 
 impl Feed {
+    fn lead(&mut self, leads: bool) {
+        self.secrets.lead(leads);
+        // That a token is missing is known only when its list is complete.
+        if !leads {
+            self.changed |= self.index.lead(false);
+        }
+    }
+
     fn take(&mut self, origin: Origin, event: Event) {
         match origin {
             Origin::Kind(kind) => self.take_kind(kind, event),
@@ -211,6 +225,9 @@ impl Feed {
     /// A Secret is watched by itself: its list holds one object or none.
     fn take_secret(&mut self, name: &Arc<str>, event: Event) {
         let key = self.secrets.key(name);
+        if matches!(event, Event::Complete | Event::Absent) && self.secrets.is_token(name) {
+            self.changed |= self.index.lead(true);
+        }
         match event {
             _ if !self.secrets.watches(name) => {}
             Event::Restart => self.secrets.listed(name, false),

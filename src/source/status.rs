@@ -1,4 +1,4 @@
-//! The only writer to the API server.
+//! What nodes and the leader write to the API server, but for claims (`claims`) and what providers say of machines (`fleet`).
 //!
 //! | who | what | task |
 //! |---|---|---|

@@ -37,6 +37,18 @@ impl ProviderKind {
             Self::NetBox => "netbox",
         }
     }
+
+    /// How `providerID` of a node begins whose machine is of such a provider.
+    pub const fn schemes(self) -> &'static [&'static str] {
+        match self {
+            Self::Packet => &["packet", "equinixmetal"],
+            Self::Cherry => &["cherryservers"],
+            Self::Vultr => &["vultr"],
+            Self::PhoenixNap => &["phoenixnap", "pnap"],
+            Self::Latitude => &["latitude", "latitudesh"],
+            Self::NetBox => &[],
+        }
+    }
 }
 
 /// Where nodes learn their routers from.
@@ -47,6 +59,8 @@ pub enum PeersFrom {
     Objects,
     /// Each node from its metadata service.
     Metadata,
+    /// The leader from the account's API, for every node.
+    Account,
 }
 
 /// `spec.manageRoutes`.
@@ -59,13 +73,30 @@ pub enum ManageRoutes {
     Never,
 }
 
-/// A secret value; never printed.
+/// A token or password. `Debug` shows nothing of it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Credentials(pub Arc<str>);
+pub struct Secret(Arc<str>);
 
-impl fmt::Debug for Credentials {
+impl Secret {
+    /// From what a Secret object holds; white space around it (a newline, most often) is not part of it.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().into())
+    }
+
+    /// The secret itself, for the header that needs it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A text without the secret.
+    pub(crate) fn hide_in(&self, text: &str) -> String {
+        if self.0.is_empty() { text.to_owned() } else { text.replace(&*self.0, "…") }
+    }
+}
+
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(…)")
+        f.write_str("Secret(…)")
     }
 }
 
@@ -83,7 +114,7 @@ pub struct ProviderConfig {
     /// `spec.project`.
     pub project: Option<String>,
     /// `spec.credentialsSecret`: the value of its key `token`.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<Secret>,
     /// The Secret's name, when its value has not been seen: nothing is asked without it.
     pub missing_secret: Option<String>,
     /// `spec.peers`.

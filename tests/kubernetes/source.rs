@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use ironcast::{
     source::{api, kubernetes},
-    types::{ServiceKey, Severity, Snapshot},
+    types::{Secret, ServiceKey, Severity, Snapshot},
 };
 use kube::Client;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -20,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The source at work.
 pub(crate) struct Source {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    leader: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -30,11 +31,12 @@ impl Source {
 
     pub(crate) fn start_with(client: Client) -> Self {
         let (sender, snapshots) = watch::channel(None);
+        let (leader, leads) = watch::channel(false);
         let task = tokio::spawn(async move {
-            let ended = kubernetes::run(client, SPACE, None, sender).await;
+            let ended = kubernetes::run(client, SPACE, None, leads, sender).await;
             panic!("the source ended: {ended:?}");
         });
-        Self { snapshots, task }
+        Self { snapshots, leader, task }
     }
 
     pub(crate) fn receiver(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
@@ -226,4 +228,27 @@ async fn secrets_are_seen_when_a_peer_names_them_and_no_others() {
     source.until("the Secret is gone", |s| s.problems.iter().any(|p| p.object.name == "locked").then_some(())).await;
     cluster.kubectl(&["delete", "bgppeer", "locked", "-n", SPACE]).expect("deleted");
     source.until("the peer is gone", |s| (!s.peers.contains_key("locked")).then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_token_of_a_provider_is_seen_by_who_leads_and_by_nobody_else() {
+    let Some(cluster) = Cluster::shared().await else { return };
+    install(cluster).await;
+    let mut source = Source::start_with(cluster.client_as("daemon").await);
+    let objects = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: token-of-metal, namespace: {SPACE}}}\nstringData: {{token: hush}}\n---\n\
+         apiVersion: ironcast.dev/v1alpha1\nkind: ProviderConfig\nmetadata: {{name: tokens, namespace: {SPACE}}}\n\
+         spec: {{type: packet, project: p, credentialsSecret: {{name: token-of-metal}}}}\n"
+    );
+    cluster.apply(&objects).expect("accepted");
+    source.until("the provider", |s| s.providers.get("tokens").map(|_| ())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let token = |s: &Snapshot| s.providers.get("tokens").and_then(|p| p.credentials.clone());
+    let blamed = |s: &Snapshot| s.problems.iter().any(|problem| problem.object.name == "tokens");
+    source.until("no token, and no word about it", |s| (token(s).is_none() && !blamed(s)).then_some(())).await;
+    source.leader.send_replace(true);
+    source.until("the token", |s| token(s).filter(|token| *token == Secret::new("hush"))).await;
+    source.leader.send_replace(false);
+    source.until("it is forgotten", |s| token(s).is_none().then_some(())).await;
+    cluster.kubectl(&["delete", "providerconfig/tokens", "secret/token-of-metal", "-n", SPACE]).expect("deleted");
 }

@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use super::program::Program;
@@ -16,7 +17,8 @@ pub struct Fabric {
 impl Fabric {
     /// Makes a namespace of each name, with the host number beside it.
     pub fn new(hosts: &[(&str, u8)]) -> Self {
-        let prefix = format!("icke{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("icke{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let all = ["bridge"].into_iter().chain(hosts.iter().map(|(name, _)| *name));
         let names: Vec<String> = all.map(|name| format!("{prefix}-{name}")).collect();
         let guard = Program::remove_namespaces(&names).expect("sh runs");

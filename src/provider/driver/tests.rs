@@ -171,7 +171,7 @@ fn start() -> Running {
     let (to_problems, problems) = watch::channel(Arc::default());
     let source = bench.clone();
     let connect: Connect =
-        Box::new(move |_| Ok(Provider { addresses: Some(Arc::new(Source(source.clone()))), peers: None }));
+        Arc::new(move |_| Ok(Provider { addresses: Some(Arc::new(Source(source.clone()))), peers: None }));
     let channels = Channels { facts: for_facts, leader: for_leader, cluster: for_cluster, problems: to_problems };
     let task = tokio::spawn(run(connect, bench.clone(), channels));
     Running { bench, facts, leader, problems, _cluster: cluster, task }

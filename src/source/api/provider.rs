@@ -43,7 +43,8 @@ pub struct ProviderConfigSpec {
     /// A Secret whose key `token` holds the API token. Only the leader uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretReference>,
-    /// Where nodes learn their routers from: `Objects` (default) BGPPeer objects, `Metadata` the metadata service.
+    /// Where nodes learn their routers from: `Objects` (default) BGPPeer objects, `Metadata` the metadata service of each
+    /// node, `Account` the API, which the leader asks for every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersSource>,
     /// Our AS number towards the provider's routers, where the provider leaves the choice.
@@ -87,6 +88,8 @@ pub enum PeersSource {
     Objects,
     /// The metadata service of each node.
     Metadata,
+    /// The account's API: the leader writes each node's routers into a Secret.
+    Account,
 }
 
 /// `manageRoutes`.

@@ -11,7 +11,7 @@ use crate::{
         api::{self, PeersSource, ProviderType, RoutePolicy},
         index::ObjectKey,
     },
-    types::{ClaimTiming, Credentials, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind},
+    types::{self, ClaimTiming, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind},
 };
 
 /// A provider whose token is not looked up yet.
@@ -66,6 +66,7 @@ pub fn provider(object: &api::ProviderConfig) -> Converted<ProviderDraft> {
         peers: match spec.peers {
             None | Some(PeersSource::Objects) => PeersFrom::Objects,
             Some(PeersSource::Metadata) => PeersFrom::Metadata,
+            Some(PeersSource::Account) => PeersFrom::Account,
         },
         asn,
         manage_routes: match spec.manage_routes {
@@ -84,9 +85,9 @@ fn time(report: &mut Report, field: &str, text: Option<&str>) -> Option<Duration
 
 /// The token in a Secret, under `token` (in manifests also from `stringData`), without the newline that an editor put
 /// there. Its value is in no message.
-pub fn token(object: &Secret) -> Option<Credentials> {
+pub fn token(object: &Secret) -> Option<types::Secret> {
     let text = object.string_data.as_ref().and_then(|data| data.get("token")).map(|text| text.as_bytes());
     let octets = text.or_else(|| object.data.as_ref()?.get("token").map(|octets| octets.0.as_slice()))?;
-    let text = std::str::from_utf8(octets).ok()?.trim();
-    (!text.is_empty()).then(|| Credentials(text.into()))
+    let text = std::str::from_utf8(octets).ok()?;
+    (!text.trim().is_empty()).then(|| types::Secret::new(text))
 }

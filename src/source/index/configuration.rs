@@ -18,8 +18,8 @@ use super::{
 use crate::{
     source::convert::{AdvertisementDraft, CommunityValue, PeerDraft, ProfileDraft, ProviderDraft},
     types::{
-        AddressRange, Advertisement, BfdProfile, Claim, ClaimId, Credentials, Labels, Node, Peer, Pool, Problem,
-        ProviderConfig, Severity,
+        AddressRange, Advertisement, BfdProfile, Claim, ClaimId, Labels, Node, Peer, Pool, Problem, ProviderConfig,
+        Secret, Severity,
     },
 };
 
@@ -35,12 +35,12 @@ pub(super) struct Objects {
     pub(super) namespaces: Store<Labels>,
     pub(super) providers: Store<ProviderDraft>,
     /// Tokens of providers, by Secret.
-    tokens: BTreeMap<ObjectKey, Credentials>,
+    tokens: BTreeMap<ObjectKey, Secret>,
 }
 
 impl Objects {
     /// The token that a Secret holds now; whether that is news.
-    pub(super) fn set_token(&mut self, key: &ObjectKey, token: Option<Credentials>) -> bool {
+    pub(super) fn set_token(&mut self, key: &ObjectKey, token: Option<Secret>) -> bool {
         match token {
             Some(token) => self.tokens.insert(key.clone(), token.clone()) != Some(token),
             None => self.tokens.remove(key).is_some(),
@@ -75,6 +75,8 @@ pub(super) struct Configuration {
     /// Addresses of nodes that lie in pools.
     node_addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
     pub(super) problems: Vec<Problem>,
+    /// Somebody else asks providers, so that a token that is not there is no problem.
+    pub(super) needs_no_tokens: bool,
 }
 
 fn by_name<T: Clone>(map: &BTreeMap<ObjectKey, T>) -> BTreeMap<String, T> {
@@ -210,6 +212,8 @@ impl Configuration {
                 value.credentials = objects.tokens.get(secret).cloned();
                 if value.credentials.is_none() {
                     value.missing_secret = Some(secret.name.clone());
+                }
+                if value.missing_secret.is_some() && !self.needs_no_tokens {
                     let message = format!("there is no {} with a token", secret.reference(Kind::Secret));
                     let hint =
                         "nothing is claimed or released without it; create it with the API token under the key token";

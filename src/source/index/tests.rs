@@ -491,7 +491,7 @@ fn bound_claim_is_a_range_of_its_pool_kept_for_its_service() {
     index.apply(&object::<k8s_openapi::api::core::v1::Secret>(token));
     assert!(index.apply(&claim("Bound")));
     let bound = snapshot(&mut index);
-    assert_eq!(bound.providers["metal"].credentials.as_ref().map(|token| &*token.0), Some("abc"));
+    assert_eq!(bound.providers["metal"].credentials, Some(crate::types::Secret::new("abc")));
     let pool = &bound.pools["elastic"];
     assert_eq!(pool.ranges[0].to_string(), "203.0.113.9-203.0.113.9");
     assert_eq!(pool.reserved.values().next(), Some(&ServiceKey::new("n", "web")));

@@ -18,6 +18,8 @@ pub(super) struct Secrets {
     out: mpsc::Sender<(Origin, Event)>,
     /// Names of the Secrets by the object that names them.
     named: BTreeMap<(Kind, ObjectKey), Vec<Arc<str>>>,
+    /// Tokens of providers are the leader's alone.
+    leads: bool,
     /// Objects that a list under way has not shown yet.
     unseen: BTreeSet<(Kind, ObjectKey)>,
     watched: BTreeMap<Arc<str>, Watched>,
@@ -37,6 +39,7 @@ impl Secrets {
             namespace: namespace.into(),
             out,
             named: BTreeMap::new(),
+            leads: false,
             unseen: BTreeSet::new(),
             watched: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -49,6 +52,19 @@ impl Secrets {
 
     pub(super) fn key(&self, name: &str) -> ObjectKey {
         ObjectKey::new(self.namespace.as_str(), name)
+    }
+
+    /// Whether this process leads.
+    pub(super) fn lead(&mut self, leads: bool) {
+        self.leads = leads;
+    }
+
+    /// Whether it holds the token of a provider, which is ours to use.
+    pub(super) fn is_token(&self, name: &Arc<str>) -> bool {
+        let names = |((of, _), names): (&(Kind, ObjectKey), &Vec<Arc<str>>)| {
+            *of == Kind::ProviderConfig && names.contains(name)
+        };
+        self.leads && self.named.iter().any(names)
     }
 
     pub(super) fn list_begins(&mut self, kind: Kind) {
@@ -105,7 +121,8 @@ impl Secrets {
 
     /// Starts the watches that are missing and ends those that nobody needs; the names of the latter.
     pub(super) fn settle(&mut self) -> Vec<Arc<str>> {
-        let wanted: BTreeSet<&Arc<str>> = self.named.values().flatten().collect();
+        let of_us = |(of, _): &(&(Kind, ObjectKey), &Vec<Arc<str>>)| self.leads || of.0 != Kind::ProviderConfig;
+        let wanted: BTreeSet<&Arc<str>> = self.named.iter().filter(of_us).flat_map(|(_, names)| names).collect();
         let gone: Vec<_> = self.watched.keys().filter(|name| !wanted.contains(name)).cloned().collect();
         for name in wanted {
             if !self.watched.contains_key(name) {
