@@ -27,6 +27,7 @@
 //! patience is the driver's. It classifies every failure ([`SourceError`]) by what the caller may do next.
 
 mod account;
+pub mod capi;
 pub mod cherry;
 pub mod claims;
 pub mod driver;

@@ -54,7 +54,7 @@ pub(super) async fn start(
 
 fn folder(dir: &Path, config: &Config, channels: Channels, tasks: &mut Tasks) {
     let Channels { snapshots, planned, leader, stop, secret, claims, .. } = channels;
-    claims::from_folder(dir.into(), vendors::shared(), claims, tasks);
+    claims::from_folder(dir.into(), vendors::shared(None), claims, tasks);
     if let Some(secret) = secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_folder(dir.into(), leader.subscribe(), secret));
     }
@@ -91,7 +91,7 @@ fn cluster(client: kube::Client, config: &Config, channels: Channels, tasks: &mu
     if let Some(secret) = channels.secret.filter(|secret| secret.borrow().is_none()) {
         tasks.spawn("secret", secret::from_cluster(client.clone(), config.state_dir.clone(), secret));
     }
-    let connect = vendors::shared();
+    let connect = vendors::shared(Some((client.clone(), config.namespace.clone())));
     claims::from_cluster(client.clone(), &config.namespace, connect, channels.claims, tasks);
     let (leads, for_source) = (channels.leader.subscribe(), channels.leader.subscribe());
     let (confirmed, stop) = (confirmed(channels.snapshots.subscribe()), channels.stop);

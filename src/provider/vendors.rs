@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Account, Deadlines, PeerSource, Provider, SetupError, cherry, driver::Connect, latitude, netbox, packet,
+    Account, Deadlines, PeerSource, Provider, SetupError, capi, cherry, driver::Connect, latitude, netbox, packet,
     phoenixnap, vultr,
 };
 use crate::types::{ClaimProblem, ProviderConfig, ProviderKind};
@@ -27,6 +27,10 @@ pub fn connect(config: &ProviderConfig) -> Result<Provider, ClaimProblem> {
         ProviderKind::PhoenixNap => phoenixnap::leader,
         ProviderKind::Latitude => latitude::leader,
         ProviderKind::NetBox => netbox::leader,
+        ProviderKind::Capi => {
+            let message = "IPAddressClaims are objects of a cluster, and this daemon has a folder of manifests".into();
+            return Err(ClaimProblem { reason: "InvalidConfiguration".into(), message });
+        }
     };
     leader(&account(config)).map_err(|error| lacking(&error))
 }
@@ -40,15 +44,21 @@ fn lacking(error: &SetupError) -> ClaimProblem {
     ClaimProblem { reason: reason.into(), message: error.to_string() }
 }
 
-/// [`connect`], with one client for each configuration: a vendor's limit of requests counts them all together.
-pub fn shared() -> Connect {
+/// [`connect`], with one client for each configuration: a vendor's limit of requests counts them all together. On a cluster
+/// also for addresses that others manage there, claimed in a namespace.
+pub fn shared(cluster: Option<(kube::Client, String)>) -> Connect {
     let clients: Mutex<BTreeMap<String, (ProviderConfig, Provider)>> = Mutex::default();
     Arc::new(move |config| {
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, client)) = clients.get(&config.name).filter(|(of, _)| of == config) {
             return Ok(client.clone());
         }
-        let client = connect(config)?;
+        let client = match (&cluster, config.kind) {
+            (Some((client, namespace)), ProviderKind::Capi) => {
+                capi::leader(client.clone(), namespace, config).map_err(|error| lacking(&error))?
+            }
+            _ => connect(config)?,
+        };
         clients.insert(config.name.clone(), (config.clone(), client.clone()));
         Ok(client)
     })
@@ -63,7 +73,8 @@ pub fn metadata(config: &ProviderConfig) -> Option<Arc<dyn PeerSource>> {
         ProviderKind::Cherry
         | ProviderKind::PhoenixNap
         | ProviderKind::Latitude
-        | ProviderKind::NetBox => return None,
+        | ProviderKind::NetBox
+        | ProviderKind::Capi => return None,
     };
     client.inspect_err(|error| tracing::error!(provider = config.name, %error, "metadata service")).ok()
 }

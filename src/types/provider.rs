@@ -19,12 +19,14 @@ pub enum ProviderKind {
     Latitude,
     /// NetBox, Nautobot.
     NetBox,
+    /// Cluster API's contract for address management.
+    Capi,
 }
 
 impl ProviderKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Packet, Self::Cherry, Self::Vultr, Self::PhoenixNap, Self::Latitude, Self::NetBox];
+    pub const ALL: [Self; 7] =
+        [Self::Packet, Self::Cherry, Self::Vultr, Self::PhoenixNap, Self::Latitude, Self::NetBox, Self::Capi];
 
     /// As `spec.type` has it.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +37,7 @@ impl ProviderKind {
             Self::PhoenixNap => "phoenixnap",
             Self::Latitude => "latitude",
             Self::NetBox => "netbox",
+            Self::Capi => "capi",
         }
     }
 
@@ -46,7 +49,7 @@ impl ProviderKind {
             Self::Vultr => &["vultr"],
             Self::PhoenixNap => &["phoenixnap", "pnap"],
             Self::Latitude => &["latitude", "latitudesh"],
-            Self::NetBox => &[],
+            Self::NetBox | Self::Capi => &[],
         }
     }
 }

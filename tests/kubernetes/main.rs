@@ -1,5 +1,6 @@
 //! The daemon's Kubernetes side against a real API server.
 
+mod capi;
 mod claims;
 mod crds;
 mod lease;

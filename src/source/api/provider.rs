@@ -79,6 +79,7 @@ pub enum ProviderType {
     PhoenixNap,
     Latitude,
     NetBox,
+    Capi,
 }
 
 /// `peers`.

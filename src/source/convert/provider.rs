@@ -34,6 +34,7 @@ pub fn provider(object: &api::ProviderConfig) -> Converted<ProviderDraft> {
         ProviderType::PhoenixNap => ProviderKind::PhoenixNap,
         ProviderType::Latitude => ProviderKind::Latitude,
         ProviderType::NetBox => ProviderKind::NetBox,
+        ProviderType::Capi => ProviderKind::Capi,
     };
     for (field, url) in [("endpoint", &spec.endpoint), ("metadataEndpoint", &spec.metadata_endpoint)] {
         let good = |url: &str| url.starts_with("https://") || url.starts_with("http://");
@@ -43,6 +44,13 @@ pub fn provider(object: &api::ProviderConfig) -> Converted<ProviderDraft> {
     }
     if spec.project.is_none() && matches!(kind, ProviderKind::Packet | ProviderKind::Cherry | ProviderKind::Latitude) {
         report.error("spec.project", "is missing", "put the id of the project there");
+    }
+    if kind == ProviderKind::Capi && spec.project.is_none() {
+        report.error(
+            "spec.project",
+            "is missing",
+            "put the pool there, like InClusterIPPool.ipam.cluster.x-k8s.io/NAME",
+        );
     }
     if kind == ProviderKind::NetBox && spec.endpoint.is_none() {
         report.error("spec.endpoint", "is missing", "put the base URL of your NetBox there");
