@@ -157,22 +157,11 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     tasks.spawn("admin", port.serve(view.clone(), metrics.clone()));
     let stop = CancellationToken::new();
     let secret = path.as_ref().map(|path| path.secret.clone());
-    let claims = claims::Channels {
-        planned: planned.clone(),
-        announce: announce_state,
-        leader,
-        snapshots: for_decide.clone(),
-        problems: for_problems,
-    };
-    let channels = source::Channels {
-        snapshots,
-        planned,
-        leader: for_leader,
-        view: view.clone(),
-        stop: stop.clone(),
-        secret,
-        claims,
-    };
+    let (announce, seen) = (announce_state, for_decide.clone());
+    let claims =
+        claims::Channels { planned: planned.clone(), announce, leader, snapshots: seen, problems: for_problems };
+    let (shown, end) = (view.clone(), stop.clone());
+    let channels = source::Channels { snapshots, planned, leader: for_leader, view: shown, stop: end, secret, claims };
     let client = source::start(config, channels, tasks).await?;
     let decide = Decide {
         snapshots: for_decide.clone(),
@@ -192,15 +181,11 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     tasks.spawn("routers", node::run(config.node.clone(), connect, for_decide, for_provided));
     let routes = routes_to_peers(provided, tasks);
     let netlink = start_netlink(config, desired.clone(), routes, for_ready, tasks);
-    let (announce, shutdown) = oneshot::channel();
-    let serves = if config.vips_on_lo { Some(ready) } else { None };
     let report = path.as_ref().map(|path| path.report.clone());
+    let serves = if config.vips_on_lo { Some(ready) } else { None };
+    let (announce, shutdown) = oneshot::channel();
     let inputs = announce::Inputs { desired, ready: datapath::ready(serves, report.clone(), tasks), shutdown };
-    let identity = identity(config, restarted);
-    tasks.spawn("announce", async move {
-        datapath::settled(report).await;
-        announce::run(identity, inputs, for_announce).await
-    });
+    start_announce(identity(config, restarted), inputs, report, for_announce, tasks);
     Ok(Ends { announce, netlink, source: stop, datapath: path.map(|path| path.finish), view })
 }
 
@@ -213,6 +198,20 @@ fn identity(config: &Config, restarted: bool) -> announce::Config {
         bfd_sessions: Some(config.state_dir.join("bfd.json")),
         restarted,
     }
+}
+
+/// Nothing is dialled before the packet path's programs are attached.
+fn start_announce(
+    identity: announce::Config,
+    inputs: announce::Inputs,
+    report: Option<watch::Receiver<Arc<crate::datapath::report::Report>>>,
+    state: watch::Sender<Arc<announce::AnnounceState>>,
+    tasks: &mut Tasks,
+) {
+    tasks.spawn("announce", async move {
+        datapath::settled(report).await;
+        announce::run(identity, inputs, state).await
+    });
 }
 
 fn start_netlink(

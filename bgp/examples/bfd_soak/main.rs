@@ -191,6 +191,12 @@ fn session(n: usize, [local, peer]: [u8; 2], interface: &str, params: &Params) -
     (PeerId(format!("peer{n}").into()), Config { endpoint, params: params.clone() })
 }
 
+/// Both ends of the link to peer `n`, watched.
+fn witnessed<'a>(spaces: &Spaces, n: usize, kind: &'a str) -> Outcome<End<'a>> {
+    let witnesses = [Witness::start(&spaces.name(0), &format!("eth{n}"))?, Witness::start(&spaces.name(n), "eth0")?];
+    Ok(End { kind, witnesses })
+}
+
 fn main() -> Outcome<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     let seconds = arguments.next().map_or(Ok(120), |text| text.parse())?;
@@ -209,12 +215,8 @@ fn main() -> Outcome<ExitCode> {
     node.0.set_sessions(sessions)?;
     wait_up(&node, kinds.len())?;
 
-    let mut ends = Vec::new();
-    for (n, kind) in numbered() {
-        let (here, there) = (spaces.name(0), spaces.name(n));
-        let witnesses = [Witness::start(&here, &format!("eth{n}"))?, Witness::start(&there, "eth0")?];
-        ends.push(End { kind, witnesses });
-    }
+    let ends = numbered().map(|(n, kind)| witnessed(&spaces, n, kind));
+    let mut ends = ends.collect::<Outcome<Vec<End<'_>>>>()?;
     let canaries = Canaries::start(Duration::from_millis(millis / 4));
     let busy = AtomicBool::new(true);
     let (start, before, stolen) = (Instant::now(), THREADS.map(cpu_time), stolen());
