@@ -195,6 +195,20 @@ fn changes() -> impl Strategy<Value = Vec<(usize, u64, u64, u8)>> {
     prop::collection::vec((0usize..2, 20u64..1500, 20u64..1500, 3u8..10), 1..12)
 }
 
+/// A packet from before the change arrives behind the poll: what the property below found once.
+#[test]
+fn slower_pace_does_not_flap_where_packets_overtake_each_other() {
+    let network = Network { loss: 0, delay: ms(1), jitter: ms(2) };
+    let mut pair = Pair::new([params(100, 3), params(100, 3)], network, 13_605_201_185_792_686_438);
+    pair.run(ms(3000));
+    let before = pair.failures();
+    let required_min_rx = Interval::new(ms(20)).expect("valid");
+    pair.ends[0].set_params(pair.now, Params { required_min_rx, ..params(335, 3) });
+    pair.flush(0);
+    pair.run(ms(10_000));
+    assert_eq!((pair.states(), pair.failures()), ([State::Up, State::Up], before));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

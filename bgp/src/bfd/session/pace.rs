@@ -15,6 +15,8 @@ pub(super) struct Pace {
     pub(super) rx: u32,
     advertised: (u32, u32),
     poll: Poll,
+    /// A slower `tx` was confirmed, and no packet in the old interval has followed yet.
+    slower: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,7 +31,7 @@ enum Poll {
 impl Pace {
     /// Not Up: nothing to negotiate, the values hold at once and no poll runs.
     pub(super) fn settle(&mut self, tx: u32, rx: u32) {
-        *self = Self { tx, rx, advertised: (tx, rx), poll: Poll::None };
+        *self = Self { tx, rx, advertised: (tx, rx), poll: Poll::None, slower: false };
     }
 
     /// Up: begins a poll sequence if the values are new, and says so.
@@ -54,7 +56,21 @@ impl Pace {
         match self.poll {
             Poll::None => {}
             Poll::Again => self.poll = Poll::Running,
-            Poll::Running => self.settle(self.advertised.0, self.advertised.1),
+            Poll::Running => {
+                let before = self.tx;
+                self.settle(self.advertised.0, self.advertised.1);
+                self.slower = before < self.tx;
+                self.tx = self.tx.min(before);
+            }
+        }
+    }
+
+    /// A packet was sent because it was due. The first one after a slower pace was confirmed still goes in the old
+    /// interval: where packets overtake each other, the last that the peer has may be one from before the change, and its
+    /// detection time as short as it was then.
+    pub(super) fn sent(&mut self) {
+        if self.slower && self.poll == Poll::None {
+            self.settle(self.advertised.0, self.advertised.1);
         }
     }
 }

@@ -251,15 +251,18 @@ fn poll_is_answered_at_once_and_never_with_poll() {
 }
 
 #[test]
-fn slower_sending_waits_for_the_peers_confirmation() {
+fn slower_sending_waits_for_the_peers_confirmation_and_one_packet_more() {
     let now = Instant::now();
     let mut session = up(now, params(50, 3));
     session.set_params(now, Params { required_min_rx: interval(50), ..params(400, 3) });
     assert!(matches!(sent(&mut session)[..], [Header { poll: true, desired_min_tx: 400_000, .. }]));
     assert_eq!(session.status().transmit_interval, ms(50));
     hear(&mut session, now, &Header { final_: true, ..says(State::Up) });
-    assert_eq!(session.status().transmit_interval, ms(400));
     assert!(!session.status().polling);
+    assert_eq!(session.status().transmit_interval, ms(50));
+    session.handle_transmit(now + ms(50));
+    assert!(matches!(sent(&mut session)[..], [Header { poll: false, desired_min_tx: 400_000, .. }]));
+    assert_eq!(session.status().transmit_interval, ms(400));
 }
 
 #[test]
@@ -283,6 +286,7 @@ fn change_during_a_poll_sequence_needs_one_of_its_own() {
     hear(&mut session, now, &Header { final_: true, ..says(State::Up) });
     assert_eq!(session.status().transmit_interval, ms(50), "the answer may be to the first");
     hear(&mut session, now, &Header { final_: true, ..says(State::Up) });
+    session.handle_transmit(now + ms(50));
     assert_eq!(session.status().transmit_interval, ms(600));
 }
 
