@@ -127,7 +127,7 @@ fn converge(count: u32, v6: bool) {
         tell(&speaker, &[("sink", routes(count, v6))]);
         block(speaker.set_peers(BTreeMap::from([(id("sink"), peer(sink.address(), 0))]))).unwrap();
         let Heard { took, octets } = sink.hear();
-        memory = memory.max((memory::peak() - idle) as f64 / 1e6);
+        memory = memory.max(memory::peak().saturating_sub(idle) as f64 / 1e6);
         ours.push(took);
         drop(speaker);
         floor.push(sink::floor(octets));
