@@ -9,7 +9,7 @@
 //!
 //! The differences are pure functions ([`addr::diff`], [`route::diff`]); [`run`] observes, applies and observes
 //! again. It owns the netlink socket; cancelling it leaves the kernel as it is. Only what we added is ever removed:
-//! addresses carry [`addr::PROTOCOL`], routes [`route::PROTOCOL`], and where the kernel cannot mark addresses
+//! addresses and routes carry [`KERNEL_MARK`](crate::types::KERNEL_MARK), and where the kernel cannot mark addresses
 //! (before 5.18) a list in the state folder says which are ours.
 //!
 //! An address that is no longer wanted stays for [`LINGER`], so that routers have withdrawn before the host

@@ -27,6 +27,10 @@ pub use state::{
 /// announcing. The leader writes it where it asks the provider, else people may.
 pub const DEVICE_STATE: &str = "ironcast.dev/device-state";
 
+/// Marks what is ours among addresses (`IFA_PROTO`, Linux 5.18), routes and rules of the kernel; only that is ever
+/// removed. `ip -d address` and `ip route` show `proto 73`, which iproute2 assigns to nobody.
+pub const KERNEL_MARK: u8 = 73;
+
 /// Labels as Kubernetes has them.
 pub type Labels = BTreeMap<String, String>;
 

@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, IpVersion};
 
-use crate::netlink::addr::PROTOCOL;
+use crate::types::KERNEL_MARK;
 
 /// Between the table of local addresses (0) and the main one (32,766).
 const PRIORITY: u32 = 1073;
@@ -47,12 +47,12 @@ pub async fn keep(handle: &Handle, wanted: &Aggregates) -> Result<(), rtnetlink:
         match prefix {
             IpNet::V4(v4) => {
                 let mut rule = rule.v4().destination_prefix(v4.network(), v4.prefix_len());
-                rule.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+                rule.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(KERNEL_MARK)));
                 rule.execute().await?;
             }
             IpNet::V6(v6) => {
                 let mut rule = rule.v6().destination_prefix(v6.network(), v6.prefix_len());
-                rule.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+                rule.message_mut().attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(KERNEL_MARK)));
                 rule.execute().await?;
             }
         }
@@ -71,7 +71,7 @@ fn ours(rule: &RuleMessage) -> Option<(IpNet, String)> {
             _ => {}
         }
     }
-    if rule.header.action != RuleAction::Blackhole || protocol != Some(PROTOCOL) {
+    if rule.header.action != RuleAction::Blackhole || protocol != Some(KERNEL_MARK) {
         return None;
     }
     Some((IpNet::new(to?, rule.header.dst_len).ok()?, uplink?))

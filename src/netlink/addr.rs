@@ -11,9 +11,7 @@ use netlink_packet_route::address::{
 };
 use rtnetlink::Handle;
 
-/// Marks our addresses (`IFA_PROTO`, Linux 5.18): `ip -d address` shows `proto 73`. Not assigned to anybody in
-/// iproute2's `rt_addrprotos`.
-pub const PROTOCOL: u8 = 73;
+use crate::types::KERNEL_MARK;
 
 /// One address of a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +31,7 @@ pub struct Address {
 impl Address {
     /// Carries our mark.
     pub fn ours(&self) -> bool {
-        self.protocol == Some(PROTOCOL)
+        self.protocol == Some(KERNEL_MARK)
     }
 }
 
@@ -82,7 +80,7 @@ pub(super) async fn observe(handle: &Handle) -> Result<BTreeSet<Address>, rtnetl
 pub(super) async fn add(handle: &Handle, lo: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {
     let mut request = handle.address().add(lo, address, if address.is_ipv4() { 32 } else { 128 });
     let message = request.message_mut();
-    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(PROTOCOL)));
+    message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(KERNEL_MARK)));
     if address.is_ipv4() {
         message.header.scope = AddressScope::Host;
     } else {
@@ -147,9 +145,9 @@ mod tests {
     fn only_marked_addresses_are_removed() {
         let present = [
             on(LO, "127.0.0.1", 8, Some(1)),
-            on(LO, "192.0.2.1", 32, Some(PROTOCOL)),
+            on(LO, "192.0.2.1", 32, Some(KERNEL_MARK)),
             on(LO, "192.0.2.2", 32, None),
-            on(2, "192.0.2.3", 32, Some(PROTOCOL)),
+            on(2, "192.0.2.3", 32, Some(KERNEL_MARK)),
         ]
         .into();
         let change = diff(&set(&[]), &present, LO, &set(&[]));
@@ -172,9 +170,9 @@ mod tests {
 
     #[test]
     fn tentative_address_is_not_ready() {
-        let mut tentative = on(LO, "2001:db8::1", 128, Some(PROTOCOL));
+        let mut tentative = on(LO, "2001:db8::1", 128, Some(KERNEL_MARK));
         tentative.tentative = true;
-        let present = [tentative, on(LO, "192.0.2.1", 32, Some(PROTOCOL))].into();
+        let present = [tentative, on(LO, "192.0.2.1", 32, Some(KERNEL_MARK))].into();
         let wanted = set(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]);
         assert_eq!(ready(&wanted, &present), set(&["192.0.2.1"]));
     }

@@ -10,8 +10,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-/// Marks our routes (`rtm_protocol`): `ip route` shows `proto 73`. Free in iproute2's `rt_protos`.
-pub const PROTOCOL: u8 = 73;
+use crate::types::KERNEL_MARK;
 
 /// A route as wanted, in the main table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +74,7 @@ pub(super) async fn observe(handle: &Handle, only_ours: bool) -> Result<BTreeSet
         filter.header.address_family = family;
         filter.header.table = RouteHeader::RT_TABLE_MAIN;
         if only_ours {
-            filter.header.protocol = RouteProtocol::Other(PROTOCOL);
+            filter.header.protocol = RouteProtocol::Other(KERNEL_MARK);
         }
         let mut messages = std::pin::pin!(handle.route().get(filter).execute());
         while let Some(message) = messages.try_next().await? {
@@ -97,7 +96,7 @@ pub(super) async fn remove(handle: &Handle, spec: &Spec) -> Result<(), rtnetlink
 }
 
 fn message(spec: &Spec) -> RouteMessage {
-    let protocol = RouteProtocol::Other(PROTOCOL);
+    let protocol = RouteProtocol::Other(KERNEL_MARK);
     match (spec.destination, spec.gateway) {
         (IpNet::V4(to), IpAddr::V4(gateway)) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
             .destination_prefix(to.network(), to.prefix_len())
@@ -147,7 +146,7 @@ fn parse(message: &RouteMessage) -> Option<Route> {
         }
     }
     let destination = IpNet::new(to, header.destination_prefix_length).ok()?;
-    let ours = header.protocol == RouteProtocol::Other(PROTOCOL);
+    let ours = header.protocol == RouteProtocol::Other(KERNEL_MARK);
     Some(Route { spec: Spec { destination, gateway: gateway? }, ours })
 }
 
