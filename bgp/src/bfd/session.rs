@@ -196,7 +196,7 @@ impl Session {
         if self.control_due(now, window) {
             self.farewell.packets = self.farewell.packets.saturating_sub(1);
             self.outbox.packet = true;
-            self.pace.sent();
+            self.outbox.changed |= self.pace.sent();
             self.mark_sent(now);
         }
         if self.echo_transmit_deadline().is_some_and(|at| at <= now) {

@@ -67,11 +67,13 @@ impl Pace {
 
     /// A packet was sent because it was due. The first one after a slower pace was confirmed still goes in the old
     /// interval: where packets overtake each other, the last that the peer has may be one from before the change, and its
-    /// detection time as short as it was then.
-    pub(super) fn sent(&mut self) {
-        if self.slower && self.poll == Poll::None {
+    /// detection time as short as it was then. `true`: this was that packet, the new interval is in force now.
+    pub(super) fn sent(&mut self) -> bool {
+        let slower = self.slower && self.poll == Poll::None;
+        if slower {
             self.settle(self.advertised.0, self.advertised.1);
         }
+        slower
     }
 }
 

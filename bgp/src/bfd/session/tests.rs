@@ -261,7 +261,8 @@ fn slower_sending_waits_for_the_peers_confirmation_and_one_packet_more() {
     assert!(!session.status().polling);
     assert_eq!(session.status().transmit_interval, ms(50));
     session.handle_transmit(now + ms(50));
-    assert!(matches!(sent(&mut session)[..], [Header { poll: false, desired_min_tx: 400_000, .. }]));
+    assert!(matches!(session.poll(), Some(Output::Transmit(_))));
+    assert_eq!((session.poll(), session.poll()), (Some(Output::Changed), None), "the pace that is told has changed");
     assert_eq!(session.status().transmit_interval, ms(400));
 }
 
