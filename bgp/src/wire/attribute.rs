@@ -136,8 +136,9 @@ impl<'a> PathAttributes<'a> {
 
 /// Flags, without those that say nothing of the value, and code of what nearly every UPDATE has.
 mod usual {
-    const fn with(flags: u8, code: u8) -> u16 {
-        u16::from_be_bytes([flags, code])
+    /// In the order in which they stand, so that they are one load.
+    pub(super) const fn with(flags: u8, code: u8) -> u16 {
+        u16::from_le_bytes([flags, code])
     }
     pub(super) const ORIGIN: u16 = with(super::TRANSITIVE, super::ORIGIN);
     pub(super) const AS_PATH: u16 = with(super::TRANSITIVE, super::AS_PATH);
@@ -199,7 +200,7 @@ pub(super) fn decode<'a>(
     let end = offset + list.len();
     let (mut rest, mut overrun) = (list, false);
     loop {
-        rest = reader.usual(rest, end)?;
+        rest = reader.usual(rest);
         if rest.is_empty() {
             break;
         }
@@ -264,32 +265,32 @@ impl<'a> Reader<'a, '_> {
         Ok(true)
     }
 
-    /// Reads what nearly every UPDATE has, as long as nothing is wrong with it, and returns the rest of the list that
-    /// ends `end` octets into the message. It spares these attributes the way through the table; [`Reader::read`] says
-    /// the same of them.
+    /// Reads what nearly every UPDATE has, as long as nothing is wrong with it, and returns the rest of the list. It
+    /// spares these attributes the way through the table; [`Reader::read`] says the same of them.
     #[inline]
-    fn usual(&mut self, list: &'a [u8], end: usize) -> Result<&'a [u8], DecodeError> {
+    fn usual(&mut self, list: &'a [u8]) -> &'a [u8] {
         let (mut rest, mut seen) = (list, self.seen[0]);
         while let Some(Split { flags, code, value, rest: after }) = split(rest) {
-            let read = match u16::from_be_bytes([flags & !EXTENDED, code]) {
+            let (bit, read) = match usual::with(flags, code) & !usual::with(EXTENDED, 0) {
                 usual::ORIGIN if seen & 1 << ORIGIN == 0 => {
-                    origin(value).map(|origin| self.attributes.origin = Some(origin))
+                    (1 << ORIGIN, origin(value).map(|origin| self.attributes.origin = Some(origin)))
                 }
                 usual::AS_PATH if seen & 1 << AS_PATH == 0 => {
-                    AsPath::check(value, self.context.four_octet).map(|path| self.attributes.as_path = Some(path))
+                    let path = AsPath::check(value, self.context.four_octet);
+                    (1 << AS_PATH, path.map(|path| self.attributes.as_path = Some(path)))
                 }
-                usual::NEXT_HOP if seen & 1 << NEXT_HOP == 0 => self.next_hop(value),
-                usual::MP_REACH if seen & 1 << MP_REACH == 0 => self.reach(value, end - after.len() - value.len())?,
-                _ => None,
+                usual::NEXT_HOP if seen & 1 << NEXT_HOP == 0 => (1 << NEXT_HOP, self.next_hop(value)),
+                usual::MP_REACH if seen & 1 << MP_REACH == 0 => (1 << MP_REACH, self.usual_reach(value)),
+                _ => break,
             };
             if read.is_none() {
                 break;
             }
-            seen |= 1 << code;
+            seen |= bit;
             rest = after;
         }
         self.seen[0] = seen;
-        Ok(rest)
+        rest
     }
 
     #[inline(never)]
@@ -376,8 +377,15 @@ impl<'a> Reader<'a, '_> {
         ok(host && self.context.local != Some(address.into()))
     }
 
-    /// A next hop that is our own does not hide the prefixes: their routes are withdrawn.
     #[inline]
+    fn usual_reach(&mut self, value: &'a [u8]) -> Option<()> {
+        let reach = multiprotocol::usual_reach(value, self.context)?;
+        ok(self.context.local != Some(reach.next_hop.global))?;
+        self.attributes.reach = Some(reach);
+        Some(())
+    }
+
+    /// A next hop that is our own does not hide the prefixes: their routes are withdrawn.
     fn reach(&mut self, value: &'a [u8], at: usize) -> Result<Option<()>, DecodeError> {
         multiprotocol::reach(value, at, self.context, &mut self.attributes.reach)?;
         if self.attributes.reach.is_some_and(|r| self.context.local == Some(r.next_hop.global)) {

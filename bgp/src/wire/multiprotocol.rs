@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{DecodeError, ErrorKind, attribute, family_of, nlri::Nlri, update::Context};
+use super::{DecodeError, ErrorKind, SAFI_UNICAST, attribute, family_of, nlri::Nlri, update::Context};
 use crate::Family;
 
 /// Where packets go (RFC 2545 §3).
@@ -62,7 +62,6 @@ pub struct MpUnreach<'a> {
 /// A damaged one ends the session: its prefixes cannot be known, so they cannot be treated as withdrawn
 /// (RFC 7606 §3 j, §7.11). Of the two reactions that RFC 7606 leaves, disabling the family would keep a
 /// session whose routes are stale without anybody's notice.
-#[inline]
 pub(super) fn reach<'a>(
     value: &'a [u8],
     offset: usize,
@@ -79,6 +78,17 @@ pub(super) fn reach<'a>(
     let nlri = prefixes(family, octets, offset + value.len() - octets.len(), context)?;
     *place = Some(MpReach { next_hop, nlri });
     Ok(())
+}
+
+/// What nearly every MP_REACH_NLRI is: IPv6 prefixes with one address as their next hop, and undamaged. [`reach`] says
+/// the same of it, and reads every other.
+#[inline]
+pub(super) fn usual_reach<'a>(value: &'a [u8], context: &Context) -> Option<MpReach<'a>> {
+    let ([0, 2, SAFI_UNICAST, 16], rest) = value.split_first_chunk()? else { return None };
+    let (global, [_reserved, octets @ ..]) = rest.split_first_chunk::<16>()? else { return None };
+    let family = Some(Family::Ipv6Unicast).filter(|family| context.families.contains(*family))?;
+    let nlri = Nlri::check(family, context.add_path.contains(family), octets).ok()?;
+    Some(MpReach { next_hop: NextHop { global: Ipv6Addr::from(*global).into(), link_local: None }, nlri })
 }
 
 /// Reads an MP_UNREACH_NLRI like [`reach`].
