@@ -420,11 +420,11 @@ fn without_history_a_moved_slot_breaks_its_connections() {
     let start = |node| (node, lab.start(node, lab.spec(node, 1, &[[true, true]]), Step::Generic, None));
     let mut nodes = [start("a"), start("b")];
     let client = Client::new(&lab);
-    let pods = client.ask(|done| Order::Open(6, done));
+    let pods = client.ask(|done| Order::Open(30, done));
     update(&lab, &mut nodes, 2, &[[false, true]]);
     let broken = client.ask(Order::Speak);
     assert_eq!(broken.len(), pods.iter().filter(|p| **p == "pa").count(), "{broken:?}");
-    assert!(!broken.is_empty(), "six connections, and none to pod a");
+    assert!(!broken.is_empty(), "thirty connections, and none to pod a");
 }
 
 #[test]
