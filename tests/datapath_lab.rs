@@ -96,16 +96,14 @@ async fn open(count: usize) -> Vec<(TcpStream, &'static str)> {
     streams
 }
 
+/// On all of them at once: a broken one may take its time.
 async fn speak(streams: &mut [(TcpStream, &'static str)], round: u64) -> Vec<String> {
-    let mut broken = Vec::new();
-    for (n, (stream, pod)) in streams.iter_mut().enumerate() {
-        match say(stream, round).await {
-            Ok(answered) if answered == *pod => {}
-            Ok(answered) => broken.push(format!("{n}: {pod} became {answered}")),
-            Err(e) => broken.push(format!("{n} ({pod}): {e}")),
-        }
-    }
-    broken
+    let said = streams.iter_mut().enumerate().map(async |(n, (stream, pod))| match say(stream, round).await {
+        Ok(answered) if answered == *pod => None,
+        Ok(answered) => Some(format!("{n}: {pod} became {answered}")),
+        Err(e) => Some(format!("{n} ({pod}): {e}")),
+    });
+    futures::future::join_all(said).await.into_iter().flatten().collect()
 }
 
 async fn datagrams(count: usize) -> usize {

@@ -115,8 +115,8 @@ impl<'a> Nodes<'a> {
 /// The content of a bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Seed of the address table.
-    pub address_seed: u64,
+    /// Of the address table and the service table; odd.
+    pub seed: u64,
     /// Which addresses may be known.
     pub address_bits: Vec<u64>,
     /// Entries of VIPs; they are the first.
@@ -125,8 +125,6 @@ pub struct Image {
     pub address_buckets: Vec<Bucket>,
     /// Its entries.
     pub addresses: Vec<Address>,
-    /// Seed of the service table.
-    pub service_seed: u64,
     /// Its buckets.
     pub service_buckets: Vec<Bucket>,
     /// Its entries.
@@ -158,20 +156,14 @@ pub fn image(
     let entries = service_entries(spec, places, services, &addresses)?;
     room("addresses", addresses.len(), ADDRESSES)?;
     room("ports of services", entries.len(), SERVICES)?;
-    let (address_seed, address_buckets) =
-        place("addresses", ADDRESS_BUCKETS_LOG2, &addresses, |a, seed| Place::of_address(a.ip, seed))?;
-    let (service_seed, service_buckets) =
-        place("ports of services", SERVICE_BUCKETS_LOG2, &entries, |(vip, s), seed| {
-            Place::of_service(*vip, s.key & 0xff_ffff, seed)
-        })?;
+    let (seed, address_buckets, service_buckets) = place(&addresses, &entries)?;
     let (mss4, mss6) = clamps(spec);
     Ok(Image {
-        address_seed,
-        address_bits: address_bits(&addresses, address_seed),
+        seed,
+        address_bits: address_bits(&addresses, seed),
         vips: addresses.iter().filter(|a| is_vip(a)).count() as u32,
         address_buckets,
         addresses,
-        service_seed,
         service_buckets,
         services: entries.into_iter().map(|(_, s)| s).collect(),
         nodes: node_entries(spec, nodes.numbers)?,
@@ -313,17 +305,16 @@ fn sharing(spec: &Spec) -> BTreeSet<&TableId> {
     sharing
 }
 
-/// Finds a seed with which no bucket overflows.
-fn place<T>(
-    what: &'static str,
-    log2: u32,
-    entries: &[T],
-    at: impl Fn(&T, u64) -> Place,
-) -> Result<(u64, Vec<Bucket>), ImageError> {
-    let seeds = (0_u64..64).map(|n| super::maglev::key(&n.to_le_bytes()) | 1);
-    for seed in seeds {
-        if let Some(buckets) = try_place(log2, entries, |e| at(e, seed)) {
-            return Ok((seed, buckets));
+/// Finds a seed with which no bucket overflows, of addresses or of ports.
+fn place(addresses: &[Address], ports: &[(Ip, types::Service)]) -> Result<(u64, Vec<Bucket>, Vec<Bucket>), ImageError> {
+    let mut what = "addresses";
+    for seed in (0_u64..64).map(|n| super::maglev::key(&n.to_le_bytes()) | 1) {
+        let buckets = try_place(ADDRESS_BUCKETS_LOG2, addresses, |a| Place::of_address(a.ip, seed));
+        let Some(address_buckets) = buckets else { continue };
+        what = "ports of services";
+        let of_port = |(vip, s): &(Ip, types::Service)| Place::of_service(*vip, s.key & 0xff_ffff, seed);
+        if let Some(service_buckets) = try_place(SERVICE_BUCKETS_LOG2, ports, of_port) {
+            return Ok((seed, address_buckets, service_buckets));
         }
     }
     Err(ImageError::NoSeed { what })

@@ -414,7 +414,7 @@ impl Arrays {
     fn publish(&self, image: &Image) -> io::Result<()> {
         use std::mem::offset_of;
         let mut config = self.head.load();
-        let idle = (config.bank & 1 ^ 1) as usize;
+        let idle = (config.seed & 1 ^ 1) as usize;
         let bank = offset_of!(types::Tables, banks) + idle * size_of::<types::Bank>();
         let nodes = bank + offset_of!(types::Bank, nodes);
         self.tables.store(bank + offset_of!(types::Bank, address_bits), &image.address_bits)?;
@@ -426,14 +426,12 @@ impl Arrays {
         let stale = vec![types::Node::default(); types::NODES - image.nodes.len()];
         self.tables.store(nodes + size_of_val(&image.nodes[..]), &stale)?;
         config.vips[idle] = image.vips;
-        config.address_seed[idle] = image.address_seed;
-        config.service_seed[idle] = image.service_seed;
         config.flow_key = image.flow_keys.0;
         config.id = image.id;
         (config.mss4, config.mss6) = (image.mss4, image.mss6);
         (config.flags, config.way_back) = (image.flags, image.way_back);
         config.handshake_buckets = self.handshake_buckets;
-        config.bank = idle as u32;
+        config.seed = image.seed & !1 | idle as u64;
         self.head.publish(config);
         Ok(())
     }

@@ -139,7 +139,7 @@ impl Head {
 
     /// Stores all of it; the first word, which has the bank, last, and after everything that was stored before.
     pub(super) fn publish(&self, config: Config) {
-        const { assert!(std::mem::offset_of!(Config, bank) < 8) };
+        const { assert!(std::mem::offset_of!(Config, seed) < 8) };
         // SAFETY: as in `load`.
         let words: [u64; size_of::<Config>() / 8] = unsafe { std::mem::transmute(config) };
         for (n, word) in words.iter().enumerate().skip(1) {

@@ -187,16 +187,12 @@ pub struct Node {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Config {
-    /// The bank that holds, 0 or 1.
-    pub bank: u32,
-    /// This node, as in [`Backend::id`].
-    pub id: u32,
+    /// Of both tables of the bank that holds, which is its lowest bit.
+    pub seed: u64,
     /// Keys of the flow hash.
     pub flow_key: [u64; 6],
-    /// Seed of the address table, per bank.
-    pub address_seed: [u64; 2],
-    /// Seed of the service table, per bank.
-    pub service_seed: [u64; 2],
+    /// This node, as in [`Backend::id`].
+    pub id: u32,
     /// Largest MSS on IPv4; 0 is no clamp.
     pub mss4: u16,
     /// Largest MSS on IPv6; 0 is no clamp.
@@ -211,6 +207,8 @@ pub struct Config {
     pub handshake_buckets: u32,
     /// Zero.
     pub nothing: u32,
+    /// Nothing yet.
+    pub reserved: u32,
 }
 
 /// What is looked up by hash or by number; never made, only measured.
@@ -365,7 +363,7 @@ impl std::ops::Add for ServiceCounters {
 
 const _: () = {
     assert!(size_of::<Bucket>() == 32 && size_of::<Address>() == 32 && size_of::<Service>() == 32);
-    assert!(size_of::<Backend>() == 32 && size_of::<Node>() == 56 && size_of::<Config>() == 128);
+    assert!(size_of::<Backend>() == 32 && size_of::<Node>() == 56 && size_of::<Config>() == 104);
     assert!(size_of::<Tables>() == 4096 + 2 * 5_193_728);
     assert!(size_of::<Handshake>() == 64 && size_of::<Handshakes>() == 512);
     assert!(size_of::<FlowKey>() == 40 && size_of::<Flow>() == 24 && size_of::<ServiceCounters>() == 40);

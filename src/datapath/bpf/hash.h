@@ -68,11 +68,17 @@ INLINE u64 finished(u64 h)
 	return h * GOLDEN;
 }
 
+INLINE u64 seed_of(const struct tables *t)
+{
+	return t->config.seed | 1;
+}
+
 /* Of an address, or of a port of one: `ports` is 0, or protocol and port. The products do not wait for each
- * other, and that of a port does not wait for its address to be found. */
+ * other, and that of a port does not wait for its address to be found. Both tables have one seed, so those of the address
+ * are made once. */
 INLINE u64 hash_v4(be32 ip, u64 ports, u64 seed)
 {
-	return finished((ip | ports << 32) * seed);
+	return finished(ip * seed + (ports * seed << 32));
 }
 
 INLINE u64 hash_v6(const be32 *ip, u64 ports, u64 seed)

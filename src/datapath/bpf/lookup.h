@@ -72,12 +72,12 @@ INLINE const struct address *find_address(const struct bank *bank, u64 hash, con
 INLINE const struct address *find_v4(const struct tables *t, be32 ip)
 {
 	struct ip full = mapped(ip);
-	return find_address(bank_of(t), hash_v4(ip, 0, t->config.address_seed[t->config.bank & 1]), &full);
+	return find_address(bank_of(t), hash_v4(ip, 0, seed_of(t)), &full);
 }
 
 INLINE const struct address *find_v6(const struct tables *t, const be32 *ip)
 {
-	return find_address(bank_of(t), hash_v6(ip, 0, t->config.address_seed[t->config.bank & 1]),
+	return find_address(bank_of(t), hash_v6(ip, 0, seed_of(t)),
 			    (const struct ip *)ip);
 }
 
@@ -95,7 +95,7 @@ INLINE u64 service_key(u32 vip, u64 v6, u64 ports)
 INLINE const struct service *find_service(const struct tables *t, const struct address *vip, u8 v6, u64 ports)
 {
 	const struct bank *bank = bank_of(t);
-	u64 seed = t->config.service_seed[t->config.bank & 1], key = service_key(vip->index, v6, ports);
+	u64 seed = seed_of(t), key = service_key(vip->index, v6, ports);
 	u64 hash = v6 ? hash_v6(vip->ip.word, ports, seed) : hash_v4(vip->ip.word[3], ports, seed);
 	const struct bucket *b = service_bucket(bank, hash);
 	u64 tag = tag_of(hash);

@@ -50,5 +50,5 @@ INLINE const struct tables *the_tables(void)
 
 INLINE const struct bank *bank_of(const struct tables *t)
 {
-	return &t->bank[t->config.bank & 1];
+	return &t->bank[t->config.seed & 1];
 }

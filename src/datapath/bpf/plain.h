@@ -158,18 +158,18 @@ INLINE int plain_v4(struct xdp_md *ctx, const struct tables *t, void *data, void
 	struct ipv4 *ip = data + sizeof(struct ethernet);
 	struct tcp *tcp = (void *)(ip + 1);
 	const struct bank *bank = bank_of(t);
-	u32 which = t->config.bank & 1;
+	u64 seed = seed_of(t);
 
 	if ((void *)(ip + 1) > end)
 		return XDP_PASS;
 	be32 to = ip->to;
-	u64 hash = hash_v4(to, 0, t->config.address_seed[which]);
+	u64 hash = hash_v4(to, 0, seed);
 	if (likely(!may_be_known(bank, hash)))
 		return XDP_PASS;
 	int at = entry_of(address_bucket(bank, hash), tag_of(hash));
 	if (at < 0)
 		return XDP_PASS;
-	if (unlikely(at >= t->config.vips[which])) {
+	if (unlikely(at >= t->config.vips[t->config.seed & 1])) {
 		const struct address *a = &bank->address[at & (ADDRESSES - 1)];
 		return not_to_vip(a, a->ip.word[3] == to && a->ip.word[2] == MAPPED, ip->protocol);
 	}
@@ -177,7 +177,7 @@ INLINE int plain_v4(struct xdp_md *ctx, const struct tables *t, void *data, void
 		return NOT_PLAIN;
 	u64 ports = ports_of(ip->protocol, tcp->to);
 	const struct service *s =
-		plain_service(bank, hash_v4(to, ports, t->config.service_seed[which]), service_key(at, 0, ports));
+		plain_service(bank, hash_v4(to, ports, seed), service_key(at, 0, ports));
 	struct plain p = {
 		.t = {.client = mapped(ip->from),
 		      .client_port = tcp->from,
@@ -203,11 +203,11 @@ INLINE int plain_v6(struct xdp_md *ctx, const struct tables *t, void *data, void
 	struct ipv6 *ip = data + sizeof(struct ethernet);
 	struct tcp *tcp = (void *)(ip + 1);
 	const struct bank *bank = bank_of(t);
-	u32 which = t->config.bank & 1;
+	u64 seed = seed_of(t);
 
 	if ((void *)(ip + 1) > end)
 		return XDP_PASS;
-	u64 hash = hash_v6(ip->to, 0, t->config.address_seed[which]);
+	u64 hash = hash_v6(ip->to, 0, seed);
 	if (likely(!may_be_known(bank, hash)))
 		return XDP_PASS;
 	int at = entry_of(address_bucket(bank, hash), tag_of(hash));
@@ -215,12 +215,12 @@ INLINE int plain_v6(struct xdp_md *ctx, const struct tables *t, void *data, void
 		return XDP_PASS;
 	const struct address *a = &bank->address[at & (ADDRESSES - 1)];
 	int exact = same_words(ip->to, a->ip.word);
-	if (unlikely(at >= t->config.vips[which]))
+	if (unlikely(at >= t->config.vips[t->config.seed & 1]))
 		return not_to_vip(a, exact, ip->next);
 	if (!exact || (void *)(tcp + 1) > end)
 		return NOT_PLAIN;
 	u64 ports = ports_of(ip->next, tcp->to);
-	const struct service *s = plain_service(bank, hash_v6(ip->to, ports, t->config.service_seed[which]),
+	const struct service *s = plain_service(bank, hash_v6(ip->to, ports, seed),
 						service_key(at, 1, ports));
 	struct plain p = {
 		.t = {.client_port = tcp->from, .vip_port = tcp->to, .protocol = ip->next},

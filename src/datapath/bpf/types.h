@@ -99,18 +99,18 @@ enum config_flag { CONFIG_BYPASS = 1 };
 enum { WAYS_BACK = 4 };
 
 struct config {
-	u32 bank; /* 0 or 1 */
-	u32 id;   /* of this node, as in struct backend */
+	u64 seed; /* of both tables of the bank that holds, which is the lowest bit: one load says all of it */
 	u64 flow_key[6];
-	u64 address_seed[2], service_seed[2]; /* per bank; odd */
+	u32 id;	/* of this node, as in struct backend */
 	u16 mss4, mss6; /* clamp of SYN-ACKs; 0 is none */
 	u32 flags;
 	u32 vips[2]; /* per bank: addresses before this entry are VIPs, the others are not */
 	u32 way_back[WAYS_BACK]; /* `bypass`: interfaces with a default route, in turns; 0: none */
 	u32 handshake_buckets;
 	u32 nothing; /* 0 */
+	u32 reserved;
 };
-SAME_SIZE(struct config, 128);
+SAME_SIZE(struct config, 104);
 
 /* What is looked up by hash or by number. */
 struct bank {
