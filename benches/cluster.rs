@@ -102,6 +102,9 @@ impl Bench {
         ]
         .concat();
         until("objects are taken", LIMIT, || async { self.cluster.apply(&all).ok() }).await;
+        let ready = r#"{"status": {"conditions": [{"type": "Ready", "status": "True"}]}}"#;
+        let patch = ["patch", "node", "n1", "--subresource=status", "--type=merge", "-p", ready];
+        self.cluster.kubectl(&patch).expect("patched");
     }
 
     /// Services and slices, as many at once as the API server takes.

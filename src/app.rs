@@ -170,6 +170,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         found: conflicts::start(config, desired.clone(), tasks),
         gateways: gateways::start(for_decide.clone(), tasks),
         settings: config.settings.clone(),
+        planner: crate::plan::Planner::default(),
         provided: provided.clone(),
         problems,
         desired: for_desired,

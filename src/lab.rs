@@ -68,12 +68,12 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
         let _ = std::io::stdout().write_all(scenario::list().as_bytes());
         return Ok(true);
     }
-    if args.datapath.is_ours() && !cfg!(feature = "xdp") {
+    if args.datapath().is_ours() && !cfg!(feature = "xdp") {
         bail!("--datapath xdp: this program was built without the feature `xdp`; use --datapath none");
     }
     scenario::suits(args.scenario, args.router)?;
     scenario::provided(args.scenario, args.provider)?;
-    tools::check(args.datapath)?;
+    tools::check(args.datapath())?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
     let signals = tokio::spawn(wait_for_signal(interrupted.clone()));
@@ -145,15 +145,15 @@ async fn in_lab(
     let pods = args.pods.unwrap_or(2 * u16::from(args.nodes));
     let site = Site::plan(claim, args.nodes, pods);
     anyhow::ensure!(
-        args.delivery == Delivery::Stack || args.datapath == DatapathKind::Xdp,
+        args.delivery == Delivery::Stack || args.datapath() == DatapathKind::Xdp,
         "bypass delivery needs the program in the driver: give --datapath xdp"
     );
-    scenario::check(args.scenario, args.datapath, &site)?;
+    scenario::check(args.scenario, args.datapath(), &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
     let setup = Setup {
         router: args.router,
-        datapath: args.datapath,
+        datapath: args.datapath(),
         delivery: args.delivery,
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
@@ -217,7 +217,7 @@ fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
         ok: lab.report.ok(),
         scenario: word(args.scenario),
         router: word(args.router),
-        datapath: word(args.datapath),
+        datapath: word(args.datapath()),
         nodes: lab.site.nodes.len(),
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
@@ -242,7 +242,7 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
     let met = verdict.expectations.iter().filter(|e| e.ok).count();
     let (word, all) = (if verdict.ok { "ok" } else { "FAILED" }, verdict.expectations.len());
     let Verdict { scenario, router, datapath, nodes, seconds, .. } = verdict;
-    let path = if args.datapath.is_ours() { format!(" and {datapath}") } else { String::new() };
+    let path = if args.datapath().is_ours() { format!(" and {datapath}") } else { String::new() };
     writeln!(
         out,
         "{word}: {scenario} with {router}{path}, {nodes} nodes: {met} of {all} expectations met in {seconds:.1} s"

@@ -4,6 +4,7 @@
 //!  Snapshot ─▶ allocate (addresses, stable) ─▶ eligibility (Announce | Withhold(reason)) ─▶ routes per peer ─▶ Desired
 //! ```
 
+mod again;
 mod allocate;
 mod eligibility;
 mod fill;
@@ -32,10 +33,12 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use ironcast_bgp::{RouterId, rib::Routes};
 
 use crate::types::{Need, Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
 
+pub use again::Planner;
 pub use found::Gateway;
 pub use identity::default_router_id;
 pub use nodes::asked_to_leave;
@@ -98,11 +101,11 @@ pub enum Leaving {
     Gone,
 }
 
-/// What this node wants to be so.
+/// What this node wants to be so. What there is much of is shared with other plans that have the same.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
     /// For every Service of ours: its addresses as they should be, the same on every node. Only the leader acts on it.
-    pub allocations: BTreeMap<ServiceKey, Allocated>,
+    pub allocations: Arc<BTreeMap<ServiceKey, Allocated>>,
     /// Recorded addresses that a Service must give back, and why; whether it gets others stands in `allocations`.
     pub given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
     /// Addresses that Services lack and that a provider may have, the oldest Service first. Only the leader claims.
@@ -114,10 +117,10 @@ pub struct Desired {
     /// What each peer is told; peers that are told the same share one set.
     pub exports: BTreeMap<String, Routes>,
     /// Which Services stand behind a prefix.
-    pub behind: BTreeMap<ipnet::IpNet, BTreeSet<ServiceKey>>,
+    pub behind: Arc<BTreeMap<IpNet, Arc<BTreeSet<ServiceKey>>>>,
     /// Recorded addresses whose packets this node can serve, announced or not: a node that drains withdraws its
     /// routes and still answers what is under way.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Arc<BTreeSet<IpAddr>>,
     /// How far this node has come in leaving.
     pub leaving: Leaving,
     /// What is not announced, and why.
@@ -194,17 +197,21 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
     let node = snapshot.nodes.get(&settings.node).map(|node| &**node);
     Desired {
         router_id: Some(default_router_id(node, &settings.node)),
-        allocations: book.outcome,
+        allocations: book.outcome.into(),
         given_up: book.given_up,
         needs: book.needs,
         exports: routes.exports,
-        behind: routes.behind,
-        addresses: here.addresses,
+        behind: shared(routes.behind),
+        addresses: here.addresses.into(),
         leaving: settings.leaving(),
         withheld: withheld.into_iter().collect(),
         problems: problems::problems(snapshot, settings, &peers, found.problems),
         peers: peers.into_iter().map(|peer| (peer.name.clone(), peer.clone())).collect(),
     }
+}
+
+fn shared(behind: BTreeMap<IpNet, BTreeSet<ServiceKey>>) -> Arc<BTreeMap<IpNet, Arc<BTreeSet<ServiceKey>>>> {
+    Arc::new(behind.into_iter().map(|(prefix, services)| (prefix, services.into())).collect())
 }
 
 /// Oldest first, then by name: the order in which Services choose.

@@ -119,8 +119,9 @@ fn datapath(state: &DatapathState, packets: &Counted) -> [Samples; 5] {
     let uplink =
         |u: &crate::types::UplinkState| (vec![("interface", u.interface.clone()), ("mode", u.mode.clone())], 1.0);
     let reasons = packets.reasons.iter().map(|(reason, n)| (label("reason", reason.word()), *n as f64));
-    let service =
-        |name: &crate::types::ServiceKey| vec![("namespace", name.namespace.clone()), ("service", name.name.clone())];
+    let service = |name: &crate::types::ServiceKey| {
+        vec![("namespace", name.namespace.to_string()), ("service", name.name.to_string())]
+    };
     let per_service = packets.services.iter().flat_map(|(name, n)| {
         [("delivered", n.delivered), ("encapsulated", n.encapsulated), ("chained", n.chained), ("refused", n.refused)]
             .map(|(what, n)| ([service(name), label("outcome", what)].concat(), n as f64))

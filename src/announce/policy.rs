@@ -161,7 +161,7 @@ fn serves_any(desired: &Desired, prefix: &IpNet, ready: &Ready) -> bool {
     let services = desired.behind.get(prefix);
     services
         .into_iter()
-        .flatten()
+        .flat_map(|services| services.iter())
         .flat_map(|service| answered(desired, service))
         .any(|address| prefix.contains(&address) && ready.has(address))
 }
@@ -180,7 +180,7 @@ pub fn not_ready(desired: &Desired, ready: &Ready) -> Vec<Withheld> {
     if *ready == Ready::All {
         return Vec::new();
     }
-    let services: BTreeSet<&ServiceKey> = desired.behind.values().flatten().collect();
+    let services: BTreeSet<&ServiceKey> = desired.behind.values().flat_map(|services| services.iter()).collect();
     services
         .into_iter()
         .filter(|service| answered(desired, service).any(|address| !ready.has(address)))

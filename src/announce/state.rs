@@ -137,7 +137,7 @@ impl AnnounceState {
         RouteState {
             prefix: prefix.to_string(),
             peer: peer.to_string(),
-            services: services.into_iter().flatten().map(ToString::to_string).collect(),
+            services: services.into_iter().flat_map(|services| services.iter()).map(ToString::to_string).collect(),
             communities: communities.chain(large).chain(extended).chain(bandwidth).collect(),
             med: attributes.med,
             local_pref: attributes.local_pref,

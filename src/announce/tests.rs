@@ -83,15 +83,13 @@ fn desired() -> Desired {
     let key = |name| ServiceKey::new("shop", name);
     let has = |address| Allocated::Addresses { addresses: vec![ip(address)], pool: "main".into() };
     let behind = [("192.0.2.0/30", vec!["a", "b"]), ("192.0.2.1/32", vec!["a"]), ("192.0.2.2/32", vec!["b"])];
+    let services = |names: Vec<_>| Arc::new(names.into_iter().map(key).collect());
     Desired {
-        allocations: [(key("a"), has("192.0.2.1")), (key("b"), has("192.0.2.2"))].into(),
+        allocations: Arc::new([(key("a"), has("192.0.2.1")), (key("b"), has("192.0.2.2"))].into()),
         peers: ["tor", "tor2"].map(|name| (name.to_string(), peer(name))).into(),
         exports: ["tor", "tor2"].map(|name| (name.to_string(), routes.clone())).into(),
-        behind: behind
-            .into_iter()
-            .map(|(prefix, names)| (prefix.parse().expect("a prefix"), names.into_iter().map(key).collect()))
-            .collect(),
-        addresses: [ip("192.0.2.1"), ip("192.0.2.2")].into(),
+        behind: Arc::new(behind.map(|(prefix, names)| (prefix.parse().expect("a prefix"), services(names))).into()),
+        addresses: Arc::new([ip("192.0.2.1"), ip("192.0.2.2")].into()),
         ..Desired::default()
     }
 }
@@ -196,7 +194,7 @@ fn only_what_is_served_is_announced_and_the_rest_is_named() {
     state.turn(Arc::new(desired()), &ready(&["192.0.2.2", "192.0.2.3"]), &Links::default());
     assert_eq!(told(&state, "tor"), ["192.0.2.0/30", "192.0.2.2/32"]);
     let [withheld] = &state.withheld[..] else { panic!("one Service waits: {:?}", state.withheld) };
-    assert_eq!((withheld.service.name.as_str(), withheld.reason), ("a", Withhold::DatapathNotReady));
+    assert_eq!((&*withheld.service.name, withheld.reason), ("a", Withhold::DatapathNotReady));
     assert_eq!(state.withheld()[0].reason, "datapathNotReady");
     state.turn(Arc::new(desired()), &Ready::All, &Links::default());
     assert_eq!(told(&state, "tor2").len(), 3);

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::drain::Exit;
 use crate::{
     admin::Metrics,
-    plan::{Desired, Gateway, Leaving, Planned, Settings, asked_to_leave, plan},
+    plan::{Desired, Gateway, Leaving, Planned, Planner, Settings, asked_to_leave},
     provider::node::Provided,
     types::{Problem, Severity, Snapshot},
 };
@@ -46,6 +46,8 @@ pub(super) struct Decide {
     pub(super) gateways: watch::Receiver<Vec<Gateway>>,
     /// Everything else that decides.
     pub(super) settings: Settings,
+    /// Who decides.
+    pub(super) planner: Planner,
     /// Told only when the decision is another.
     pub(super) desired: watch::Sender<Option<Arc<Desired>>>,
     /// Told every time: who records addresses waits to see his own records.
@@ -83,8 +85,8 @@ impl Decide {
         let snapshot = with_peers(snapshot, &provided);
         let start = Instant::now();
         let mut desired = match snapshot.services.len() {
-            0..=LARGE => plan(&snapshot, &self.settings),
-            _ => block_in_place(|| plan(&snapshot, &self.settings)),
+            0..=LARGE => self.planner.plan(&snapshot, &self.settings),
+            _ => block_in_place(|| self.planner.plan(&snapshot, &self.settings)),
         };
         desired.problems.extend(self.problems.borrow_and_update().iter().chain(&provided.problems).cloned());
         desired.problems.extend(self.found.borrow_and_update().iter().cloned());
@@ -198,6 +200,7 @@ mod tests {
             found: for_found,
             gateways,
             settings,
+            planner: Planner::default(),
             desired: for_desired,
             planned: for_planned,
             metrics: Metrics::default(),

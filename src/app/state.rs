@@ -199,7 +199,7 @@ mod tests {
     fn desired() -> Desired {
         let addresses = vec!["203.0.113.1".parse().expect("valid")];
         let allocated = Allocated::Addresses { addresses, pool: "edge".into() };
-        Desired { allocations: [(ServiceKey::new("shop", "web"), allocated)].into(), ..Desired::default() }
+        Desired { allocations: Arc::new([(ServiceKey::new("shop", "web"), allocated)].into()), ..Desired::default() }
     }
 
     fn state(snapshot: Option<&Snapshot>, desired: &Desired) -> NodeState {
@@ -235,8 +235,8 @@ mod tests {
     fn service_that_is_given_back_is_not_listed_and_a_pending_one_says_why() {
         let mut desired = desired();
         let pending = Allocated::Pending { reason: PendingReason::PoolExhausted, message: "edge is full".into() };
-        desired.allocations = [(ServiceKey::new("shop", "web"), pending)].into();
-        desired.allocations.insert(ServiceKey::new("shop", "gone"), Allocated::Released);
+        let gone = (ServiceKey::new("shop", "gone"), Allocated::Released);
+        desired.allocations = Arc::new([(ServiceKey::new("shop", "web"), pending), gone].into());
         let state = state(Some(&snapshot(&[])), &desired);
         let listed: Vec<_> = state.services.iter().map(|s| (s.service.as_str(), s.pending.as_deref())).collect();
         assert_eq!(listed, [("shop/web", Some("edge is full"))]);

@@ -119,16 +119,17 @@ impl Turn {
     }
 }
 
-/// Which slots are free.
-struct Free(Box<[u64; 1024]>);
+/// Which slots are free: an octet each. With a bit each, members that meet in a word, and they often do, wait for each
+/// other.
+struct Free(Box<[bool; 1 << 16]>);
 
 impl Free {
     fn has(&self, slot: u16) -> bool {
-        self.0[usize::from(slot >> 6)] >> (slot & 63) & 1 != 0
+        self.0[usize::from(slot)]
     }
 
     fn take(&mut self, slot: u16) {
-        self.0[usize::from(slot >> 6)] &= !(1 << (slot & 63));
+        self.0[usize::from(slot)] = false;
     }
 }
 
@@ -147,7 +148,7 @@ fn fill<const POWER: bool>(table: &mut [u16], turns: &mut [Turn], slots: u32) {
     let heaviest = turns.iter().map(|t| t.weight).max().expect("there is a member");
     let few = if POWER { slots.isqrt() * 3 / 2 } else { slots.isqrt() };
     let mut left = slots;
-    let mut free = Free(Box::new([u64::MAX; 1024]));
+    let mut free = Free(Box::new([true; 1 << 16]));
     let (members, mut at_turn) = (turns.len(), 0);
     while left > few {
         let turn = &mut turns[at_turn];

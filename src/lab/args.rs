@@ -13,9 +13,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = RouterKind::Builtin, value_name = "NAME")]
     pub router: RouterKind,
 
-    /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's
-    #[arg(long, value_enum, default_value_t = DatapathKind::None, value_name = "NAME")]
-    pub datapath: DatapathKind,
+    /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's [default: xdp for the
+    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence), none for the others]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub datapath: Option<DatapathKind>,
 
     /// How packets reach the pods of a node: by its stack, or past it (needs --datapath xdp)
     #[arg(long, value_enum, default_value_t = Delivery::Stack, value_name = "NAME")]
@@ -56,6 +57,16 @@ pub struct Args {
     /// Copy the logs of every process of the lab into this folder before they are removed
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,
+}
+
+impl Args {
+    /// What was asked for, or what the scenario is about.
+    pub(crate) fn datapath(&self) -> DatapathKind {
+        use ScenarioKind::{Coexistence, EcmpRehash, NodeLoss, Restart};
+        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence);
+        let usual = if about_it && cfg!(feature = "xdp") { DatapathKind::Xdp } else { DatapathKind::None };
+        self.datapath.unwrap_or(usual)
+    }
 }
 
 /// `--router`.
@@ -124,10 +135,10 @@ pub enum ScenarioKind {
     Drain,
     /// Thousands of connections stay open while nodes join and drain, pods scale and the router spreads anew.
     EcmpRehash,
-    /// Daemons are killed and upgraded under load; no packet is lost. Needs --datapath xdp.
+    /// Daemons are killed and upgraded under load; no packet is lost.
     Restart,
     /// Beside kube-proxy's rules, a strict reverse path filter, masquerading and an overlay, requests are answered and
-    /// uploads arrive whole. Needs --datapath xdp, generic or tcx.
+    /// uploads arrive whole.
     Coexistence,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,

@@ -50,7 +50,7 @@ fn start(vips_on_lo: bool, state_dir: &std::path::Path, addresses: &[&str]) -> R
 }
 
 fn wanted(addresses: &[&str]) -> Option<Arc<Desired>> {
-    Some(Arc::new(Desired { addresses: set(addresses), ..Desired::default() }))
+    Some(Arc::new(Desired { addresses: set(addresses).into(), ..Desired::default() }))
 }
 
 fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {

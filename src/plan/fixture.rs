@@ -199,7 +199,7 @@ impl World {
 
     /// Writes what the leader would write: the addresses of every Service as planned.
     pub(super) fn record(&mut self, desired: &Desired) {
-        for (key, allocated) in &desired.allocations {
+        for (key, allocated) in desired.allocations.iter() {
             let service = self.0.services.get_mut(key).expect("a planned Service exists");
             let mut changed = (**service).clone();
             changed.assigned = match allocated {

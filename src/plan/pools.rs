@@ -43,7 +43,7 @@ impl<'a> Pools<'a> {
         let namespaces = snapshot
             .services
             .keys()
-            .map(|key| key.namespace.as_str())
+            .map(|key| &*key.namespace)
             .collect::<BTreeSet<_>>()
             .into_iter()
             .map(|namespace| (namespace, Admitted::new(&pools, &order, namespace, snapshot.namespaces.get(namespace))))
@@ -102,7 +102,7 @@ impl<'a> Pools<'a> {
     /// Whether `serviceAllocation` lets the Service use the pool, and the Service asks for no other.
     pub(super) fn admits(&self, pool: PoolIndex, service: &Service) -> bool {
         let in_namespace =
-            self.namespaces.get(service.key.namespace.as_str()).is_some_and(|namespace| namespace.admitted[pool]);
+            self.namespaces.get(&*service.key.namespace).is_some_and(|namespace| namespace.admitted[pool]);
         in_namespace
             && service.requested_pool.as_ref().is_none_or(|name| *name == self.pools[pool].name)
             && selects_service(self.pools[pool], service)
@@ -115,7 +115,7 @@ impl<'a> Pools<'a> {
             let pool = self.named(name).filter(|pool| self.admits(*pool, service) && !self.pools[*pool].disabled);
             return pool.into_iter().collect();
         }
-        let Some(namespace) = self.namespaces.get(service.key.namespace.as_str()) else { return Vec::new() };
+        let Some(namespace) = self.namespaces.get(&*service.key.namespace) else { return Vec::new() };
         namespace.automatic.iter().copied().filter(|pool| selects_service(self.pools[*pool], service)).collect()
     }
 }

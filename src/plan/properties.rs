@@ -2,13 +2,13 @@
 
 mod generate;
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 
-use self::generate::{keys, settled_world, world};
+use self::generate::{endpoints, keys, settled_world, world};
 use super::{
-    Allocated, Desired, Leaving, Settings, Withhold,
+    Allocated, Desired, Leaving, Planner, Settings, Withhold,
     fixture::{World, service, settings},
     plan,
 };
@@ -50,10 +50,10 @@ fn may_share(a: &Service, b: &Service) -> bool {
 fn pool_offers(world: &World, pool: &Pool, service: &Service, address: IpAddr) -> bool {
     let buggy = matches!(address, IpAddr::V4(v4) if v4.octets()[3] == 0 || v4.octets()[3] == 255);
     let rule = pool.allocation.as_ref().is_none_or(|rule| {
-        let namespace = &service.key.namespace;
+        let namespace = &*service.key.namespace;
         let labels = world.0.namespaces.get(namespace).cloned().unwrap_or_default();
         (rule.namespaces.is_empty() && rule.namespace_selectors.is_empty())
-            || rule.namespaces.contains(namespace)
+            || rule.namespaces.iter().any(|name| name == namespace)
             || rule.namespace_selectors.iter().any(|selector| selector.matches(&labels))
     });
     pool.ranges.iter().any(|range| range.contains(address))
@@ -130,7 +130,7 @@ proptest! {
     #[test]
     fn families_are_those_asked_for_in_their_order(world in world()) {
         let desired = world.plan();
-        for (key, allocated) in &desired.allocations {
+        for (key, allocated) in desired.allocations.iter() {
             let Allocated::Addresses { addresses, .. } = allocated else { continue };
             let service = &world.0.services[key];
             let got: Vec<Family> = addresses.iter().copied().map(family_of).collect();
@@ -149,7 +149,7 @@ proptest! {
     #[test]
     fn recorded_address_stays_while_nothing_speaks_against_it(world in world()) {
         let desired = world.plan();
-        for (key, allocated) in &desired.allocations {
+        for (key, allocated) in desired.allocations.iter() {
             let service = &world.0.services[key];
             for address in service.assigned.iter().filter(|address| undisputed(&world, service, **address)) {
                 match allocated {
@@ -212,7 +212,7 @@ proptest! {
             without.0.pools.remove(name);
         }
         let after = without.plan();
-        for (key, allocated) in &before.allocations {
+        for (key, allocated) in before.allocations.iter() {
             let Allocated::Addresses { addresses: had, .. } = allocated else { continue };
             let service = &world.0.services[key];
             let remain = had.iter().all(|a| without.0.pools.values().any(|pool| pool_offers(&world, pool, service, *a)));
@@ -240,6 +240,23 @@ proptest! {
     }
 
     #[test]
+    fn planning_again_is_planning_anew(world in settled_world(), changes in vec((0usize..20, endpoints()), 1..8)) {
+        let (settings, mut planner) = (settings("n1"), Planner::default());
+        let mut snapshot = Arc::new(world.0);
+        prop_assert_eq!(planner.plan(&snapshot, &settings), plan(&snapshot, &settings));
+        for (which, endpoints) in changes {
+            let mut next = (*snapshot).clone();
+            let Some(key) = next.services.keys().cycle().nth(which).cloned() else { continue };
+            match endpoints.is_empty() {
+                true => drop(next.endpoints.remove(&key)),
+                false => drop(next.endpoints.insert(key, endpoints.into())),
+            }
+            snapshot = Arc::new(next);
+            prop_assert_eq!(planner.plan(&snapshot, &settings), plan(&snapshot, &settings));
+        }
+    }
+
+    #[test]
     fn every_route_leads_to_a_recorded_address_with_endpoints(world in world()) {
         let mut world = world;
         for _ in 0..2 {
@@ -247,7 +264,7 @@ proptest! {
             for (prefix, _) in desired.exports.values().flat_map(|routes| routes.iter()) {
                 let services = &desired.behind[&prefix];
                 prop_assert!(!services.is_empty());
-                for key in services {
+                for key in services.iter() {
                     let service = &world.0.services[key];
                     let leads = |a: &IpAddr| prefix.contains(a) && service.assigned.contains(a);
                     let held: Vec<_> = addresses(&desired, key).iter().copied().filter(leads).collect();
@@ -263,13 +280,13 @@ proptest! {
     #[test]
     fn nobody_is_withheld_and_announced_and_nobody_is_neither(world in settled_world(), draining: bool) {
         let desired = plan(&world.0, &Settings { drain: gone(draining), ..settings("n1") });
-        let announced: BTreeSet<_> = desired.behind.values().flatten().collect();
+        let announced: BTreeSet<_> = desired.behind.values().flat_map(|services| services.iter()).collect();
         for withheld in desired.withheld.iter().filter(|withheld| withheld.peer.is_none()) {
             let of_one_family = matches!(withheld.reason, Withhold::NoEndpoints | Withhold::NoLocalEndpoints);
             prop_assert!(of_one_family || !announced.contains(&withheld.service), "{withheld:?}");
         }
         let withheld: BTreeSet<_> = desired.withheld.iter().map(|withheld| &withheld.service).collect();
-        for (key, allocated) in &desired.allocations {
+        for (key, allocated) in desired.allocations.iter() {
             let silent = !announced.contains(key) && !withheld.contains(key);
             prop_assert!(!silent || *allocated == Allocated::Released, "nothing is said of {key}");
         }

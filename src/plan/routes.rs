@@ -166,7 +166,8 @@ fn selects_pool(advertisement: &Advertisement, grant: &Grant, pools: &Pools<'_>)
         || advertisement.pool_selectors.iter().any(|selector| selector.matches(&pool.labels))
 }
 
-fn aggregate(address: IpAddr, advertisement: &Advertisement) -> IpNet {
+/// The prefix that the advertisement makes of the address.
+pub(super) fn aggregate(address: IpAddr, advertisement: &Advertisement) -> IpNet {
     let length = match address {
         IpAddr::V4(_) => advertisement.aggregation_length,
         IpAddr::V6(_) => advertisement.aggregation_length_v6,

@@ -119,7 +119,7 @@ pub fn check(dir: &Path, settings: &Settings) -> io::Result<CheckReport> {
 /// Services without an address.
 fn pending(folder: &Folder, desired: &Desired) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (key, allocated) in &desired.allocations {
+    for (key, allocated) in desired.allocations.iter() {
         let Allocated::Pending { reason, message } = allocated else { continue };
         let asks = matches!(
             reason,
@@ -145,7 +145,7 @@ fn service_ref(key: &ServiceKey) -> ObjectRef {
 
 /// As it will be when the leader has recorded what the plan gives.
 fn record(snapshot: &mut Snapshot, desired: &Desired) {
-    for (key, allocated) in &desired.allocations {
+    for (key, allocated) in desired.allocations.iter() {
         if let (Some(service), Allocated::Addresses { addresses, .. }) = (snapshot.services.get_mut(key), allocated) {
             Arc::make_mut(service).assigned = addresses.clone();
         }
@@ -158,7 +158,7 @@ fn announced(snapshot: &Snapshot, settings: &Settings, desired: &Desired) -> (Ve
     let mut reasons: BTreeMap<ServiceKey, BTreeSet<Withhold>> = BTreeMap::new();
     for node in snapshot.nodes.keys() {
         let here = plan(snapshot, &Settings { node: node.clone(), ..settings.clone() });
-        let behind: BTreeSet<&ServiceKey> = here.behind.values().flatten().collect();
+        let behind: BTreeSet<&ServiceKey> = here.behind.values().flat_map(|services| services.iter()).collect();
         for key in desired.allocations.keys().filter(|key| behind.contains(key)) {
             nodes.entry(key).or_default().push(node.clone());
         }
@@ -167,7 +167,7 @@ fn announced(snapshot: &Snapshot, settings: &Settings, desired: &Desired) -> (Ve
         }
     }
     let (mut services, mut problems) = (Vec::new(), Vec::new());
-    for (key, allocated) in &desired.allocations {
+    for (key, allocated) in desired.allocations.iter() {
         let (addresses, pool) = match allocated {
             Allocated::Addresses { addresses, pool } => (addresses.clone(), Some(pool.clone())),
             Allocated::Pending { .. } => (Vec::new(), None),

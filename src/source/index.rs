@@ -228,9 +228,8 @@ impl Index {
             Some(journal) => journal.clone(),
             None => self.claims.values().map(|(_, _, claim)| (claim.id, claim.clone())).collect(),
         };
-        let endpoints = services.keys().filter_map(|k| Some((k.clone(), self.services.endpoints_of(k)?.clone())));
         Some(Snapshot {
-            endpoints: endpoints.collect(),
+            endpoints: self.services.endpoints_of(services.keys()),
             pools: self.pools(&claims),
             providers: self.configuration.providers(),
             claims,

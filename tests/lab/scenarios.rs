@@ -58,20 +58,20 @@ scenarios! {
     service_appears_and_goes_with_bird: "bird" "first-light",
     service_appears_and_goes_with_frr: "frr" "first-light",
     service_appears_and_goes_with_gobgp: "gobgp" "first-light",
-    lost_node_leaves_the_route_and_returns: "builtin" "node-loss",
+    lost_node_leaves_the_route_and_returns: "builtin" "node-loss" "--datapath" "none",
     drained_node_fails_no_new_request: "builtin" "drain",
     churning_services_end_in_agreement: "builtin" "service-churn",
     #[cfg(feature = "xdp")]
     service_is_served_by_xdp_without_any_rule: "bird" "first-light" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
-    lost_node_leaves_the_route_and_returns_with_xdp: "builtin" "node-loss" "--datapath" "xdp",
+    lost_node_leaves_the_route_and_returns_with_xdp: "builtin" "node-loss",
     #[cfg(feature = "xdp")]
     drained_node_cuts_no_connection_with_xdp: "builtin" "drain" "--datapath" "xdp",
-    rehash_breaks_connections_without_xdp: "builtin" "ecmp-rehash",
+    rehash_breaks_connections_without_xdp: "builtin" "ecmp-rehash" "--datapath" "none",
     #[cfg(feature = "xdp")]
-    rehash_breaks_no_connection_with_xdp: "builtin" "ecmp-rehash" "--datapath" "xdp",
+    rehash_breaks_no_connection_with_xdp: "builtin" "ecmp-rehash",
     #[cfg(feature = "xdp")]
-    daemons_come_and_go_without_losing_a_packet_with_xdp: "builtin" "restart" "--datapath" "xdp",
+    daemons_come_and_go_without_losing_a_packet_with_xdp: "builtin" "restart",
     #[cfg(feature = "xdp")]
     rehash_breaks_no_connection_behind_xdp: "builtin" "ecmp-rehash" "--datapath" "tcx",
     #[cfg(feature = "xdp")]

@@ -75,7 +75,7 @@ impl Cluster {
         };
         let allocated = Allocated::Addresses { addresses: vec![ip(VIP4), ip(VIP6)], pool: "edge".into() };
         let mut cluster = Self {
-            desired: Desired { allocations: [(service.key.clone(), allocated)].into(), ..Desired::default() },
+            desired: Desired { allocations: Arc::new([(service.key.clone(), allocated)].into()), ..Desired::default() },
             snapshot: Snapshot {
                 services: [(service.key.clone(), Arc::new(service))].into(),
                 nodes: (1..=3).map(node).collect(),
@@ -179,7 +179,7 @@ fn address_that_is_given_up_stays_until_routers_have_withdrawn() {
     let mut cluster = Cluster::new(&[endpoint("10.1.1.5", Some("n1"))]);
     let (mut tables, start) = (Tables::new("n1"), Instant::now());
     let before = cluster.spec(&mut tables, start);
-    cluster.desired.allocations.clear();
+    cluster.desired.allocations = Arc::default();
     cluster.snapshot.services.clear();
     let after = cluster.spec(&mut tables, start);
     assert_eq!((&after.addresses, &after.ports), (&before.addresses, &before.ports));

@@ -150,7 +150,7 @@ fn verdict(args: &Args, make: Make, plays: &[Play<'_>], report: &Report, started
     Verdict {
         ok: report.ok(),
         scenario: word(args.scenario),
-        datapath: word(args.datapath),
+        datapath: word(args.datapath()),
         router: word(args.router),
         nodes: plays.iter().map(|play| play.nodes.len()).sum(),
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,

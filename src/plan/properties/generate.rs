@@ -106,7 +106,7 @@ prop_compose! {
     }
 }
 
-fn endpoints() -> BoxedStrategy<Vec<Endpoint>> {
+pub(super) fn endpoints() -> BoxedStrategy<Vec<Endpoint>> {
     let one = (select(vec!["10.0.0.1", "fd00::1"]), select(vec!["n1", "n2"]), any::<[bool; 3]>()).prop_map(
         |(address, node, [ready, serving, terminating])| Endpoint {
             ready,

@@ -29,7 +29,7 @@ fn drain_says_graceful_shutdown_before_it_withdraws() {
     assert_eq!(last.exports["tor"].iter().next().and_then(|(_, a)| a.local_pref), Some(0), "for iBGP peers");
     let gone = at(Leaving::Gone);
     assert_eq!((gone.told("tor").len(), gone.reasons("a")), (0, vec![(None, Withhold::Draining)]));
-    assert_eq!(gone.addresses, BTreeSet::from([ip("192.0.2.1")]), "what is under way is still answered");
+    assert_eq!(*gone.addresses, BTreeSet::from([ip("192.0.2.1")]), "what is under way is still answered");
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub fn slice(object: &EndpointSlice) -> Converted<Slice> {
     endpoints.sort();
     endpoints.dedup();
     let namespace = object.metadata.namespace.clone().unwrap_or_default();
-    report.keep(Slice { service: ServiceKey::new(namespace, name), endpoints: endpoints.into() })
+    report.keep(Slice { service: ServiceKey::new(namespace, name.as_str()), endpoints: endpoints.into() })
 }
 
 fn ports(report: &mut Report, ports: &[EndpointPort]) -> Vec<(String, Protocol, u16)> {

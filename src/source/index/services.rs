@@ -106,7 +106,7 @@ impl Services {
         let record = self.record.as_ref().expect("just set");
         let mut changed = false;
         for key in before.keys().chain(record.keys()) {
-            let object = ObjectKey::new(key.namespace.clone(), key.name.clone());
+            let object = ObjectKey::new(&*key.namespace, &*key.name);
             let Some(kept) = self.services.value_mut(&object) else { continue };
             let assigned = record.get(key).map(Vec::as_slice).unwrap_or_default();
             if kept.service.assigned != assigned {
@@ -122,8 +122,17 @@ impl Services {
         self.services.values().filter(|(_, _, kept)| kept.in_use()).map(|(_, _, kept)| &kept.service)
     }
 
-    pub(super) fn endpoints_of(&self, service: &ServiceKey) -> Option<&Arc<[Endpoint]>> {
-        self.endpoints.get(service)
+    /// The endpoints of these Services, which come in the order of their keys.
+    pub(super) fn endpoints_of<'s>(
+        &self,
+        services: impl Iterator<Item = &'s ServiceKey>,
+    ) -> BTreeMap<ServiceKey, Arc<[Endpoint]>> {
+        let mut all = self.endpoints.iter().peekable();
+        let of_service = |service: &'s ServiceKey| {
+            while all.next_if(|(other, _)| *other < service).is_some() {}
+            all.next_if(|(other, _)| *other == service).map(|(_, endpoints)| (service.clone(), endpoints.clone()))
+        };
+        services.filter_map(of_service).collect()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {

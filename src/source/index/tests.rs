@@ -359,7 +359,7 @@ fn a_refused_service_keeps_its_addresses_and_an_edited_one_its_last_version() {
     let bad = json!({"metallb.io/loadBalancerIPs": "x"});
     let mut index = filled(&[service("new", bad.clone(), &[]), service("old", bad.clone(), &["192.0.2.1"])]);
     let start = snapshot(&mut index);
-    assert_eq!(start.services.keys().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["old"]);
+    assert_eq!(start.services.keys().map(|k| &*k.name).collect::<Vec<_>>(), ["old"]);
     index.apply(&service("new", json!({"metallb.io/loadBalancerIPs": "192.0.2.7"}), &[]));
     index.apply(&service("new", bad, &["192.0.2.7"]));
     let after = snapshot(&mut index);

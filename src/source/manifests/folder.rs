@@ -123,7 +123,7 @@ impl Folder {
 
     /// A Service as it stands in its file now.
     pub fn service(&self, key: &ServiceKey) -> Option<KubeService> {
-        let identity = (Kind::Service, ObjectKey::new(key.namespace.clone(), key.name.clone()));
+        let identity = (Kind::Service, ObjectKey::new(&*key.namespace, &*key.name));
         match read(self.owners.get(&identity)?).objects.remove(&identity) {
             Some(Ok(Object::Service(service))) => Some(*service),
             _ => None,
@@ -164,7 +164,7 @@ impl Folder {
 
     /// Whether a Service that is not known may be in what could not be read.
     fn may_exist(&self, key: &ServiceKey) -> bool {
-        let identity = (Kind::Service, ObjectKey::new(key.namespace.clone(), key.name.clone()));
+        let identity = (Kind::Service, ObjectKey::new(&*key.namespace, &*key.name));
         self.files.values().any(|file| file.incomplete || file.rejected.contains(&identity))
     }
 

@@ -59,7 +59,7 @@ impl Read {
     #[track_caller]
     fn names(&mut self) -> Vec<String> {
         let snapshot = self.snapshot();
-        snapshot.pools.keys().cloned().chain(snapshot.services.keys().map(|key| key.name.clone())).collect()
+        snapshot.pools.keys().cloned().chain(snapshot.services.keys().map(|key| key.name.to_string())).collect()
     }
 
     #[track_caller]

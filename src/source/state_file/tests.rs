@@ -44,7 +44,7 @@ fn given(name: &str, address: &str) -> (ServiceKey, Allocated) {
 
 fn planned(services: Vec<(ServiceKey, Arc<Service>)>, allocations: Vec<(ServiceKey, Allocated)>) -> Planned {
     let snapshot = Snapshot { services: services.into_iter().collect(), ..Snapshot::default() };
-    let desired = Desired { allocations: allocations.into_iter().collect(), ..Desired::default() };
+    let desired = Desired { allocations: Arc::new(allocations.into_iter().collect()), ..Desired::default() };
     Planned { snapshot: Arc::new(snapshot), desired: Arc::new(desired) }
 }
 

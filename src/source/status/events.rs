@@ -1,7 +1,13 @@
 //! Events (`events.k8s.io/v1`): what happened to an object, for `kubectl describe`. Told by a task of its own behind
-//! a bounded queue, since nothing waits for an Event; what does not fit is dropped and counted.
+//! a bounded queue, since nothing waits for an Event; what does not fit is dropped.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
 
 use k8s_openapi::{
     api::{
@@ -53,13 +59,19 @@ pub(super) struct Events {
 
 /// The way to the task.
 #[derive(Clone)]
-pub(super) struct Sender(mpsc::Sender<Note>);
+pub(super) struct Sender {
+    notes: mpsc::Sender<Note>,
+    /// What came last was dropped.
+    full: Arc<AtomicBool>,
+}
 
 impl Sender {
     pub(super) fn tell(&self, note: Note) {
-        if let Err(error) = self.0.try_send(note) {
-            warn!(%error, "an Event is dropped");
+        let dropped = self.notes.try_send(note).is_err();
+        if dropped && !self.full.load(Relaxed) {
+            warn!("Events are dropped: there are more than the API server takes");
         }
+        self.full.store(dropped, Relaxed);
     }
 }
 
@@ -67,7 +79,7 @@ impl Events {
     pub(super) fn start(client: Client, node: &str) -> Self {
         let (sender, notes) = mpsc::channel(QUEUE);
         let teller = Teller { client, node: node.into(), told: BTreeMap::new() };
-        Self { sender: Sender(sender), task: spawn(teller.run(notes)).abort_handle() }
+        Self { sender: Sender { notes: sender, full: Arc::default() }, task: spawn(teller.run(notes)).abort_handle() }
     }
 
     pub(super) fn sender(&self) -> Sender {

@@ -229,7 +229,7 @@ impl Services {
     /// Says why a Service waits, once per reason.
     fn tell_pending(&mut self, snapshot: &Snapshot, desired: &Desired) {
         self.pending.retain(|key, _| matches!(desired.allocations.get(key), Some(Allocated::Pending { .. })));
-        for (key, allocated) in &desired.allocations {
+        for (key, allocated) in desired.allocations.iter() {
             let Allocated::Pending { reason, message } = allocated else { continue };
             if self.pending.get(key).is_some_and(|told| told == message) {
                 continue;
@@ -266,8 +266,8 @@ impl Services {
         let regarding = ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Service".into()),
-            namespace: Some(key.namespace.clone()),
-            name: Some(key.name.clone()),
+            namespace: Some(key.namespace.to_string()),
+            name: Some(key.name.to_string()),
             uid: Some(uid.into()),
             ..Default::default()
         };
