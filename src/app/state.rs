@@ -187,7 +187,7 @@ mod tests {
             ready,
             serving: ready,
             terminating: false,
-            ports: vec![],
+            ports: Arc::new([]),
         };
         Snapshot {
             endpoints: [(service.key.clone(), [endpoint(true), endpoint(false)].into())].into(),

@@ -66,7 +66,7 @@ pub(super) fn port(port: u16) -> ServicePort {
 }
 
 pub(super) fn endpoint(address: &str, node: &str) -> Endpoint {
-    let ports = vec![(String::new(), Protocol::Tcp, 8080)];
+    let ports = [(String::new(), Protocol::Tcp, 8080)].into();
     Endpoint { address: ip(address), node: Some(node.into()), ready: true, serving: true, terminating: false, ports }
 }
 

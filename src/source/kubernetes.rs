@@ -43,9 +43,11 @@ use super::{
 };
 use crate::types::Snapshot;
 
-/// Changes within this time become one snapshot …
+/// The first change after a quiet time becomes a snapshot at once; those that follow within this time become one …
 const SETTLE: Duration = Duration::from_millis(5);
-/// … but no change waits longer than this.
+/// … and where a snapshot takes its time, no more than one part in so many of it goes into them.
+const PART: u32 = 5;
+/// No change waits longer than this for others that keep coming.
 const LATEST: Duration = Duration::from_millis(50);
 /// Events between the watches and the index; a full queue slows the watches down, which costs nothing but time.
 const QUEUE: usize = 256;
@@ -95,6 +97,7 @@ pub async fn run(
     let mut saved = state_dir;
     let patience = Instant::now() + PATIENCE;
     feed.lead(*leads.borrow_and_update());
+    let mut again = Instant::now();
     loop {
         tokio::select! {
             () = sleep_until(patience), if saved.is_some() && !feed.complete => {
@@ -109,13 +112,15 @@ pub async fn run(
             () = feed.secrets.ended() => return Err(WatchEnded(None)),
         }
         let latest = Instant::now() + LATEST;
-        while let Ok(Some((origin, event))) = timeout_at(latest.min(Instant::now() + SETTLE), events.recv()).await {
+        while let Ok(Some((origin, event))) = timeout_at(again.min(latest), events.recv()).await {
             feed.take(origin, event);
             if Instant::now() >= latest {
                 break;
             }
         }
+        let begun = Instant::now();
         feed.publish(&snapshots);
+        again = Instant::now() + SETTLE.max(begun.elapsed() * (PART - 1));
     }
 }
 

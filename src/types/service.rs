@@ -143,15 +143,15 @@ pub struct Endpoint {
     /// The pod's address.
     pub address: IpAddr,
     /// The node that it runs on.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// `conditions.ready` (absent means ready).
     pub ready: bool,
     /// `conditions.serving` (absent means as `ready`).
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
-    /// Target ports by port name and protocol.
-    pub ports: Vec<(String, Protocol, u16)>,
+    /// Target ports by port name and protocol; those of a slice are one list.
+    pub ports: Arc<[(String, Protocol, u16)]>,
 }
 
 impl Endpoint {

@@ -46,7 +46,7 @@ fn endpoint(address: &str, node: Option<&str>) -> Endpoint {
         ready: true,
         serving: true,
         terminating: false,
-        ports: vec![("http".into(), Protocol::Tcp, 8080), ("http".into(), Protocol::Sctp, 8080)],
+        ports: [("http".into(), Protocol::Tcp, 8080), ("http".into(), Protocol::Sctp, 8080)].into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `EndpointSlice` to [`Endpoint`]s.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::{Endpoint as KubeEndpoint, EndpointPort, EndpointSlice};
 
@@ -39,12 +39,13 @@ pub fn slice(object: &EndpointSlice) -> Converted<Slice> {
             return report.finish(None);
         }
     };
-    let ports = ports(&mut report, object.ports.as_deref().unwrap_or_default());
+    let ports = ports(&mut report, object.ports.as_deref().unwrap_or_default()).into();
+    let mut nodes = BTreeSet::new();
     let mut endpoints: Vec<Endpoint> = object
         .endpoints
         .iter()
         .enumerate()
-        .filter_map(|(i, e)| endpoint(&mut report, &format!("endpoints[{i}]"), e, family, &ports))
+        .filter_map(|(i, e)| endpoint(&mut report, &format!("endpoints[{i}]"), e, family, &ports, &mut nodes))
         .collect();
     endpoints.sort();
     endpoints.dedup();
@@ -69,13 +70,24 @@ fn ports(report: &mut Report, ports: &[EndpointPort]) -> Vec<(String, Protocol, 
     list
 }
 
+/// The name as one of those that there are already.
+fn one_of(names: &mut BTreeSet<Arc<str>>, name: &str) -> Arc<str> {
+    if let Some(known) = names.get(name) {
+        return known.clone();
+    }
+    let name: Arc<str> = name.into();
+    names.insert(name.clone());
+    name
+}
+
 /// The first address counts, as Kubernetes says; further ones are the same pod.
 fn endpoint(
     report: &mut Report,
     path: &str,
     endpoint: &KubeEndpoint,
     family: Family,
-    ports: &[(String, Protocol, u16)],
+    ports: &Arc<[(String, Protocol, u16)]>,
+    nodes: &mut BTreeSet<Arc<str>>,
 ) -> Option<Endpoint> {
     const HINT: &str = "write the pod's address, of the slice's addressType";
     let field = format!("{path}.addresses[0]");
@@ -91,10 +103,10 @@ fn endpoint(
     let ready = conditions.ready.unwrap_or(true);
     Some(Endpoint {
         address,
-        node: endpoint.node_name.clone(),
+        node: endpoint.node_name.as_deref().map(|name| one_of(nodes, name)),
         ready,
         serving: conditions.serving.unwrap_or(ready),
         terminating: conditions.terminating.unwrap_or(false),
-        ports: ports.to_vec(),
+        ports: ports.clone(),
     })
 }

@@ -163,9 +163,10 @@ fn unite<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<Endpoint> {
             first.ready |= again.ready;
             first.serving |= again.serving;
             first.terminating &= again.terminating;
-            first.ports.append(&mut again.ports);
-            first.ports.sort();
-            first.ports.dedup();
+            if first.ports != again.ports {
+                let both: BTreeSet<_> = first.ports.iter().chain(&*again.ports).cloned().collect();
+                first.ports = both.into_iter().collect();
+            }
         }
         same
     });
