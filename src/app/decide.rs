@@ -62,8 +62,10 @@ impl Decide {
         self.snapshots.wait_for(Option::is_some).await.map_err(|_| NoSource)?;
         let mut last = Arc::new(Desired::default());
         loop {
-            let again = tokio::time::Instant::now() + COALESCE;
+            let begun = tokio::time::Instant::now();
             last = self.decide(last);
+            // Half of a core at most, however fast changes come.
+            let again = (begun + COALESCE).max(begun + 2 * begun.elapsed());
             tokio::select! {
                 changed = self.snapshots.changed() => changed.map_err(|_| NoSource)?,
                 changed = self.draining.changed() => changed.map_err(|_| NoSource)?,
