@@ -196,19 +196,33 @@ fn prefixes<'s>(service: &'s Service, advertisements: &'s [&Advertisement]) -> i
     service.assigned.iter().flat_map(address)
 }
 
-/// Whether nothing but endpoints is another.
+/// Whether nothing but endpoints is another. Every field is named, so that a new one cannot be forgotten.
 fn differ_in_endpoints_alone(one: &Snapshot, other: &Snapshot) -> bool {
-    same_values(&one.services, &other.services)
-        && same_values(&one.nodes, &other.nodes)
-        && one.namespaces == other.namespaces
-        && one.pools == other.pools
-        && one.peers == other.peers
-        && one.advertisements == other.advertisements
-        && one.bfd_profiles == other.bfd_profiles
-        && one.providers == other.providers
-        && one.claims == other.claims
-        && one.saved == other.saved
-        && one.problems == other.problems
+    let Snapshot {
+        services,
+        endpoints: _,
+        nodes,
+        namespaces,
+        pools,
+        peers,
+        advertisements,
+        bfd_profiles,
+        providers,
+        claims,
+        saved,
+        problems,
+    } = one;
+    same_values(services, &other.services)
+        && same_values(nodes, &other.nodes)
+        && *namespaces == other.namespaces
+        && *pools == other.pools
+        && *peers == other.peers
+        && *advertisements == other.advertisements
+        && *bfd_profiles == other.bfd_profiles
+        && *providers == other.providers
+        && *claims == other.claims
+        && *saved == other.saved
+        && *problems == other.problems
 }
 
 /// Whether two maps, whose keys stand in their values, have the very same values.
