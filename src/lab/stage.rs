@@ -401,7 +401,8 @@ fn socket(folder: &std::path::Path, node: &str) -> PathBuf {
     folder.join(format!("{node}.sock"))
 }
 
-/// kube-proxy's part: rules follow the Services and the addresses that they have.
+/// kube-proxy's part: rules follow the Services and the addresses that they have. An address stays in a Service's
+/// status while the daemons that wrote it come and go, so here too: until the Service goes or has another.
 async fn keep_proxying(
     nodes: Vec<Node>,
     mut services: watch::Receiver<Services>,
@@ -409,13 +410,19 @@ async fn keep_proxying(
     known: watch::Sender<Result<BTreeSet<IpAddr>, String>>,
 ) {
     let mut proxy = Proxy::default();
+    let mut status: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     loop {
         let proxied: Vec<_> = {
             let (services, seen) = (services.borrow_and_update(), seen.borrow_and_update().clone());
-            services
-                .values()
-                .map(|(s, endpoints)| manifests::proxied(s, endpoints, &seen.addresses(&s.key())))
-                .collect()
+            status.retain(|key, _| services.values().any(|(s, _)| s.key() == *key));
+            let of = |(s, endpoints): &(ServiceSpec, Vec<Endpoint>)| {
+                let (addresses, now) = (status.entry(s.key()).or_default(), seen.addresses(&s.key()));
+                if !now.is_empty() {
+                    *addresses = now;
+                }
+                manifests::proxied(s, endpoints, addresses)
+            };
+            services.values().map(of).collect()
         };
         if let Err(error) = proxy.sync(&nodes, &proxied).await {
             known.send_modify(|known| *known = Err(format!("write the rules of the nodes: {error:#}")));
