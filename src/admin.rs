@@ -7,6 +7,7 @@
 pub mod client;
 mod metrics;
 mod packets;
+pub mod page;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -27,17 +28,11 @@ use ironcast_bgp::{
 use tokio::{net::TcpListener, sync::mpsc};
 
 use crate::{
-    datapath::{query::Query, report::Counted},
-    types::{Family, NodeState},
+    datapath::{query::Query, report::Counted, types::Reason},
+    types::{Family, NodeState, TrafficState},
 };
 
 pub use metrics::Metrics;
-
-/// Draws `/state.json`; asks for nothing else, from nowhere else.
-const PAGE: &str = include_str!("admin/page.html");
-/// What the page may do, told to the browser.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
-                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// What the port answers with; `app` knows.
 pub trait Facts: Send + Sync + 'static {
@@ -175,7 +170,7 @@ impl Port {
     pub async fn serve(self, facts: Arc<dyn Facts>, metrics: Metrics) -> std::io::Result<()> {
         let context = Context { facts, metrics };
         let readable = Router::new()
-            .route("/", get(page))
+            .route("/", get(page::page))
             .route("/live", get(|| async { "live\n" }))
             .route("/ready", get(ready))
             .route("/metrics", get(scrape))
@@ -205,13 +200,19 @@ async fn ready(State(context): State<Context>) -> Response {
     }
 }
 
-async fn page() -> Response {
-    ([(header::CONTENT_TYPE, "text/html; charset=utf-8"), (header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], PAGE)
-        .into_response()
+async fn state(State(context): State<Context>) -> Json<NodeState> {
+    let mut state = context.facts.state();
+    state.traffic = state.datapath.is_some().then(|| traffic(&context.facts.figures().packets));
+    Json(state)
 }
 
-async fn state(State(context): State<Context>) -> Json<NodeState> {
-    Json(context.facts.state())
+fn traffic(counted: &Counted) -> TrafficState {
+    let age = counted.at.map(|at| at.elapsed()).unwrap_or_default();
+    TrafficState {
+        age_milliseconds: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        connections: counted.reasons.get(&Reason::Established).copied().unwrap_or_default(),
+        services: counted.services.iter().map(|(key, counters)| (key.to_string(), (*counters).into())).collect(),
+    }
 }
 
 async fn scrape(State(context): State<Context>) -> Response {

@@ -1,18 +1,27 @@
 //! The command line. Exit codes: 0 fine, 1 an expectation failed or the daemon could not go on,
 //! 2 usage or configuration.
 
+mod asked;
 mod check;
+mod cluster;
 mod columns;
 mod drain;
 mod explain;
 mod import;
+mod live;
+mod page;
 mod router_config;
 mod status;
 mod sweep;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use anyhow::Context;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::{app, config, lab, source};
 
@@ -33,7 +42,7 @@ pub struct Cli {
 enum Command {
     /// The daemon: watches Services, gives them addresses and announces them
     Run(Box<config::Run>),
-    /// What this node announces, to whom, and what it does not; exit code 1 while a session is down
+    /// What this node or the cluster announces, to whom, and what it does not; exit code 1 while a session is down
     Status(status::Args),
     /// Why a Service is, or is not, announced by this node, and what to do next
     Explain(explain::Args),
@@ -62,8 +71,25 @@ enum Command {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
     },
+    /// Write the manual: this program's page to standard output, or a page for each verb into a folder
+    Man {
+        /// Folder for ironcast.1, ironcast-status.1 …
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Print the version and exit
     Version,
+}
+
+impl Cli {
+    /// Reads the command line. As `kubectl-ironcast` it is kubectl's plugin, and calls itself so.
+    pub fn read() -> Self {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let is_plugin =
+            called.as_ref().and_then(|path| path.file_name()).is_some_and(|name| name == "kubectl-ironcast");
+        let command = if is_plugin { Self::command().bin_name("kubectl ironcast") } else { Self::command() };
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// Where the daemon is that a verb asks.
@@ -107,11 +133,23 @@ pub fn main(cli: Cli) -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "ironcast", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Man { dir } => verdict(manual(dir.as_deref())),
         Command::Version => {
             println!("ironcast {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
     }
+}
+
+fn manual(dir: Option<&Path>) -> anyhow::Result<bool> {
+    let Some(dir) = dir else {
+        clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).context("write the manual")?;
+        return Ok(true);
+    };
+    std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .with_context(|| format!("write the manual into {}", dir.display()))?;
+    Ok(true)
 }
 
 fn daemon(run: config::Run) -> ExitCode {

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    ironcast::cli::main(ironcast::cli::Cli::parse())
+    ironcast::cli::main(ironcast::cli::Cli::read())
 }

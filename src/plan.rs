@@ -17,6 +17,7 @@ mod pools;
 mod problems;
 mod routes;
 mod weights;
+mod why;
 mod width;
 mod words;
 
@@ -42,6 +43,7 @@ pub use again::Planner;
 pub use found::Gateway;
 pub use identity::default_router_id;
 pub use nodes::asked_to_leave;
+pub use why::why_pool;
 pub use words::{GaveUp, PendingReason, Withhold};
 
 /// What does not come from the cluster: who we are and how the operator started us.

@@ -10,5 +10,6 @@ pub mod index;
 pub mod kubernetes;
 pub mod lease;
 pub mod manifests;
+pub mod members;
 pub mod state_file;
 pub mod status;

@@ -19,8 +19,8 @@ pub use pool::{AddressRange, Allocation, Pool};
 pub use provider::{ClaimTiming, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind, Secret};
 pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
 pub use state::{
-    BfdState, DatapathState, LeavingState, NodeState, Problem, RouteState, ServiceState, SessionState, Severity,
-    SourceState, UplinkState, WithheldState,
+    BfdState, DatapathState, LeavingState, NodeState, Problem, RouteState, ServiceState, ServiceTraffic, SessionState,
+    Severity, SourceState, TrafficState, UplinkState, WithheldState,
 };
 
 /// The annotation of a Node with what its provider says of the machine; anything but `Active` keeps the node from

@@ -6,6 +6,7 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -196,6 +197,8 @@ async fn a_service_reaches_the_kernels_of_bird_and_frr_and_leaves_them_with_its_
         site.until_routed("the first light", address, true, &daemons).await;
     }
 
+    from_outside(&site).await;
+
     // Restarting every daemon changes neither: one after the other, then both at once, in order and with -9.
     let stop = AtomicBool::new(false);
     let watcher = async {
@@ -252,6 +255,44 @@ async fn restart(site: &Site, daemons: &mut [Program], index: usize, node: &str)
     assert!(daemons[index].terminate(Duration::from_secs(10)), "{}", daemons[index].tail());
     daemons[index] = site.daemon(node);
     tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// What an operator sees from a machine that has a kubeconfig and no daemon, also as kubectl's plugin.
+async fn from_outside(site: &Site) {
+    let plugin = site.folder.join("kubectl-ironcast");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ironcast"), &plugin).expect("a link");
+    let path = std::env::join_paths([&site.folder, site.cluster.assets(), Path::new("/usr/bin")]).expect("a path");
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", site.fabric.name("cp")))
+            .arg("kubectl")
+            .arg("ironcast")
+            .args(arguments);
+        command.env("PATH", &path).env("KUBECONFIG", site.cluster.kubeconfig("admin"));
+        let output = command.output().expect("nsenter runs");
+        (String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(), output.status.code())
+    };
+    let status = until("status of the cluster", LIMIT, || async {
+        let (status, code) = ask(&["status"]);
+        let up = status.matches("4 of 4 up").count() == 2 && status.lines().any(|line| line.ends_with("n1 n2"));
+        (code == Some(0) && up).then_some(status)
+    })
+    .await;
+    assert!(status.starts_with("Cluster · 2 nodes · 2 daemons"), "{status}");
+    let (json, _) = ask(&["status", "-o", "json"]);
+    let state: serde_json::Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    assert_eq!(state["services"][0]["announcedBy"], serde_json::json!(["n1", "n2"]), "{json}");
+    let (node, code) = ask(&["status", "--node", "n1"]);
+    assert!(code == Some(0) && node.starts_with("Node n1 · ") && node.contains("bird4"), "{node}");
+    let (story, code) = ask(&["explain", "service", "web"]);
+    let told = story.lines().filter(|line| line.contains("announced  by n1 n2: 203.0.113.0/32 to ")).count();
+    assert!(code == Some(0) && told == 2 && story.contains("of pool "), "{story}");
+    let (unknown, code) = ask(&["explain", "service", "nobody"]);
+    assert!(code == Some(1) && unknown.contains("check the name"), "{unknown}");
+    let (nowhere, code) = ask(&["status", "--node", "n9"]);
+    assert!(code == Some(2) && nowhere.contains("there is no node n9; nodes: n1, n2"), "{nowhere}");
+    assert!(ask(&["--help"]).0.contains("Usage: kubectl ironcast"), "it calls itself what it was called");
 }
 
 /// Resident memory of `ironcast run` with 100 Services, all of them announced.

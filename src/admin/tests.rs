@@ -80,6 +80,7 @@ impl Facts for Fixed {
         let station = StationStatus { connected: true, connections: 3, overflows: 2, last_error: None };
         let served = ServiceCounters { delivered: 5, bytes: 600, ..ServiceCounters::default() };
         let packets = Counted {
+            at: None,
             reasons: [(Reason::Chained, 3)].into(),
             services: [(ServiceKey::new("shop", "web"), served)].into(),
         };

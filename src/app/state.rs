@@ -6,7 +6,7 @@ use crate::{
     admin::{BfdFigures, BfdPackets, Figures, PoolUse},
     announce::AnnounceState,
     datapath::report::Report,
-    plan::{Allocated, Desired, Leaving},
+    plan::{self, Allocated, Desired, Leaving},
     types::{
         AddressRange, Family, LeavingState, NodeState, Pool, Service, ServiceKey, ServiceState, Snapshot, SourceState,
         family_of,
@@ -49,6 +49,7 @@ pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
         withheld: inputs.announce.withheld(),
         problems: inputs.desired.problems.clone(),
         datapath: inputs.datapath.map(|report| report.state.clone()),
+        traffic: None,
     }
 }
 
@@ -109,10 +110,13 @@ fn service(key: &ServiceKey, allocated: &Allocated, snapshot: &Snapshot) -> Serv
         Allocated::Released => (vec![], None, None),
     };
     let endpoints = snapshot.endpoints.get(key).map(AsRef::as_ref).unwrap_or_default();
+    let of = pool.as_ref().and_then(|pool| snapshot.pools.get(pool));
+    let pool_reason = known.zip(of).map(|(service, pool)| plan::why_pool(service, pool));
     ServiceState {
         service: key.to_string(),
         addresses,
         pool,
+        pool_reason,
         families: known.map(|service| service.families.clone()).unwrap_or_default(),
         pending,
         endpoints: endpoints.iter().filter(|endpoint| endpoint.takes_traffic()).count(),

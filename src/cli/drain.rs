@@ -7,7 +7,7 @@ use hyper::Method;
 use super::Target;
 use crate::{
     admin::client::{ask, state},
-    types::NodeState,
+    types::{LeavingState, NodeState},
 };
 
 /// How often the daemon is asked whether it is done.
@@ -38,9 +38,15 @@ pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
     }
     ask(socket, Method::POST, "/drain").await?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let mut told = None;
     loop {
         let state = state(socket).await?;
         let left = announced(&state);
+        let now = progress(&state, left);
+        if told.as_ref() != Some(&now) {
+            eprintln!("{now}");
+            told = Some(now);
+        }
         if state.draining && left == 0 {
             println!("{} announces nothing; `ironcast drain --undo` ends it", state.node);
             return Ok(true);
@@ -51,6 +57,17 @@ pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
         }
         tokio::time::sleep(PACE).await;
     }
+}
+
+/// A line for whoever waits.
+fn progress(state: &NodeState, left: usize) -> String {
+    let does = match state.leaving {
+        Some(LeavingState::GracefulShutdown) => "asks routers to turn to others (graceful-shutdown)",
+        Some(LeavingState::Withdrawing) => "withdraws",
+        Some(LeavingState::Drained) => "has withdrawn",
+        None => "begins to drain",
+    };
+    format!("{} {does}, {left} prefixes announced", state.node)
 }
 
 fn announced(state: &NodeState) -> usize {

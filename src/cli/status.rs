@@ -1,10 +1,13 @@
-//! `ironcast status`: what this node announces, to whom, and what it does not.
+//! `ironcast status`: what this node, or every node of a cluster, announces, to whom, and what it does not.
 
-use std::{collections::BTreeSet, fmt::Write as _, io::IsTerminal, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, io::IsTerminal, net::SocketAddr, time::Duration};
 
 use super::{
-    Output, Target,
+    Output,
+    asked::{Asked, Found, From},
+    cluster::ClusterState,
     columns::{Columns, age, list},
+    live, page,
 };
 use crate::{
     admin::client,
@@ -16,51 +19,75 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    target: Target,
+    from: From,
 
     /// Form of the output
     #[arg(long, short, value_enum, default_value_t = Output::Table, value_name = "FORM")]
     output: Output,
 
     /// Print what was counted, and the connections that this node's memory has, at most so many
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100",
+          conflicts_with_all = ["cluster", "kubeconfig", "node", "page"])]
     flows: Option<usize>,
 
-    /// Print again every so many seconds until Ctrl-C
+    /// Look again every so many seconds until q or Ctrl-C: a live view on a terminal, else printed again
     #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,
+
+    /// Show it as a page at this address of this machine, until Ctrl-C
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:7473",
+          conflicts_with = "watch")]
+    page: Option<SocketAddr>,
 }
 
-/// Prints the state, once or again and again. `true` if the daemon has seen its whole source and every session is up.
+/// Prints the state, once or again and again. `true` if every daemon has seen its whole source and every session is up.
 pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
-    loop {
-        if let Some(limit) = args.flows {
-            let flows = client::question(&args.target.socket, &format!("/flows?limit={limit}")).await?;
-            super::print(&match args.output {
-                Output::Table => flow_table(&flows),
-                output => super::structured(&flows, output)?,
-            });
-            return Ok(true);
-        }
-        let state = client::state(&args.target.socket).await?;
-        let text = match args.output {
-            Output::Table => table(&state),
-            _ => super::structured(&state, args.output)?,
-        };
-        match args.watch {
-            None => {
-                super::print(&text);
-                return Ok(healthy(&state));
-            }
-            Some(seconds) => {
-                // On a terminal: clear the screen, cursor to the top.
-                let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
-                super::print(&format!("{clear}{text}"));
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-            }
-        }
+    let asked = match args.flows {
+        Some(_) => Asked::Daemon(args.from.socket()),
+        None => args.from.open().await?,
+    };
+    if let Some(address) = args.page {
+        return page::serve(address, &asked).await;
     }
+    let look = async || text(&args, &asked).await;
+    let Some(seconds) = args.watch else {
+        let (text, healthy) = look().await?;
+        super::print(&text);
+        return Ok(healthy);
+    };
+    let pause = Duration::from_secs(seconds);
+    if std::io::stdout().is_terminal() && matches!(args.output, Output::Table) {
+        return live::show(pause, look).await;
+    }
+    loop {
+        super::print(&look().await?.0);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What is printed, and whether all is well.
+async fn text(args: &Args, asked: &Asked<'_>) -> anyhow::Result<(String, bool)> {
+    if let Some(limit) = args.flows {
+        let flows = client::question(args.from.socket(), &format!("/flows?limit={limit}")).await?;
+        let text = match args.output {
+            Output::Table => flow_table(&flows),
+            output => super::structured(&flows, output)?,
+        };
+        return Ok((text, true));
+    }
+    Ok(match (asked.look().await?, args.output) {
+        (Found::Node(state), Output::Table) => (table(&state), healthy(&state)),
+        (Found::Node(state), output) => (super::structured(&*state, output)?, healthy(&state)),
+        (Found::Cluster(members), output) => {
+            let state = ClusterState::of(&members);
+            let text = match output {
+                Output::Table => state.table(),
+                output => super::structured(&state, output)?,
+            };
+            (text, state.is_healthy())
+        }
+    })
 }
 
 fn healthy(state: &NodeState) -> bool {
@@ -251,6 +278,7 @@ pub(super) mod tests {
             service: name.into(),
             addresses: address.into_iter().map(Into::into).collect(),
             pool: address.map(|_| "edge".into()),
+            pool_reason: address.map(|_| "the pool is for every Service".into()),
             families: vec![Family::Ipv4],
             pending: pending.map(Into::into),
             endpoints: 2,
@@ -294,6 +322,7 @@ pub(super) mod tests {
                 file: Some("pools.yaml".into()),
             }],
             datapath: None,
+            traffic: None,
         }
     }
 
@@ -358,7 +387,7 @@ pub(super) mod tests {
             state: state.into(),
         };
         let flows = vec![flow("198.51.100.7:40000", "established"), flow("198.51.100.8:1", "handshake")];
-        let counted = crate::datapath::query::ServiceAnswer { delivered: 5, bytes: 600, ..Default::default() };
+        let counted = crate::types::ServiceTraffic { delivered: 5, bytes: 600, ..Default::default() };
         let list = FlowList {
             flows,
             more: true,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::types::ServiceCounters;
+use crate::types::ServiceTraffic;
 
 /// What the driver is asked; it answers into the sender, or drops it when it ends.
 #[derive(Debug)]
@@ -131,21 +132,10 @@ pub struct FlowList {
     pub packets: BTreeMap<String, u64>,
     /// Packets of each Service on this node.
     #[serde(default)]
-    pub services: BTreeMap<String, ServiceAnswer>,
+    pub services: BTreeMap<String, ServiceTraffic>,
 }
 
-/// Packets of a Service on a node, since it got its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[allow(missing_docs)] // as in `ServiceCounters`
-pub struct ServiceAnswer {
-    pub delivered: u64,
-    pub encapsulated: u64,
-    pub chained: u64,
-    pub refused: u64,
-    pub bytes: u64,
-}
-
-impl From<ServiceCounters> for ServiceAnswer {
+impl From<ServiceCounters> for ServiceTraffic {
     fn from(c: ServiceCounters) -> Self {
         let ServiceCounters { delivered, encapsulated, chained, refused, bytes } = c;
         Self { delivered, encapsulated, chained, refused, bytes }

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use super::types::{Reason, ServiceCounters};
@@ -48,6 +49,8 @@ impl Default for Served {
 /// Packets counted since the counters were made; they outlive restarts of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counted {
+    /// When it was.
+    pub at: Option<Instant>,
     /// By what became of them.
     pub reasons: BTreeMap<Reason, u64>,
     /// By Service.

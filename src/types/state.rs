@@ -1,6 +1,6 @@
 //! What a node says of itself: `/state.json`, the content of `BGPNodeStatus`, what `ironcast status` prints.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,36 @@ pub struct NodeState {
     /// The packet path; absent where it is switched off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datapath: Option<DatapathState>,
+    /// What the packet path has counted; only at `/state.json`, since it changes with every packet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficState>,
+}
+
+/// What the packet path of a node has counted since its counters were made; they outlive restarts of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficState {
+    /// Milliseconds since it was counted.
+    pub age_milliseconds: u64,
+    /// TCP connections that pods of this node have taken.
+    pub connections: u64,
+    /// Packets by Service, `namespace/name`.
+    pub services: BTreeMap<String, ServiceTraffic>,
+}
+
+/// Packets of a Service on a node, since it got its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceTraffic {
+    /// To pods of this node.
+    pub delivered: u64,
+    /// Sent to their owner as first node.
+    pub encapsulated: u64,
+    /// Sent on as asked node.
+    pub chained: u64,
+    /// Dropped.
+    pub refused: u64,
+    /// Bytes of all but the dropped.
+    pub bytes: u64,
 }
 
 /// How far a node has come in leaving.
@@ -208,6 +238,9 @@ pub struct ServiceState {
     pub addresses: Vec<IpAddr>,
     /// Pool of the addresses.
     pub pool: Option<String>,
+    /// Why it is this pool, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_reason: Option<String>,
     /// Families asked for.
     pub families: Vec<Family>,
     /// Why it has no address yet.

@@ -2,10 +2,10 @@
 
 use std::{fmt::Write as _, net::SocketAddr};
 
-use super::Common;
+use super::{Output, Target};
 use crate::{
     admin::client,
-    cli::{Output, print, structured},
+    cli::{print, structured},
     datapath::query::{L4, PacketAnswer, Question},
 };
 
@@ -29,16 +29,20 @@ pub(super) struct Args {
     syn: bool,
 
     #[command(flatten)]
-    common: Common,
+    target: Target,
+
+    /// Form of the output
+    #[arg(long, short, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    output: Output,
 }
 
 /// Explains. `false` where the program and the reference say different things.
 pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
-    let Args { from, to, protocol, syn, common } = args;
+    let Args { from, to, protocol, syn, target, output } = args;
     let question = Question { from, to, protocol, opening: syn };
     let path = format!("/packet?{}", question.to_parameters());
-    let answer: PacketAnswer = client::question(&common.target.socket, &path).await?;
-    let text = match common.output {
+    let answer: PacketAnswer = client::question(&target.socket, &path).await?;
+    let text = match output {
         Output::Table => text(&question, &answer),
         output => structured(&answer, output)?,
     };

@@ -1,7 +1,7 @@
 //! Owns [`Datapath`]: loads it when it is first needed, again with larger maps when tables do not fit, and keeps
 //! what the kernel refused for the report. Everything here blocks.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
 
 use tracing::{info, warn};
 
@@ -355,7 +355,8 @@ impl Owner {
 
     pub(super) fn count(&self) -> Option<Counted> {
         let datapath = self.datapath.as_ref()?;
-        let mut counted = Counted { reasons: datapath.reasons().ok()?, services: datapath.service_counters().ok()? };
+        let (reasons, services) = (datapath.reasons().ok()?, datapath.service_counters().ok()?);
+        let mut counted = Counted { at: Some(Instant::now()), reasons, services };
         let Some(behind) = &self.behind else { return Some(counted) };
         for (service, of) in behind.service_counters().ok()? {
             let sum = counted.services.entry(service).or_default();
