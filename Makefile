@@ -68,6 +68,11 @@ manifests: ## deploy/manifests anew from the chart
 	@tests/helm/build > /dev/null
 	UPDATE_MANIFESTS=1 cargo test --quiet --workspace --all-features --test deploy manifests_are
 
+pictures: ## the pictures of docs/ anew, from a running lab
+	@tests/setup build lab test
+	@cargo build --release --features emulator
+	@$(SUDO) docs/pictures/take target/release/ironcast
+
 ARCHS ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 image: ## OCI image of a static binary, and what is in it (ARCHS="amd64 arm64")
 	@tests/setup build $(ARCHS:%=static-%)

@@ -19,6 +19,7 @@ mod fib;
 mod manifests;
 mod netns;
 mod observe;
+mod picture;
 mod pod;
 mod process;
 #[cfg(feature = "emulator")]
@@ -39,22 +40,31 @@ use std::{
     io::{IsTerminal, Write},
     net::SocketAddr,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use args::word;
 pub use args::{Args, DatapathKind, PodArgs, ProviderKind, RouterArgs, RouterKind, ScenarioKind};
 use claim::Claim;
+use picture::Picture;
 use report::{Line, Lines, Report, Verdict};
 use site::Site;
 use stage::{Lab, Setup, Stop};
 use view::View;
 
-use crate::config::Delivery;
+use crate::{
+    admin::page::{Nodes, PagePort},
+    config::Delivery,
+};
 
 /// Between two requests of `--keep`.
 const KEEP_PAUSE: Duration = Duration::from_millis(100);
@@ -165,6 +175,11 @@ async fn in_lab(
     if has_view {
         *view = Some(View::start(watched(args, &lab), interrupted.clone()));
     }
+    let page = match args.page {
+        Some(address) => Some(page(address, &lab).await?),
+        None => None,
+    };
+    let picture = args.picture.as_ref().map(|_| Picture::start(view::Watched { color: true, ..watched(args, &lab) }));
     let bound = Duration::from_secs(args.timeout);
     match tokio::time::timeout(bound, scenario::run(args.scenario, &mut lab)).await {
         Ok(Ok(()) | Err(Stop::Unmet)) => {}
@@ -177,10 +192,33 @@ async fn in_lab(
         }
     }
     let verdict = verdict(args, &lab, started);
+    if let (Some(picture), Some(file)) = (picture, &args.picture) {
+        let svg = picture.end().await?;
+        std::fs::write(file, svg).with_context(|| format!("write the picture {}", file.display()))?;
+    }
     if args.keep {
         keep(&lab, interrupted).await?;
     }
+    drop(page);
     Ok(verdict)
+}
+
+/// Serves the status page of all nodes until dropped.
+async fn page(address: SocketAddr, lab: &Lab) -> anyhow::Result<JoinSet<()>> {
+    let port = PagePort::open(address).await;
+    let port = port.with_context(|| format!("open {address} for the page; give --page another ADDRESS:PORT"))?;
+    lab.report.note(format!("page of all nodes: http://{}/", port.address()?));
+    let mut seen = lab.watch();
+    let (sender, nodes) = watch::channel(Arc::new(Ok(Vec::new())));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { drop(port.serve(nodes).await) });
+    tasks.spawn(async move {
+        while seen.changed().await.is_ok() {
+            let states: Nodes = Ok(seen.borrow_and_update().alive().cloned().collect());
+            sender.send_replace(Arc::new(states));
+        }
+    });
+    Ok(tasks)
 }
 
 #[cfg(feature = "xdp")]

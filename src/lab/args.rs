@@ -54,6 +54,14 @@ pub struct Args {
     #[arg(long)]
     pub keep: bool,
 
+    /// Show all nodes on one status page at this address of this machine, while the lab runs
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:7473")]
+    pub page: Option<SocketAddr>,
+
+    /// Write the live view into this file as SVG, as it was when it had the most to show
+    #[arg(long, value_name = "FILE")]
+    pub picture: Option<PathBuf>,
+
     /// Copy the logs of every process of the lab into this folder before they are removed
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,

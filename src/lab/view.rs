@@ -8,7 +8,7 @@ use std::{
 };
 
 use ratatui::{
-    DefaultTerminal, Frame,
+    Frame,
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
@@ -36,6 +36,14 @@ pub(crate) struct Watched {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) requests: Arc<Mutex<Tally>>,
     pub(crate) color: bool,
+}
+
+impl Watched {
+    /// How much there is to show: routes first, then expectations.
+    pub(crate) fn much(&self) -> (usize, usize) {
+        let hops = self.seen.borrow().routes.values().map(BTreeSet::len).sum();
+        (hops, self.progress.borrow().expectations.len())
+    }
 }
 
 /// A view that is on the screen.
@@ -72,7 +80,7 @@ async fn run(watched: Watched, end: CancellationToken, interrupted: Cancellation
                 interrupted.cancel();
             }
         }
-        if draw(&mut terminal, &watched, started.elapsed()).is_err() {
+        if terminal.draw(|frame| screen(frame, &watched, started.elapsed())).is_err() {
             // The terminal is gone; the lab goes on without a view until its signal comes.
             break;
         }
@@ -84,13 +92,10 @@ fn ends(key: KeyEvent) -> bool {
     key.code == KeyCode::Char('q') || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL))
 }
 
-fn draw(terminal: &mut DefaultTerminal, watched: &Watched, age: Duration) -> std::io::Result<()> {
+/// The whole view.
+pub(crate) fn screen(frame: &mut Frame<'_>, watched: &Watched, age: Duration) {
     let (seen, progress) = (watched.seen.borrow().clone(), watched.progress.borrow().clone());
     let requests = lock(&watched.requests).clone();
-    terminal.draw(|frame| screen(frame, watched, &seen, &progress, &requests, age)).map(drop)
-}
-
-fn screen(frame: &mut Frame<'_>, watched: &Watched, seen: &Seen, progress: &Progress, requests: &Tally, age: Duration) {
     let nodes = u16::try_from(watched.site.nodes.len()).unwrap_or(u16::MAX).saturating_add(3);
     let [title, top, middle, bottom, foot] = Layout::vertical([
         Constraint::Length(1),
@@ -104,10 +109,10 @@ fn screen(frame: &mut Frame<'_>, watched: &Watched, seen: &Seen, progress: &Prog
     let paint = Paint { color: watched.color };
     let heading = format!(" {}  {:.1} s  (q ends)", watched.title, age.as_secs_f64());
     frame.render_widget(Line::styled(heading, Style::new().add_modifier(Modifier::BOLD)), title);
-    frame.render_widget(sessions(watched, seen, paint), left);
-    frame.render_widget(pods(requests, right), right);
-    frame.render_widget(services(seen), middle);
-    frame.render_widget(expectations(progress, bottom, paint), bottom);
+    frame.render_widget(sessions(watched, &seen, paint), left);
+    frame.render_widget(pods(&requests, right), right);
+    frame.render_widget(services(&seen), middle);
+    frame.render_widget(expectations(&progress, bottom, paint), bottom);
     let note = progress.notes.last().map_or("", String::as_str);
     frame.render_widget(Line::raw(format!(" {note}")), foot);
 }

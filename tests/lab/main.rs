@@ -5,6 +5,7 @@ mod support;
 
 mod interop;
 mod leftovers;
+mod page;
 mod scenarios;
 mod usage;
 
