@@ -12,7 +12,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -22,10 +22,13 @@ use axum::{
     routing::{get, post},
 };
 use ironcast_bgp::{
-    net::{bfd::Report, bmp::StationStatus},
-    speaker::Counters,
+    net::{Unacknowledged, bfd::Report, bmp::StationStatus},
+    speaker::{Counters, PeerId},
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
     datapath::{query::Query, report::Counted, types::Reason},
@@ -33,6 +36,9 @@ use crate::{
 };
 
 pub use metrics::Metrics;
+
+/// A speaker answers between two messages; what it cannot say at once is left out.
+const SPEAKER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What the port answers with; `app` knows.
 pub trait Facts: Send + Sync + 'static {
@@ -44,6 +50,8 @@ pub trait Facts: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// Whom to ask about packets; `None` without a packet path.
     fn packet_path(&self) -> Option<mpsc::Sender<Query>>;
+    /// Whom to ask what routers have not acknowledged.
+    fn speaker(&self) -> mpsc::Sender<Unacknowledged>;
     /// Starts or ends draining; the error says why it cannot.
     fn drain(&self, on: bool) -> Result<(), String>;
 }
@@ -201,9 +209,23 @@ async fn ready(State(context): State<Context>) -> Response {
 }
 
 async fn state(State(context): State<Context>) -> Json<NodeState> {
+    let unacknowledged = unacknowledged(context.facts.speaker()).await.unwrap_or_default();
     let mut state = context.facts.state();
+    for session in &mut state.sessions {
+        session.unacknowledged = unacknowledged.get(&PeerId(session.peer.as_str().into())).copied();
+    }
     state.traffic = state.datapath.is_some().then(|| traffic(&context.facts.figures().packets));
     Json(state)
+}
+
+/// `None` while the speaker does not run, or has no time.
+async fn unacknowledged(speaker: mpsc::Sender<Unacknowledged>) -> Option<BTreeMap<PeerId, u64>> {
+    let (to, answer) = oneshot::channel();
+    let asked = async {
+        speaker.try_send(to).ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(SPEAKER_PATIENCE, asked).await.ok()?
 }
 
 fn traffic(counted: &Counted) -> TrafficState {

@@ -30,11 +30,11 @@ use std::{
 use ironcast_bgp::{
     RouterId,
     bmp::Identity,
-    net::{self, Ended, Speaker, unnumbered::Discovery},
+    net::{self, Ended, Speaker, Unacknowledged, unnumbered::Discovery},
     speaker::{Shutdown, SpeakerConfig},
 };
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 
@@ -92,6 +92,8 @@ pub struct Inputs {
     pub desired: watch::Receiver<Option<Arc<Desired>>>,
     /// What the kernel or the packet path serves.
     pub ready: watch::Receiver<Ready>,
+    /// Who wants to know what routers have not acknowledged.
+    pub questions: mpsc::Receiver<Unacknowledged>,
     /// How to end, once.
     pub shutdown: oneshot::Receiver<Shutdown>,
 }
@@ -257,6 +259,7 @@ async fn follow(
                     break;
                 }
                 Ok(()) = inputs.ready.changed() => break,
+                Some(answer) = inputs.questions.recv() => speaker.unacknowledged(answer).await?,
                 changed = stations.changed() => changed.map_err(|_| AnnounceError::Ended)?,
                 Ok(()) = links.changed() => break,
                 changed = status.changed() => changed.map_err(|_| AnnounceError::Ended)?,

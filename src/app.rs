@@ -34,7 +34,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, sync::atomic::Ordering:
 
 use anyhow::Context;
 use ironcast_bgp::speaker::Shutdown;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -140,6 +140,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let (for_leader, leader) = watch::channel(false);
     let (for_problems, problems) = watch::channel(Arc::default());
     let (for_provided, provided) = watch::channel(Arc::default());
+    let (unacknowledged, questions) = mpsc::channel(1);
     let path = datapath::start(config, planned.clone(), tasks)?;
     let view = Arc::new(View {
         node: config.node.clone(),
@@ -151,6 +152,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
         drain: drain.clone(),
         datapath: path.as_ref().map(|path| path.report.clone()),
         counted: path.as_ref().map(|path| path.counted.clone()),
+        unacknowledged,
         queries: path.as_ref().map(|path| path.queries.clone()),
         stopping: false.into(),
     });
@@ -185,7 +187,8 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let report = path.as_ref().map(|path| path.report.clone());
     let serves = if config.vips_on_lo { Some(ready) } else { None };
     let (announce, shutdown) = oneshot::channel();
-    let inputs = announce::Inputs { desired, ready: datapath::ready(serves, report.clone(), tasks), shutdown };
+    let ready = datapath::ready(serves, report.clone(), tasks);
+    let inputs = announce::Inputs { desired, ready, questions, shutdown };
     start_announce(identity(config, restarted), inputs, report, for_announce, tasks);
     Ok(Ends { announce, netlink, source: stop, datapath: path.map(|path| path.finish), view })
 }

@@ -288,6 +288,14 @@ async fn from_outside(site: &Site) {
     let (story, code) = ask(&["explain", "service", "web"]);
     let told = story.lines().filter(|line| line.contains("announced  by n1 n2: 203.0.113.0/32 to ")).count();
     assert!(code == Some(0) && told == 2 && story.contains("of pool "), "{story}");
+    let mut daemon = Command::new(env!("CARGO_BIN_EXE_ironcast"));
+    daemon.args(["explain", "service", "web", "--socket"]).arg(site.folder.join("n1").join("admin.sock"));
+    until("routers have acknowledged what they were told", LIMIT, || {
+        let output = daemon.output().expect("it runs");
+        let told = String::from_utf8_lossy(&output.stdout).matches(", acknowledged by its TCP").count();
+        async move { (told == 4).then_some(()) }
+    })
+    .await;
     let (unknown, code) = ask(&["explain", "service", "nobody"]);
     assert!(code == Some(1) && unknown.contains("check the name"), "{unknown}");
     let (nowhere, code) = ask(&["status", "--node", "n9"]);

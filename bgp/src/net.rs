@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::bmp::Identity;
 use crate::speaker::{AoAlgorithm, AoKey, Exports, PeerConfig, PeerId, PeerStatus, Received, Shutdown, SpeakerConfig};
@@ -61,11 +61,15 @@ impl Links {
 #[error("the BGP speaker has ended")]
 pub struct Ended;
 
+/// Where the answer of [`Speaker::unacknowledged`] goes.
+pub type Unacknowledged = oneshot::Sender<BTreeMap<PeerId, u64>>;
+
 enum Command {
     Peers(BTreeMap<PeerId, PeerConfig>),
     Exports(Exports),
     Stations(Arc<Identity>, BTreeSet<SocketAddr>),
     Path { peer: PeerId, up: bool },
+    Unacknowledged(Unacknowledged),
     Shutdown(Shutdown),
 }
 
@@ -113,6 +117,12 @@ impl Speaker {
     /// dialled.
     pub async fn path(&self, peer: PeerId, up: bool) -> Result<(), Ended> {
         self.commands.send(Command::Path { peer, up }).await.map_err(|_| Ended)
+    }
+
+    /// Asks how many octets each connected peer's TCP has not acknowledged yet. 0: everything that the Adj-RIB-Out has is
+    /// in the router's hands, which is as much as BGP lets a speaker know.
+    pub async fn unacknowledged(&self, answer: Unacknowledged) -> Result<(), Ended> {
+        self.commands.send(Command::Unacknowledged(answer)).await.map_err(|_| Ended)
     }
 
     /// The peers as they are; newest wins.

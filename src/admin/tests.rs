@@ -41,6 +41,7 @@ impl Facts for Fixed {
             advertised: 3,
             last_error: None,
             established_count: 2,
+            unacknowledged: None,
             bfd: Some(crate::types::BfdState { state: "up".into(), failures: 4, ..Default::default() }),
         };
         let withheld = |service: &str| WithheldState {
@@ -103,6 +104,15 @@ impl Facts for Fixed {
         None
     }
 
+    fn speaker(&self) -> tokio::sync::mpsc::Sender<Unacknowledged> {
+        let (to, mut questions) = tokio::sync::mpsc::channel::<Unacknowledged>(1);
+        tokio::spawn(async move {
+            let answer = questions.recv().await.expect("it asks");
+            answer.send([(PeerId("tor".into()), 17)].into()).expect("it waits");
+        });
+        to
+    }
+
     fn drain(&self, on: bool) -> Result<(), String> {
         self.draining.store(on, SeqCst);
         Ok(())
@@ -138,7 +148,9 @@ async fn state_readiness_and_metrics_are_served_and_draining_only_on_the_socket(
     facts.complete.store(true, SeqCst);
     assert!(over_tcp(tcp, "GET /ready").await.starts_with("HTTP/1.0 200"));
     assert!(over_tcp(tcp, "GET /live").await.starts_with("HTTP/1.0 200"));
-    assert_eq!(client::state(&socket).await.expect("state").node, "n1");
+    let state = client::state(&socket).await.expect("state");
+    assert_eq!((state.node.as_str(), state.sessions[0].unacknowledged), ("n1", Some(17)));
+    assert_eq!(state.traffic.expect("it has a packet path").services["shop/web"].delivered, 5);
 
     let page = over_tcp(tcp, "GET /metrics").await;
     for line in [

@@ -115,6 +115,7 @@ impl AnnounceState {
             last_error: waiting.or(last_error),
             established_count: status.map_or(0, |status| status.established_count),
             bfd: self.bfd.state(peer, now),
+            unacknowledged: None,
         }
     }
 

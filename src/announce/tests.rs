@@ -248,7 +248,11 @@ async fn nothing_starts_before_the_first_plan() {
     let (_for_ready, ready) = watch::channel(Ready::All);
     let (end, shutdown) = oneshot::channel();
     let (state, _watch) = watch::channel(Arc::default());
-    let task = tokio::spawn(run(Config::default(), Inputs { desired, ready, shutdown }, state));
+    let task = tokio::spawn(run(
+        Config::default(),
+        Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown },
+        state,
+    ));
     tokio::task::yield_now().await;
     assert!(!task.is_finished());
     drop(end);
@@ -263,7 +267,9 @@ async fn planner_that_is_gone_is_an_error() {
     let (_end, shutdown) = oneshot::channel();
     let (state, _watch) = watch::channel(Arc::default());
     drop(for_desired);
-    let result = run(Config::default(), Inputs { desired, ready, shutdown }, state).await;
+    let result =
+        run(Config::default(), Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown }, state)
+            .await;
     assert!(matches!(result, Err(AnnounceError::NoPlanner)));
 }
 
@@ -276,7 +282,11 @@ async fn stations_are_told_who_we_are_and_shown_as_connected() {
     let (end, shutdown) = oneshot::channel();
     let (state, mut seen) = watch::channel(Arc::<AnnounceState>::default());
     let config = Config { node: "n7".into(), bmp: vec![station], ..Config::default() };
-    let task = tokio::spawn(run(config, Inputs { desired, ready, shutdown }, state));
+    let task = tokio::spawn(run(
+        config,
+        Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown },
+        state,
+    ));
     let (mut stream, _) = listener.accept().await.expect("accepts");
     let connected = seen.wait_for(|state| state.stations.get(&station).is_some_and(|s| s.connected)).await;
     connected.expect("announcing goes on");

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ironcast_bgp::net::Unacknowledged;
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -42,6 +43,7 @@ pub(super) struct View {
     pub(super) datapath: Option<watch::Receiver<Arc<Report>>>,
     pub(super) counted: Option<watch::Receiver<Arc<Counted>>>,
     pub(super) queries: Option<mpsc::Sender<Query>>,
+    pub(super) unacknowledged: mpsc::Sender<Unacknowledged>,
     pub(super) stopping: AtomicBool,
 }
 
@@ -120,6 +122,10 @@ impl Facts for View {
 
     fn packet_path(&self) -> Option<mpsc::Sender<Query>> {
         self.queries.clone()
+    }
+
+    fn speaker(&self) -> mpsc::Sender<Unacknowledged> {
+        self.unacknowledged.clone()
     }
 
     fn drain(&self, on: bool) -> Result<(), String> {

@@ -267,6 +267,7 @@ pub(super) mod tests {
             advertised: usize::from(state == "Established"),
             last_error: error.map(Into::into),
             established_count: 1,
+            unacknowledged: (state == "Established").then_some(0),
             bfd: (peer == "tor-a").then(|| BfdState {
                 profile: "fast".into(),
                 state: "up".into(),

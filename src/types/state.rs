@@ -197,6 +197,9 @@ pub struct SessionState {
     /// The BFD session of the peer, where it has a profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdState>,
+    /// Octets sent to it that its TCP has not acknowledged; only at `/state.json`, since it changes with every message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<u64>,
 }
 
 /// The BFD session that watches the path to a peer.

@@ -255,6 +255,7 @@ fn state(session: &str, since_seconds: u64) -> NodeState {
         advertised: 1,
         last_error: None,
         bfd: None,
+        unacknowledged: None,
         established_count: 1,
     };
     NodeState {

@@ -60,6 +60,7 @@ fn bad_news() -> Vec<NodeState> {
         last_error: (!up).then(|| hostile.to_owned()),
         established_count: 1,
         bfd: None,
+        unacknowledged: None,
     };
     let node = |name: &str, up: bool| NodeState {
         node: name.into(),

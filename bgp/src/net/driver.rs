@@ -28,6 +28,7 @@ use super::{
     bmp::{StationStatus, Stations},
     dial,
     listen::{self, Listener},
+    sockopt,
 };
 use crate::speaker::{
     ConnectionId, DynamicPeers, Output, PeerConfig, PeerId, PeerStatus, Received, Speaker, SpeakerConfig, Unreached,
@@ -218,8 +219,19 @@ impl Driver {
             Command::Exports(exports) => self.speaker.set_exports(now, exports),
             Command::Stations(identity, wanted) => self.stations.set(&identity, &wanted),
             Command::Path { peer, up } => self.speaker.path(now, &peer, up),
+            // Who asked may have gone.
+            Command::Unacknowledged(answer) => drop(answer.send(self.unacknowledged())),
             Command::Shutdown(_) => {}
         }
+    }
+
+    /// What stands between us and each peer: not written yet, or not acknowledged.
+    fn unacknowledged(&self) -> BTreeMap<PeerId, u64> {
+        let of = |(id, connection): (&ConnectionId, &Connection)| {
+            let octets = sockopt::unacknowledged(&connection.stream).ok()?;
+            Some((self.speaker.peer(*id)?.clone(), octets + connection.unwritten.len() as u64))
+        };
+        self.connections.iter().filter_map(of).collect()
     }
 
     fn update_listeners(&mut self, peers: &BTreeMap<PeerId, PeerConfig>) {

@@ -37,6 +37,14 @@ fn set<T>(socket: &impl AsFd, level: i32, option: i32, value: &T) -> io::Result<
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Octets written that the other end has not acknowledged, sent or not.
+pub(super) fn unacknowledged(socket: &impl AsFd) -> io::Result<u64> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: the descriptor is open for the whole call, and the kernel writes one `int` (tcp(7), SIOCOUTQ).
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut octets) };
+    if result == 0 { Ok(u64::try_from(octets).unwrap_or_default()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// An address without a port, as the options of keys want it.
 fn storage(address: IpAddr) -> libc::sockaddr_storage {
     let mut storage = SockAddr::from(SocketAddr::new(address, 0)).as_storage();

@@ -162,6 +162,11 @@ impl Speaker {
         }
     }
 
+    /// The peer that a connection belongs to.
+    pub fn peer(&self, id: ConnectionId) -> Option<&PeerId> {
+        self.connections.get(&id)
+    }
+
     /// The configuration of the peer that a connection belongs to.
     pub fn config(&self, id: ConnectionId) -> Option<&Arc<PeerConfig>> {
         self.peers.get(self.connections.get(&id)?).map(Peer::config)

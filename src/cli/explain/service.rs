@@ -116,11 +116,18 @@ fn addresses(service: &ServiceState) -> String {
 
 fn announced(state: &NodeState, route: &RouteState) -> String {
     let mut text = format!("{} to {}", route.prefix, route.peer);
-    if let Some(session) = state.sessions.iter().find(|s| s.peer == route.peer) {
+    let session = state.sessions.iter().find(|s| s.peer == route.peer);
+    if let Some(session) = session {
         let since = age(Duration::from_secs(session.since_seconds));
         let _ = write!(text, " ({}, {} for {since})", session.address, session.state);
     }
-    text + &attributes(route)
+    text += &attributes(route);
+    match session.and_then(|session| session.unacknowledged) {
+        Some(0) => text += ", acknowledged by its TCP",
+        Some(octets) => drop(write!(text, ", {octets} octets of this session not acknowledged by its TCP yet")),
+        None => {}
+    }
+    text
 }
 
 fn attributes(route: &RouteState) -> String {
@@ -215,7 +222,7 @@ mod tests {
         Service default/web on node n1
           addresses  203.0.113.1 of pool edge: the pool is for every Service
           endpoints  2 in the cluster take traffic
-          announced  203.0.113.1/32 to tor-a (192.0.2.1, Established for 5m12s), communities 64512:100
+          announced  203.0.113.1/32 to tor-a (192.0.2.1, Established for 5m12s), communities 64512:100, acknowledged by its TCP
         ");
     }
 
