@@ -289,8 +289,6 @@ pub(super) mod tests {
             version: "0.1.0".into(),
             source: SourceState { kind: "manifests".into(), complete: true },
             leader: true,
-            draining: false,
-            leaving: None,
             sessions: vec![
                 session("tor-a", "Established", None),
                 session("tor-b", "Active", Some("connection refused")),
@@ -322,8 +320,7 @@ pub(super) mod tests {
                 severity: Severity::Error,
                 file: Some("pools.yaml".into()),
             }],
-            datapath: None,
-            traffic: None,
+            ..NodeState::default()
         }
     }
 
