@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 
 use super::Target;
 use crate::{
@@ -70,9 +70,10 @@ impl From {
         }
         let client = match self.kubeconfig.as_deref() {
             Some(path) => connect(Some(path)).await?,
-            None => kube::Client::try_default().await.with_context(|| {
-                format!(
-                    "no daemon has its socket at {}, and no cluster is known: give --socket PATH or --kubeconfig FILE",
+            None => kube::Client::try_default().await.map_err(|error| {
+                anyhow!(
+                    "no daemon has its socket at {}, and no cluster is known: give --socket PATH or --kubeconfig FILE \
+                     ({error})",
                     self.socket().display()
                 )
             })?,
