@@ -180,13 +180,13 @@ async fn in_lab(
         None => None,
     };
     let picture = args.picture.as_ref().map(|_| Picture::start(view::Watched { color: true, ..watched(args, &lab) }));
-    let bound = Duration::from_secs(args.timeout);
-    match tokio::time::timeout(bound, scenario::run(args.scenario, &mut lab)).await {
+    let bound = args.bound();
+    match tokio::time::timeout(bound, scenario::run(args, &mut lab)).await {
         Ok(Ok(()) | Err(Stop::Unmet)) => {}
         Ok(Err(Stop::Broken(error))) => return Err(error.context("the lab failed")),
         Err(_) => {
             lab.report.settle(false);
-            lab.report.open("in time", &format!("the scenario ends within {} s", args.timeout), bound);
+            lab.report.open("in time", &format!("the scenario ends within {} s", bound.as_secs()), bound);
             lab.report.see("it did not");
             lab.report.settle(false);
         }

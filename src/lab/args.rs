@@ -1,6 +1,6 @@
 //! What the command line of `ironcast lab` and of its hidden halves says.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 
@@ -14,7 +14,7 @@ pub struct Args {
     pub router: RouterKind,
 
     /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's [default: xdp for the
-    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence), none for the others]
+    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, chaos), none for the others]
     #[arg(long, value_enum, value_name = "NAME")]
     pub datapath: Option<DatapathKind>,
 
@@ -29,6 +29,14 @@ pub struct Args {
     /// What happens in the lab
     #[arg(long, value_enum, default_value_t = ScenarioKind::FirstLight, value_name = "NAME")]
     pub scenario: ScenarioKind,
+
+    /// Of the schedule of chaos: the same seed, nodes and minutes give the same
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+
+    /// How long chaos lasts
+    #[arg(long, default_value_t = 1.0, value_name = "M", value_parser = minutes)]
+    pub minutes: f64,
 
     /// Print the scenarios, one a line, and exit
     #[arg(long)]
@@ -46,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
-    /// Give up, and fail, after so many seconds
+    /// Give up, and fail, after so many seconds; chaos has three times its length on top
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 
@@ -68,13 +76,29 @@ pub struct Args {
 }
 
 impl Args {
+    /// How long chaos lasts.
+    pub(crate) fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+
+    /// When the lab gives up.
+    pub(crate) fn bound(&self) -> Duration {
+        let long = if self.scenario == ScenarioKind::Chaos { self.length() * 3 } else { Duration::ZERO };
+        Duration::from_secs(self.timeout) + long
+    }
+
     /// What was asked for, or what the scenario is about.
     pub(crate) fn datapath(&self) -> DatapathKind {
-        use ScenarioKind::{Coexistence, EcmpRehash, NodeLoss, Restart};
-        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence);
+        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, NodeLoss, Restart};
+        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Chaos);
         let usual = if about_it && cfg!(feature = "xdp") { DatapathKind::Xdp } else { DatapathKind::None };
         self.datapath.unwrap_or(usual)
     }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| format!("{text:?} is no number of minutes"))?;
+    if (0.1..=1440.0).contains(&minutes) { Ok(minutes) } else { Err("give 0.1 to 1440".into()) }
 }
 
 /// `--router`.
@@ -148,6 +172,8 @@ pub enum ScenarioKind {
     /// Beside kube-proxy's rules, a strict reverse path filter, masquerading and an overlay, requests are answered and
     /// uploads arrive whole.
     Coexistence,
+    /// Faults by a schedule from --seed for --minutes, under traffic, with a ledger of what each cost and may cost.
+    Chaos,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
     /// An address is claimed from the provider, announced, answered, withdrawn, given back; the eleventh Service is

@@ -77,6 +77,25 @@ pub(crate) async fn mend(node: &Node) -> anyhow::Result<()> {
     configure(&node.namespace, &uplink(node)).await
 }
 
+/// Loses whatever leaves a port of the router.
+///
+/// # Errors
+/// nft refused.
+pub(crate) async fn lose(router: &Namespace, port: &str) -> anyhow::Result<()> {
+    let table = format!(
+        "table netdev lab-loss {{ chain out {{ type filter hook egress device \"{port}\" priority 0; policy drop; }}; }}\n"
+    );
+    router.feed("nft", &["-f", "-"], &table).await
+}
+
+/// Ends [`lose`].
+///
+/// # Errors
+/// nft refused.
+pub(crate) async fn lose_nothing(router: &Namespace) -> anyhow::Result<()> {
+    router.feed("nft", &["-f", "-"], "delete table netdev lab-loss\n").await
+}
+
 async fn batch(lines: &str) -> anyhow::Result<()> {
     feed(Command::new("ip").args(["-batch", "-"]).kill_on_drop(true), lines).await
 }

@@ -194,6 +194,11 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
+    /// What has come of it so far.
+    pub(crate) fn so_far(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+
     /// Sends nothing more, waits for those in flight.
     ///
     /// # Errors

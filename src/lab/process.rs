@@ -74,6 +74,17 @@ impl Process {
         line.split_whitespace().next()?.parse().ok()
     }
 
+    /// SIGSTOP, or SIGCONT.
+    ///
+    /// # Errors
+    /// It has ended, or the kernel refused.
+    pub(crate) fn freeze(&self, on: bool) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        let pid = pid.with_context(|| format!("{} has ended", self.name))?;
+        let signal = if on { Signal::STOP } else { Signal::CONT };
+        kill_process(pid, signal).with_context(|| format!("freeze {}", self.name))
+    }
+
     /// SIGKILL, and waits until it is gone.
     ///
     /// # Errors

@@ -92,6 +92,14 @@ impl Router {
         Ok(router)
     }
 
+    /// Stops all of it where it stands, or lets it go on.
+    ///
+    /// # Errors
+    /// One of its processes has ended.
+    pub(crate) fn freeze(&self, on: bool) -> anyhow::Result<()> {
+        self.processes.iter().try_for_each(|process| process.freeze(on))
+    }
+
     /// An error if one of its processes has ended.
     pub(crate) fn must_run(&mut self) -> anyhow::Result<()> {
         self.processes.iter_mut().try_for_each(Process::must_run)

@@ -1,5 +1,6 @@
 //! What happens in the lab. A scenario acts, and says what must come of it within which time.
 
+mod chaos;
 mod coexistence;
 mod drain;
 mod ecmp_rehash;
@@ -16,7 +17,7 @@ pub(crate) mod throughput;
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use super::{
-    args::{DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
+    args::{Args, DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
     site::Site,
@@ -42,8 +43,9 @@ pub(super) const REQUESTS: usize = 60;
 ///
 /// # Errors
 /// An expectation was not met, or the lab failed.
-pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
-    match kind {
+pub(crate) async fn run(args: &Args, lab: &mut Lab) -> Result<(), Stop> {
+    match args.scenario {
+        ScenarioKind::Chaos => chaos::run(lab, args.seed, args.length()).await,
         ScenarioKind::FirstLight => first_light::run(lab).await,
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
         ScenarioKind::Coexistence => coexistence::run(lab).await,
@@ -57,7 +59,7 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::ElasticIp => {
             Err(anyhow::anyhow!("built without the feature `emulator`; `make lab` builds with it").into())
         }
-        ScenarioKind::Interop | ScenarioKind::Throughput => {
+        kind @ (ScenarioKind::Interop | ScenarioKind::Throughput) => {
             Err(anyhow::anyhow!("the scenario {} has a rack of its own", word(kind)).into())
         }
     }
@@ -69,8 +71,9 @@ pub(crate) async fn run(kind: ScenarioKind, lab: &mut Lab) -> Result<(), Stop> {
 /// It does not; the text says what to change.
 pub(crate) fn check(kind: ScenarioKind, datapath: DatapathKind, site: &Site) -> anyhow::Result<()> {
     anyhow::ensure!(
-        kind != ScenarioKind::Restart || datapath.is_ours(),
-        "restart shows what the packet path keeps: give --datapath xdp"
+        !matches!(kind, ScenarioKind::Restart | ScenarioKind::Chaos) || datapath.is_ours(),
+        "{} shows what the packet path keeps: give --datapath xdp",
+        word(kind)
     );
     if kind == ScenarioKind::EcmpRehash {
         return ecmp_rehash::check(site);
@@ -267,6 +270,16 @@ fn both(addresses: &[IpAddr]) -> Option<[IpAddr; 2]> {
         [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => Some([v4, v6]),
         _ => None,
     }
+}
+
+/// The address of a host route out of the pools.
+fn vip(prefix: &ipnet::IpNet) -> Option<IpAddr> {
+    (prefix.prefix_len() == prefix.max_prefix_len()).then_some(prefix.addr())
+}
+
+/// Counts are far below 2^52.
+fn precise(count: u64) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 
 fn words(addresses: &[IpAddr]) -> String {

@@ -208,6 +208,36 @@ impl Lab {
         daemon.kill().await
     }
 
+    /// SIGSTOP, or SIGCONT.
+    ///
+    /// # Errors
+    /// There is none, or the kernel refused.
+    pub(crate) fn freeze_daemon(&self, node: &str, on: bool) -> anyhow::Result<()> {
+        self.daemons.get(node).with_context(|| format!("{node} has no daemon"))?.freeze(on)
+    }
+
+    /// Cuts every file of the node's state folder in half, as a machine that lost its power does.
+    ///
+    /// # Errors
+    /// The folder cannot be read or written.
+    pub(crate) fn tear_state(&self, node: &str) -> anyhow::Result<()> {
+        let mut folders = vec![self.folder.join(node)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
+                let (path, kind) =
+                    (entry.as_ref().map(std::fs::DirEntry::path), entry.as_ref().map(std::fs::DirEntry::file_type));
+                let (Ok(path), Ok(Ok(kind))) = (path, kind) else { continue };
+                if kind.is_dir() {
+                    folders.push(path);
+                } else if kind.is_file() {
+                    let content = std::fs::read(&path)?;
+                    std::fs::write(&path, &content[..content.len() / 2])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// SIGTERM, as at an upgrade.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, routes, sessions};
+use super::{ROUTE_WITHIN, address, all_names, answered, nodes_with_pods, precise, routes, sessions};
 use crate::lab::{
     build,
     connections::Connections,
@@ -140,9 +140,4 @@ async fn only_its_own_died(lab: &mut Lab, held: &Connections, lost: &Node) -> Re
     })
     .await?;
     Ok(())
-}
-
-/// Counts are far below 2^52.
-fn precise(count: u64) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

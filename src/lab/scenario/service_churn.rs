@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ROUTE_WITHIN, all_names, both, nodes_with_pods, sessions};
+use super::{ROUTE_WITHIN, all_names, both, nodes_with_pods, sessions, vip};
 use crate::lab::{
     manifests::ServiceSpec,
     observe::Seen,
@@ -155,11 +155,6 @@ async fn agree(lab: &mut Lab, name: &str, wanted: &BTreeMap<String, ServiceSpec>
     })
     .await?;
     Ok(())
-}
-
-/// The address of a host route out of the pools.
-fn vip(prefix: &ipnet::IpNet) -> Option<IpAddr> {
-    (prefix.prefix_len() == prefix.max_prefix_len()).then_some(prefix.addr())
 }
 
 /// Each address answers a few requests over its port.
