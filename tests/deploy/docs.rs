@@ -5,6 +5,7 @@ mod blocks;
 mod cluster;
 mod host;
 mod rack;
+mod security;
 mod stages;
 
 use std::{collections::BTreeSet, path::Path};
