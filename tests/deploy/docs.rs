@@ -7,6 +7,7 @@ mod host;
 mod rack;
 mod security;
 mod stages;
+mod troubleshooting;
 
 use std::{collections::BTreeSet, path::Path};
 

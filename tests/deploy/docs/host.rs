@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Empty folders in place of those that the daemon would write to, and the name of the examples' node.
 const PREPARE: &str = "for folder in /etc /run /var/lib /sys/fs/bpf; do mount -t tmpfs none $folder; done; \
-                       hostname node-1; touch ready; exec sleep infinity";
+                       mkdir /etc/bash_completion.d; hostname node-1; touch ready; exec sleep infinity";
 
 struct Host {
     // Order is the order of dropping.
