@@ -87,8 +87,7 @@ impl Host {
                 match self.shell(&text) {
                     Ok(printed) if is_as_promised(line, &printed) => break,
                     answer if begun.elapsed() > PATIENCE => {
-                        let daemon = self.daemon.as_ref().map(Program::tail).unwrap_or_default();
-                        panic!("{line}\nran as {text}\n{answer:?}\n{daemon}")
+                        panic!("{line}\nran as {text}\n{answer:?}\n{}", self.tail())
                     }
                     _ => std::thread::sleep(Duration::from_millis(200)),
                 }
@@ -99,6 +98,10 @@ impl Host {
             let config = fs::read_to_string(self.folder.path().join(file.trim())).expect("written");
             self.rack.configure(&config, self.folder.path());
         }
+    }
+
+    fn tail(&self) -> String {
+        self.daemon.as_ref().map(Program::tail).unwrap_or_default()
     }
 
     /// The daemon stays until the next one starts, and has to answer.
@@ -123,9 +126,13 @@ impl Host {
 #[test]
 fn lines_for_a_host_do_what_they_say() {
     let Some(mut host) = Host::new() else { return };
-    for (_, lines) in played(Stage::Host) {
+    for (block, lines) in played(Stage::Host) {
         host.begin(&lines);
         lines.iter().for_each(|line| host.play(line));
+        if block.file() == "docs/quick-start.md" && block.text.contains("ironcast explain service") {
+            let answers = host.rack.answers("192.0.2.1:80".parse().expect("an address"));
+            assert!(answers, "{}: the Service does not answer the router\n{}", block.place, host.tail());
+        }
     }
 }
 

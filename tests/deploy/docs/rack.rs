@@ -1,6 +1,16 @@
 //! A node and its router as the examples name them: 10.0.0.10 and 10.0.0.1, in network namespaces of their own.
 
-use std::{ffi::OsString, fs, path::Path, process::Command};
+use std::{
+    ffi::OsString,
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::AsFd,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::stages::Line;
 use crate::{
@@ -30,6 +40,16 @@ impl Rack {
         Some(Self { fabric, bird: None })
     }
 
+    /// Whether a server of the node at this address answers the router within a moment.
+    pub(super) fn answers(&self, at: SocketAddr) -> bool {
+        let server =
+            within(&self.fabric.name("node"), move || TcpListener::bind(at).expect("the address is on the node"));
+        let patience = Duration::from_secs(5);
+        let connected = within(&self.fabric.name("router"), move || TcpStream::connect_timeout(&at, patience).is_ok());
+        drop(server);
+        connected
+    }
+
     /// BIRD with what `ironcast router-config` printed.
     pub(super) fn configure(&mut self, config: &str, folder: &Path) {
         self.bird = None;
@@ -44,6 +64,17 @@ impl Rack {
             Program::start(Some(&self.fabric.name("router")), &folder.join("bird.log"), &command).expect("sh runs");
         self.bird = Some(bird);
     }
+}
+
+/// Does something in a network namespace.
+fn within<T: Send + 'static>(namespace: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let path = format!("/run/netns/{namespace}");
+    let inside = move || {
+        let namespace = fs::File::open(path).expect("the namespace is there");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter");
+        work()
+    };
+    std::thread::spawn(inside).join().expect("no panic")
 }
 
 /// A folder that looks like a clone. A daemon writes beside its examples.

@@ -120,6 +120,18 @@ fn every_command_line_is_run_or_excused() {
     println!("{run} command lines are run, {} are excused", excused.iter().sum::<usize>());
 }
 
+#[test]
+fn a_line_that_nobody_runs_has_no_stage() {
+    let of =
+        |text: &str| stage(&Block { place: "docs/new.md:1".into(), language: "sh".into(), text: format!("{text}\n") });
+    assert_eq!(of("talosctl apply-config"), None);
+    assert_eq!(of("ironcast status\nbirdc show route"), None);
+    assert_eq!(of("ironcast status -o json"), Some(Stage::Host));
+    assert_eq!(of("kubectl get nodes"), Some(Stage::Chart));
+    assert_eq!(of("kubectl apply -k deploy/kustomize/base"), Some(Stage::Manifests));
+    assert_eq!(of("make test"), Some(Stage::Nowhere));
+}
+
 /// Shell that is not called so would be looked at by nobody.
 #[test]
 fn every_block_of_commands_is_called_shell() {
