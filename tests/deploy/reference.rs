@@ -19,7 +19,7 @@ use crate::tools::{path, text};
 
 const HEAD: &str = "# Configuration reference
 
-Every field of every resource, every flag of `ironcast run`, every annotation. `make reference` writes this page from the program's own types;
+Every field of every resource, what is read of Services, every annotation, every flag of `ironcast run`. `make reference` writes this page from the program's own types;
 a test compares. The values of the chart stand in [values.yaml](../deploy/chart/values.yaml). `kubectl explain ipaddresspool.spec` says the same on a cluster.
 
 All resources are `ironcast.dev/v1alpha1` and are read from the daemon's own namespace (`ironcast-system`). **required** fields must be there where
@@ -68,6 +68,32 @@ const OF_NODES: [Annotation; 5] = [
     },
 ];
 
+/// Fields of a Service's `spec` that are read, and what they mean here.
+const OF_SERVICES: [(&str, &str); 10] = [
+    ("type", "`LoadBalancer`, or the Service is none of ours"),
+    (
+        "loadBalancerClass",
+        "ours, or none, as the flags `--load-balancer-class` and `--unclassed` say; another's is never touched",
+    ),
+    ("loadBalancerIP", "asks for an address, as the annotation does"),
+    (
+        "ipFamilies",
+        "families of its addresses, in this order. In a folder of manifests absent means those of `clusterIPs`, else of the addresses asked for, else IPv4",
+    ),
+    (
+        "ipFamilyPolicy",
+        "`RequireDualStack` has both addresses or none, `PreferDualStack` takes one where the other cannot be had",
+    ),
+    ("clusterIPs", "families, where `ipFamilies` is absent"),
+    (
+        "externalTrafficPolicy",
+        "`Cluster`: every node announces while some endpoint takes traffic. `Local`: the nodes whose own endpoints do. The client's address is kept either way where the packet path carries packets",
+    ),
+    ("ports", "what the packet path takes; sharing an address needs different ones"),
+    ("selector", "sharing with the policy `Local` needs the same one"),
+    ("sessionAffinity", "`ClientIP`: the packet path chooses the endpoint by the client's address"),
+];
+
 /// `make reference` writes it anew.
 #[test]
 fn reference_says_what_the_types_say() {
@@ -111,6 +137,24 @@ fn defaults_in_words_are_those_of_the_daemon() {
     says("refreshInterval", &format!("{}m", timing.refresh.as_secs() / 60));
 }
 
+#[test]
+fn fields_of_services_are_those_that_are_read() {
+    let source = text("src/source/convert/service.rs");
+    for (field, _) in OF_SERVICES {
+        let rust = match field {
+            "type" => "type_".to_owned(),
+            "clusterIPs" => "cluster_ips".to_owned(),
+            "loadBalancerIP" => "load_balancer_ip".to_owned(),
+            field => field
+                .chars()
+                .flat_map(|c| c.is_uppercase().then_some('_').into_iter().chain(c.to_lowercase()))
+                .collect(),
+        };
+        assert!(source.contains(&format!("spec.{rust}")), "{field}");
+    }
+    assert!(!source.contains("source_ranges"), "the page says that loadBalancerSourceRanges are not read");
+}
+
 /// The annotations of nodes are named in more than one module.
 #[test]
 fn annotations_of_nodes_are_those_that_are_read() {
@@ -134,7 +178,7 @@ fn reference() -> String {
         let definition = definitions.iter().find(|d| d["spec"]["names"]["kind"] == kind).expect("one of each");
         page += &of_kind(kind, definition);
     }
-    page + &annotations() + &flags()
+    page + &services() + &annotations() + &flags()
 }
 
 fn of_kind(kind: &str, definition: &Value) -> String {
@@ -247,12 +291,17 @@ fn rules(schema: &Value) -> String {
     if all.is_empty() { all } else { format!("\nRules:\n\n{all}") }
 }
 
-fn annotations() -> String {
-    let mut section = "\n## Annotations\n\nOf Services; the first name that is there counts. `spec.loadBalancerIP` asks for an address as well.\n".to_owned();
-    section += &table(&ANNOTATIONS);
-    section += "\nOf Nodes:\n";
-    section += &table(&OF_NODES);
+fn services() -> String {
+    let mut section = "\n## Services\n\nFields of `spec` that are read. All others are the API server's and kube-proxy's; `loadBalancerSourceRanges` is not read \
+        ([security.md](security.md#what-is-not-covered)).\n\n| field | meaning |\n|---|---|\n"
+        .to_owned();
+    OF_SERVICES.iter().for_each(|(field, meaning)| _ = writeln!(section, "| `{field}` | {meaning} |"));
     section
+}
+
+fn annotations() -> String {
+    const HEAD: &str = "\n## Annotations\n\nOf Services; the first name that is there counts.\n";
+    format!("{HEAD}{}\nOf Nodes:\n{}", table(&ANNOTATIONS), table(&OF_NODES))
 }
 
 fn table(annotations: &[Annotation]) -> String {
