@@ -202,14 +202,28 @@ fn every_line_of_helm_renders() {
     assert!(seen > 0, "no document installs the chart");
 }
 
+/// Names of a document's headings, as a reader's browser has them.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings =
+        document.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: char| (c.is_alphanumeric() || ['-', '_'].contains(&c)).then(|| c.to_ascii_lowercase());
+    headings.map(|text| text.chars().filter_map(|c| if c == ' ' { Some('-') } else { kept(c) }).collect()).collect()
+}
+
 #[test]
 fn every_file_that_is_pointed_at_is_there() {
     for file in files() {
         let folder = path(&file).parent().unwrap_or(Path::new("")).to_owned();
         for link in text(&file).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if !target.is_empty() && !target.contains("://") {
-                assert!(folder.join(target).exists(), "{file} points at {target}");
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if target.contains("://") {
+                continue;
+            }
+            let target = if target.is_empty() { path(&file) } else { folder.join(target) };
+            assert!(target.exists(), "{file} points at {link}");
+            if !anchor.is_empty() {
+                let there = anchors(&std::fs::read_to_string(target).expect("a document"));
+                assert!(there.contains(anchor), "{file} points at {link}: {there:?}");
             }
         }
     }

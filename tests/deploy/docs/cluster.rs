@@ -25,8 +25,8 @@ use crate::{
 
 const SPACE: &str = "ironcast-system";
 const POD: &str = "ironcast-x7x7x";
-/// What a line may wait for.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What a line may wait for, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Site {
     // Order is the order of dropping.

@@ -22,8 +22,8 @@ use crate::{
     tools::run,
 };
 
-/// What a line may wait for.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// What a line may wait for, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Empty folders in place of those that the daemon would write to, and the name of the examples' node.
 const PREPARE: &str = "for folder in /etc /run /var/lib /sys/fs/bpf; do mount -t tmpfs none $folder; done; \
