@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests image clean
+.PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests reference image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ pictures: ## the pictures of docs/ anew, from a running lab
 	@tests/setup build lab test
 	@cargo build --release --features emulator
 	@$(SUDO) docs/pictures/take target/release/ironcast
+
+reference: ## docs/configuration.md anew from the types, the flags and the annotations
+	UPDATE_REFERENCE=1 cargo test --quiet --workspace --all-features --test deploy reference_says
 
 ARCHS ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 image: ## OCI image of a static binary, and what is in it (ARCHS="amd64 arm64")

@@ -5,6 +5,7 @@
 //! mean the same. One default has no counterpart: `ipFamilies`, see [`service`].
 
 mod advertisement;
+mod annotations;
 mod bfd;
 mod claim;
 mod community;
@@ -23,6 +24,7 @@ mod service;
 mod tests;
 
 pub use advertisement::{AdvertisementDraft, advertisement};
+pub use annotations::{ANNOTATIONS, Annotation};
 pub use bfd::{ProfileDraft, bfd_profile};
 pub use claim::{claim, claim_spec, claim_status};
 pub use community::{CommunityValue, communities};

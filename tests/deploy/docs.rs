@@ -1,92 +1,26 @@
-//! What the documents tell people to type and to write: YAML is parsed and shown to the API server, command lines to the
-//! program that they are for.
+//! What the documents tell people to type and to write: YAML is parsed and shown to the API server, command lines are run
+//! ([`stages`]).
+
+mod blocks;
+mod cluster;
+mod host;
+mod rack;
+mod security;
+mod stages;
+mod troubleshooting;
 
 use std::{collections::BTreeSet, path::Path};
 
 use clap::{Parser, error::ErrorKind};
 use ironcast::cli::Cli;
 
+use blocks::{Block, blocks, files, shell, spans};
+
 use crate::{
     chart::render,
     install::prepared,
     tools::{documents, helm, path, program, run, text},
 };
-
-/// A fenced block.
-struct Block {
-    place: String,
-    language: String,
-    text: String,
-}
-
-fn files() -> Vec<String> {
-    let mut all = vec!["README.md".to_owned(), "CONTRIBUTING.md".to_owned()];
-    for file in std::fs::read_dir(path("docs")).expect("a folder") {
-        let name = file.expect("readable").file_name().into_string().expect("UTF-8");
-        all.extend(name.ends_with(".md").then(|| format!("docs/{name}")));
-    }
-    for example in std::fs::read_dir(path("deploy/examples")).expect("a folder") {
-        let name = example.expect("readable").file_name().into_string().expect("UTF-8");
-        all.push(format!("deploy/examples/{name}/README.md"));
-    }
-    all.sort();
-    all
-}
-
-fn blocks() -> Vec<Block> {
-    let mut all: Vec<Block> = Vec::new();
-    for file in files() {
-        let mut open: Option<(Block, usize)> = None;
-        for (number, line) in text(&file).lines().enumerate() {
-            match (line.trim().strip_prefix("```"), open.take()) {
-                (Some(language), None) => {
-                    let place = format!("{file}:{}", number + 1);
-                    let block = Block { place, language: language.into(), text: String::new() };
-                    open = Some((block, line.len() - line.trim_start().len()));
-                }
-                (Some(_), Some((block, _))) => all.push(block),
-                (None, Some((mut block, indent))) => {
-                    block.text.extend([line.get(indent..).unwrap_or_default(), "\n"]);
-                    open = Some((block, indent));
-                }
-                (None, None) => {}
-            }
-        }
-        assert!(open.is_none(), "{file}: a block has no end");
-    }
-    all
-}
-
-/// `code` between single backticks, with its place.
-fn spans() -> Vec<(String, String)> {
-    let mut all = Vec::new();
-    for file in files() {
-        let mut fenced = false;
-        for (number, line) in text(&file).lines().enumerate() {
-            fenced ^= line.trim().starts_with("```");
-            if !fenced {
-                let odd = line.split('`').skip(1).step_by(2);
-                all.extend(odd.map(|code| (format!("{file}:{}", number + 1), code.to_owned())));
-            }
-        }
-    }
-    all
-}
-
-/// Lines of a shell block: comments off, continuations joined, one for each command of a pipe.
-fn commands(block: &Block) -> Vec<String> {
-    let joined = block.text.replace("\\\n", " ");
-    let lines = joined.lines().map(|line| line.split(" #").next().unwrap_or_default().trim_start_matches("$ "));
-    let commands =
-        lines.filter(|line| !line.starts_with('#')).flat_map(|line| line.split(['|', ';'])).flat_map(|c| c.split("&&"));
-    commands.map(|command| command.split(['>', '<']).next().unwrap_or_default().trim().to_owned()).collect()
-}
-
-fn shell() -> Vec<(String, String)> {
-    let all = blocks().into_iter().filter(|block| ["sh", "console", "bash"].contains(&block.language.as_str()));
-    all.flat_map(|block| commands(&block).into_iter().map(move |c| (block.place.clone(), c)).collect::<Vec<_>>())
-        .collect()
-}
 
 #[test]
 fn every_block_of_yaml_and_json_parses() {
@@ -268,14 +202,28 @@ fn every_line_of_helm_renders() {
     assert!(seen > 0, "no document installs the chart");
 }
 
+/// Names of a document's headings, as a reader's browser has them.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings =
+        document.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: char| (c.is_alphanumeric() || ['-', '_'].contains(&c)).then(|| c.to_ascii_lowercase());
+    headings.map(|text| text.chars().filter_map(|c| if c == ' ' { Some('-') } else { kept(c) }).collect()).collect()
+}
+
 #[test]
 fn every_file_that_is_pointed_at_is_there() {
     for file in files() {
         let folder = path(&file).parent().unwrap_or(Path::new("")).to_owned();
         for link in text(&file).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap_or_default();
-            if !target.is_empty() && !target.contains("://") {
-                assert!(folder.join(target).exists(), "{file} points at {target}");
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if target.contains("://") {
+                continue;
+            }
+            let target = if target.is_empty() { path(&file) } else { folder.join(target) };
+            assert!(target.exists(), "{file} points at {link}");
+            if !anchor.is_empty() {
+                let there = anchors(&std::fs::read_to_string(target).expect("a document"));
+                assert!(there.contains(anchor), "{file} points at {link}: {there:?}");
             }
         }
     }

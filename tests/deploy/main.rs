@@ -7,6 +7,7 @@ mod image;
 mod install;
 mod kustomize;
 mod monitoring;
+mod reference;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;

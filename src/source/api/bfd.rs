@@ -26,37 +26,37 @@ use super::{ConditionsStatus, SecretReference, is_false};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BFDProfileSpec {
-    /// Least time between packets that we can take, in milliseconds; 300.
+    /// Least time between packets that we can take, in milliseconds. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub receive_interval: Option<u32>,
-    /// Least time between packets that we send, in milliseconds; 300.
+    /// Least time between packets that we send, in milliseconds. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub transmit_interval: Option<u32>,
-    /// How many packets may be missed before the path is declared down; 3.
+    /// How many packets in a row the router may miss before it declares the path down. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 255))]
     pub detect_multiplier: Option<u32>,
-    /// Time between echo packets, in milliseconds; 50.
+    /// Time between echo packets, in milliseconds, with `echoMode`. Default: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub echo_interval: Option<u32>,
-    /// True: the router loops echo packets back. Single-hop peers only.
+    /// True: send echo packets, which the router loops back. IPv4 peers one hop away only. Default: false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub echo_mode: bool,
-    /// Least time between echo packets of the router that the node's kernel may be given to loop back, in milliseconds;
-    /// absent: none are taken. Single-hop peers only.
+    /// Least time between echo packets of the router that the node's kernel may be given to loop back, in milliseconds. Single-hop
+    /// peers only. Default: none are taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60_000))]
     pub echo_receive_interval: Option<u32>,
-    /// How packets are signed, and which are taken.
+    /// How packets are signed, and which are taken (RFC 5880 §6.7). Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<BfdAuthentication>,
-    /// True: wait for the router's first packet.
+    /// True: wait for the router's first packet. Default: false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub passive_mode: bool,
-    /// Least TTL that a packet of a multi-hop peer may arrive with; 254.
+    /// Least TTL that a packet of a multi-hop peer may arrive with. Default: 254.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 254))]
     pub minimum_ttl: Option<u32>,
@@ -66,10 +66,11 @@ pub struct BFDProfileSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BfdAuthentication {
-    /// Which.
+    /// How: `simple` sends the password in the clear, `keyedSHA1` a SHA-1 over packet and key, `meticulousKeyedSHA1` the
+    /// same with a number that accepts each packet once.
     #[serde(rename = "type")]
     pub kind: BfdAuthenticationType,
-    /// The key id, the same at the router.
+    /// The number of the key, the same at the router.
     #[serde(rename = "keyID")]
     pub key_id: u8,
     /// A Secret of type kubernetes.io/basic-auth whose key `password` is the key: at most 16 octets for `simple`, 20

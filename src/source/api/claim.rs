@@ -31,16 +31,16 @@ pub const CLAIM_FINALIZER: &str = "ironcast.dev/release";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AddressClaimSpec {
-    /// The ProviderConfig.
+    /// The ProviderConfig by name.
     pub provider: String,
-    /// The IPAddressPool.
+    /// The IPAddressPool by name.
     pub pool: String,
     /// `namespace/name` of the Service that it is for; absent for a block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// IPv4 or IPv6.
+    /// The family of the address.
     pub family: Family,
-    /// Kind in the provider's words.
+    /// Kind of address in the provider's words. Default: its usual one.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_: Option<String>,
     /// Where, in the provider's words.
@@ -49,7 +49,8 @@ pub struct AddressClaimSpec {
     /// 32 or 128 for one address, less for a block.
     #[schemars(range(min = 1, max = 128))]
     pub prefix_length: u8,
-    /// What becomes of it in the end.
+    /// What becomes of it in the end: `Delete` gives it back after it was withdrawn, `Retain` leaves it leased until the
+    /// AddressClaim is deleted by hand.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
 }
@@ -68,13 +69,13 @@ pub enum ReclaimPolicy {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressClaimStatus {
-    /// Wanted, Sent, Pending, Bound, Releasing, Lost, Retained.
+    /// How far it has come: Wanted, Sent, Pending, Bound, Releasing, Lost, Retained.
     #[serde(default)]
     pub phase: String,
     /// When the provider was asked, or when the release began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<MicroTime>,
-    /// The provider's id.
+    /// The provider's id of the address.
     #[serde(default, rename = "leaseID", skip_serializing_if = "Option::is_none")]
     pub lease_id: Option<String>,
     /// The address as /32 or /128, or the block.

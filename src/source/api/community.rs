@@ -34,10 +34,10 @@ pub struct CommunitySpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NamedCommunity {
-    /// The name, without a colon.
+    /// The name that advertisements use; it has no colon and no space.
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[^:\s]+$"))]
     pub name: String,
-    /// `65000:100`, `large:64500:1:2` or a well-known name.
+    /// What it stands for: `65000:100`, `large:64500:1:2` or a well-known name (`no-export`).
     #[schemars(length(min = 1, max = 64), extend("x-kubernetes-validations" = rules::community()))]
     pub value: String,
 }

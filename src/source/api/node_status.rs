@@ -36,7 +36,7 @@ use crate::types::NodeState;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct BGPNodeStatusSpec {
-    /// The node.
+    /// The node, as in the Node object.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
 }
@@ -48,7 +48,7 @@ pub struct BGPNodeStatusStatus {
     /// Everything that the node knows of itself.
     #[serde(flatten)]
     pub state: NodeState,
-    /// How much there is, where the lists are cut.
+    /// How much there is, where the lists are cut (at 500 entries each).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub totals: Option<Totals>,
     /// `Ready`: every session of the node is Established. `ConfigurationValid`: nothing that it uses is refused.
@@ -61,12 +61,12 @@ pub struct BGPNodeStatusStatus {
 /// Entries of the lists before they are cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
-    /// Of `services`.
+    /// Entries of `services`.
     pub services: i64,
-    /// Of `routes`.
+    /// Entries of `routes`.
     pub routes: i64,
-    /// Of `withheld`.
+    /// Entries of `withheld`.
     pub withheld: i64,
-    /// Of `problems`.
+    /// Entries of `problems`.
     pub problems: i64,
 }

@@ -44,10 +44,10 @@ pub struct IPAddressPoolSpec {
     /// True: IPv4 addresses that end in .0 and .255 are not given out, because some old equipment drops them.
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
-    /// Who may take addresses from the pool; absent means everybody.
+    /// Who may take addresses from the pool. Default: every Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
-    /// True: nothing new is given out; addresses in use stay until their Services go.
+    /// True: nothing new is given out; addresses in use stay until their Services go. Default: false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disabled: bool,
 }
@@ -59,8 +59,8 @@ pub struct PoolProvider {
     /// A ProviderConfig by name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Kind of address in the provider's words (`public_ipv4`); its usual one. One that names a family offers that
-    /// family alone.
+    /// Kind of address in the provider's words (`public_ipv4`). One that names a family offers that family alone.
+    /// Default: the provider's usual one.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub type_: Option<String>,
@@ -72,10 +72,11 @@ pub struct PoolProvider {
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
     /// Claim IPv4 blocks of this prefix length, not single addresses: one aggregate can then serve many Services.
+    /// Default: single addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 16, max = 31))]
     pub block_length: Option<u8>,
-    /// The same for IPv6.
+    /// The same for IPv6. Default: single addresses.
     #[serde(default, rename = "blockLengthV6", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 48, max = 127))]
     pub block_length_v6: Option<u8>,
@@ -86,11 +87,11 @@ pub struct PoolProvider {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAllocation {
-    /// Among pools that fit, the smallest number is tried first; 0 and absent come last.
+    /// Among pools that fit, the smallest number is tried first; 0 comes last. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub priority: Option<i64>,
-    /// Namespaces by name.
+    /// Namespaces by name. Default: with `namespaceSelectors` absent too, all namespaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
     pub namespaces: Vec<String>,
@@ -98,7 +99,7 @@ pub struct ServiceAllocation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub namespace_selectors: Vec<LabelSelector>,
-    /// Services by label; one selector that fits is enough.
+    /// Services by label; one selector that fits is enough. Default: all Services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub service_selectors: Vec<LabelSelector>,

@@ -28,11 +28,11 @@ pub struct ProviderConfigSpec {
     /// Whose API it is.
     #[serde(rename = "type")]
     pub type_: ProviderType,
-    /// Base URL of the API; the provider's usual one.
+    /// Base URL of the API. Default: the provider's usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = rules::URL))]
     pub endpoint: Option<String>,
-    /// Base URL of the metadata service on nodes; the provider's usual one.
+    /// Base URL of the metadata service on nodes. Default: the provider's usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = rules::URL))]
     pub metadata_endpoint: Option<String>,
@@ -43,26 +43,25 @@ pub struct ProviderConfigSpec {
     /// A Secret whose key `token` holds the API token. Only the leader uses it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<SecretReference>,
-    /// Where nodes learn their routers from: `Objects` (default) BGPPeer objects, `Metadata` the metadata service of each
-    /// node, `Account` the API, which the leader asks for every node.
+    /// See [`PeersSource`], whose words the definition takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<PeersSource>,
-    /// Our AS number towards the provider's routers, where the provider leaves the choice.
+    /// Our AS number towards the provider's routers, where the provider leaves the choice. Default: the provider's usual one.
     #[serde(default, rename = "asn", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_294_967_295u32))]
     pub asn: Option<u32>,
-    /// Routes that the routers need: `auto` (default) adds those that are missing, `never` leaves them to you.
+    /// See [`RoutePolicy`], whose words the definition takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manage_routes: Option<RoutePolicy>,
-    /// How long a request with an unknown outcome may take to show in the provider's list, "120s".
+    /// How long a request with an unknown outcome may take to show in the provider's list. Default: 120s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
     pub settle_time: Option<String>,
-    /// Between the withdrawal of an address and giving it back, "30s".
+    /// Between the withdrawal of an address and giving it back. Default: 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
     pub release_delay: Option<String>,
-    /// Between two lists of all addresses, "5m".
+    /// Between two lists of all addresses. Default: 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = rules::DURATION))]
     pub refresh_interval: Option<String>,
@@ -82,7 +81,8 @@ pub enum ProviderType {
     Capi,
 }
 
-/// `peers`.
+/// Where nodes learn their routers from: `Objects` BGPPeer objects, `Metadata` the metadata service of each node,
+/// `Account` the API, which the leader asks for every node. Default: Objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PeersSource {
     /// BGPPeer objects.
@@ -93,7 +93,7 @@ pub enum PeersSource {
     Account,
 }
 
-/// `manageRoutes`.
+/// Routes that the routers need: `auto` adds those that are missing, `never` leaves them to you. Default: auto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RoutePolicy {

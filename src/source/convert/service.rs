@@ -8,22 +8,12 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Service as KubeService, ServicePort as KubePort, ServiceSpec};
 
-use super::{Converted, report::Report};
+use super::{
+    Converted,
+    annotations::{ACROSS, ADDRESSES, POOL, SHARING},
+    report::Report,
+};
 use crate::types::{Family, FamilyPolicy, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy, family_of};
-
-/// Annotations that ask for addresses, the first that is there counts. Ours, MetalLB's two, kube-vip's.
-const ADDRESSES: [&str; 4] = [
-    "ironcast.dev/load-balancer-ips",
-    "metallb.io/loadBalancerIPs",
-    "metallb.universe.tf/loadBalancerIPs",
-    "kube-vip.io/loadbalancerIPs",
-];
-const POOL: [&str; 3] = ["ironcast.dev/address-pool", "metallb.io/address-pool", "metallb.universe.tf/address-pool"];
-const SHARING: [&str; 3] =
-    ["ironcast.dev/allow-shared-ip", "metallb.io/allow-shared-ip", "metallb.universe.tf/allow-shared-ip"];
-
-/// Namespaces that the sharing key holds for beside the Service's own, separated by commas; `*` is all.
-const ACROSS: &str = "ironcast.dev/allow-shared-ip-namespaces";
 
 /// What `sessionAffinity: ClientIP` lasts where nothing is said, as in the API server.
 const AFFINITY: Duration = Duration::from_secs(10800);
@@ -60,7 +50,7 @@ pub fn service(object: &KubeService) -> Converted<Service> {
         selector: spec.selector.clone().unwrap_or_default(),
         affinity: affinity(&mut report, &spec),
         requested_addresses,
-        requested_pool: first(&annotations, &POOL).map(|(_, value)| value.trim().into()),
+        requested_pool: first(&annotations, POOL.names).map(|(_, value)| value.trim().into()),
         sharing_key,
         assigned: assigned(object),
         created: object.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
@@ -75,9 +65,9 @@ fn first<'a>(annotations: &'a BTreeMap<String, String>, keys: &[&'static str]) -
 /// The key together with the namespaces that it holds for. Services share where both are the same, so that nobody gets
 /// onto an address whose owner does not name his namespace. MetalLB's key holds for all, as it does there.
 fn sharing_key(annotations: &BTreeMap<String, String>, namespace: &str) -> Option<String> {
-    let (annotation, key) = first(annotations, &SHARING).filter(|(_, key)| !key.is_empty())?;
-    let usual = if annotation == SHARING[0] { "" } else { "*" };
-    let across = annotations.get(ACROSS).map_or(usual, String::as_str);
+    let (annotation, key) = first(annotations, SHARING.names).filter(|(_, key)| !key.is_empty())?;
+    let usual = if annotation == SHARING.names[0] { "" } else { "*" };
+    let across = annotations.get(ACROSS.names[0]).map_or(usual, String::as_str);
     let mut namespaces: BTreeSet<&str> = across.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     namespaces.insert(namespace);
     let namespaces = match namespaces.contains("*") {
@@ -95,13 +85,13 @@ pub fn request_field(object: &KubeService) -> Option<String> {
         |keys: &[&'static str]| first(&annotations, keys).map(|(key, _)| format!("metadata.annotations[{key}]"));
     let by_field = object.spec.as_ref().is_some_and(|spec| spec.load_balancer_ip.is_some());
     let by_field = by_field.then(|| "spec.loadBalancerIP".to_owned());
-    named(&ADDRESSES).or(by_field).or_else(|| named(&POOL)).or_else(|| named(&SHARING))
+    named(ADDRESSES.names).or(by_field).or_else(|| named(POOL.names)).or_else(|| named(SHARING.names))
 }
 
 fn requested_addresses(report: &mut Report, annotations: &BTreeMap<String, String>, spec: &ServiceSpec) -> Vec<IpAddr> {
     let field = spec.load_balancer_ip.as_deref().filter(|text| !text.is_empty());
     let by_field = field.map(|text| addresses(report, "spec.loadBalancerIP", text));
-    let Some((annotation, text)) = first(annotations, &ADDRESSES) else { return by_field.unwrap_or_default() };
+    let Some((annotation, text)) = first(annotations, ADDRESSES.names) else { return by_field.unwrap_or_default() };
     let path = format!("metadata.annotations[{annotation}]");
     let by_annotation = addresses(report, &path, text);
     if by_field.is_some_and(|by_field| by_field != by_annotation) {

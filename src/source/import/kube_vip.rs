@@ -92,7 +92,9 @@ fn peers(document: &Value, environment: &BTreeMap<String, String>, drafts: &mut 
         match one {
             Ok(router) => router.draft(&common, document, drafts),
             Err(item) => {
-                let message = format!("{item:?} is not ADDRESS:AS:PASSWORD:MULTIHOP");
+                // A password may stand behind the first colon.
+                let begin = item.split(':').next().unwrap_or_default();
+                let message = format!("{begin:?} begins what is not ADDRESS:AS:PASSWORD:MULTIHOP");
                 drafts.lost(reference(document), "env bgp_peers", message, "write a BGPPeer for it");
             }
         }

@@ -57,6 +57,22 @@ fn cpem() {
     insta::assert_snapshot!(shown(&imported));
 }
 
+/// `10.0.0.1:AS65001:hush`: the number has letters before it.
+#[test]
+fn a_peer_of_kube_vip_that_cannot_be_read_shows_no_password() {
+    let env = serde_json::json!([
+        {"name": "bgp_enable", "value": "true"},
+        {"name": "bgp_peers", "value": "10.0.0.1:AS65001:hush:false"},
+    ]);
+    let pods = serde_json::json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "kube-vip-ds"},
+        "spec": {"template": {"spec": {"containers": [{"image": "kube-vip", "env": env}]}}},
+    });
+    let imported = import(Predecessor::KubeVip, &[pods], "here", &settings());
+    let shown = shown(&imported);
+    assert!(shown.contains("10.0.0.1") && !shown.contains("hush"), "{shown}");
+}
+
 #[test]
 fn a_field_that_nobody_reads_is_reported_and_left_out() {
     let pool = serde_json::json!({

@@ -168,12 +168,18 @@ fn typed(kind: Kind, value: Value) -> Typed {
 fn strict<K: DeserializeOwned + Serialize + Into<Object>>(value: Value) -> Typed {
     let object: K = serde_path_to_error::deserialize(&value).map_err(|error| {
         let path = error.path().to_string();
-        Unreadable { field: if path == "." { String::new() } else { path }, message: error.inner().to_string() }
+        let message = if is_secret(&path) { "is no text; quote it".into() } else { error.inner().to_string() };
+        Unreadable { field: if path == "." { String::new() } else { path }, message }
     })?;
     let again = serde_json::to_value(&object).expect("an object of the API is plain data");
     let mut unknown = Vec::new();
     compare(&value, &again, "", &mut unknown);
     Ok((object.into(), unknown))
+}
+
+/// Whether the value at a path is a password or a token, which no message shows.
+fn is_secret(path: &str) -> bool {
+    path.split('.').any(|field| ["password", "data", "stringData"].contains(&field))
 }
 
 fn compare(given: &Value, taken: &Value, path: &str, unknown: &mut Vec<String>) {

@@ -129,6 +129,25 @@ fn a_field_that_cannot_be_read_leaves_the_last_good_version_in_use() {
     read.tells("a.yaml: IPAddressPool default/a: spec.autoAssign: invalid type: string \"maybe\", expected a boolean");
 }
 
+/// A number where a text belongs: the reader's own message would repeat it.
+#[test]
+fn a_password_that_is_no_text_is_in_no_message() {
+    let mut read = Read::new();
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ntype: kubernetes.io/basic-auth\nstringData: {password: 777123}\n";
+    let peer = |name: &str, key: &str| {
+        format!(
+            "---\napiVersion: ironcast.dev/v1alpha1\nkind: BGPPeer\nmetadata: {{name: {name}}}\n\
+             spec: {{myASN: 1, peerASN: 2, peerAddress: 10.0.0.1, {key}}}\n"
+        )
+    };
+    let peers = peer("a", "password: 777123") + &peer("b", "passwordSecret: {name: s}");
+    read.write("a.yaml", &format!("{secret}{peers}"));
+    let problems: Vec<String> = read.snapshot().problems.iter().map(ToString::to_string).collect();
+    let of = |field: &str| problems.iter().any(|problem| problem.contains(field) && problem.contains("quote it"));
+    assert!(of("spec.password:") && of("stringData.password:"), "{problems:#?}");
+    assert!(problems.iter().all(|problem| !problem.contains("777123")), "{problems:#?}");
+}
+
 #[test]
 fn an_object_in_two_files_is_that_of_the_first_until_it_goes() {
     let mut read = Read::new();
