@@ -75,8 +75,6 @@ scenarios! {
     #[cfg(feature = "xdp")]
     rehash_breaks_no_connection_behind_xdp: "builtin" "ecmp-rehash" "--datapath" "tcx",
     #[cfg(feature = "xdp")]
-    faults_cost_no_more_than_they_may: "builtin" "chaos" "--minutes" "0.5",
-    #[cfg(feature = "xdp")]
     packet_path_works_beside_others_that_change_packets: "builtin" "coexistence" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
     churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",
