@@ -117,9 +117,7 @@ async fn gather(
         let elsewhere = others.borrow_and_update().clone();
         if let Some(plan) = plan.filter(|plan| !plan.snapshot.providers.is_empty() || facts_to.borrow().is_some()) {
             let own = here.routes().into_iter().filter_map(|route| route.prefix.parse().ok());
-            // While nobody knows what others announce, they may announce anything.
-            let elsewhere = elsewhere.unwrap_or_else(everything);
-            let now = facts(&plan, &own.chain(elsewhere).collect());
+            let now = facts(&plan, &announced_by(own, elsewhere));
             facts_to.send_if_modified(|before| {
                 let news = before.as_deref() != Some(&now);
                 if news {
@@ -137,6 +135,11 @@ async fn gather(
     }
 }
 
+/// What is announced here and elsewhere. While nobody knows what others announce, they may announce anything.
+pub(crate) fn announced_by(own: impl Iterator<Item = IpNet>, elsewhere: Option<BTreeSet<IpNet>>) -> BTreeSet<IpNet> {
+    own.chain(elsewhere.unwrap_or_else(everything)).collect()
+}
+
 fn everything() -> BTreeSet<IpNet> {
     ["0.0.0.0/0", "::/0"].into_iter().map(|net| net.parse().expect("a network")).collect()
 }
@@ -150,9 +153,7 @@ async fn ask_others(
     to: watch::Sender<Option<BTreeSet<IpNet>>>,
 ) -> Result<(), Infallible> {
     loop {
-        let ends = |claim: &Claim| matches!(claim.state, ClaimState::Releasing { .. } | ClaimState::Lost { .. });
-        let matters =
-            *leader.borrow() && planned.borrow().as_ref().is_some_and(|plan| plan.snapshot.claims.values().any(ends));
+        let matters = *leader.borrow() && planned.borrow().as_ref().is_some_and(matters);
         let answer = if matters { announced(&client, &namespace).await.map(Some) } else { Ok(None) };
         let now = match answer {
             Ok(now) => now.map(|routes| routes.into_iter().collect()),
@@ -164,6 +165,12 @@ async fn ask_others(
         to.send_replace(now);
         sleep(ASK).await;
     }
+}
+
+/// Whether something is to be released, so that it counts what others announce.
+pub(crate) fn matters(planned: &Planned) -> bool {
+    let ends = |claim: &Claim| matches!(claim.state, ClaimState::Releasing { .. } | ClaimState::Lost { .. });
+    planned.snapshot.claims.values().any(ends)
 }
 
 async fn mark_of_folder(
