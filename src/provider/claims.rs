@@ -26,10 +26,10 @@
 
 mod entry;
 mod listing;
-mod patience;
+pub(crate) mod patience;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

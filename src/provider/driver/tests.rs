@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::*;
 use crate::{
     provider::{
-        Answer, Claimed, LeaseId, LeaseState, Marks, Order,
+        Answer, Claimed, LeaseId, LeaseState, Marking, Marks, Order,
         claims::World,
         journal::{Change, JournalError},
     },
