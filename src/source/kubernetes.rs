@@ -14,7 +14,7 @@
 
 pub(crate) mod backoff;
 mod decode;
-mod saved;
+pub(crate) mod saved;
 mod secrets;
 mod watch;
 

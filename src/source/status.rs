@@ -17,6 +17,7 @@
 mod disputes;
 mod events;
 mod node;
+pub(crate) mod record;
 mod resources;
 mod services;
 
