@@ -16,7 +16,7 @@
 
 mod disputes;
 mod events;
-mod node;
+pub(crate) mod node;
 pub(crate) mod record;
 mod resources;
 mod services;
