@@ -222,6 +222,11 @@ impl Machine {
         self.entries.values().filter(|entry| entry.recorded).map(|entry| &entry.claim)
     }
 
+    /// Whether the journal must have this claim: it was written, and nothing about it is under way.
+    pub fn keeps(&self, id: ClaimId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.recorded && !entry.busy)
+    }
+
     /// A person deleted the object of this claim.
     pub fn deleted(&mut self, id: ClaimId) {
         if let Some(entry) = self.entries.get_mut(&id) {

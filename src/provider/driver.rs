@@ -56,6 +56,8 @@ pub struct Channels {
     pub cluster: watch::Receiver<Option<String>>,
     /// What holds up a provider as a whole, by name.
     pub problems: watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+    /// Whether leases are to be given back that no claim tells of: then it counts what nodes announce.
+    pub strays: watch::Sender<bool>,
 }
 
 /// Claims and releases until cancelled, whenever this process leads.
@@ -79,7 +81,7 @@ pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Chan
                 let facts_now = facts.borrow().clone().unwrap_or_default();
                 let (desk, sources) = open(&connect, &cluster, &facts_now, &claims);
                 let mut term = Term { journal: journal.clone(), desk, sources, tasks: JoinSet::new() };
-                match term.run(facts, leads, &channels.problems).await {
+                match term.run(facts, leads, &channels).await {
                     End::Anew => wait = RETRY.0,
                     End::Journal(error) => {
                         warn!(%error, "the journal of claims is read again");
@@ -150,7 +152,7 @@ impl Term {
         &mut self,
         mut facts: watch::Receiver<Option<Arc<Facts>>>,
         mut leads: watch::Receiver<bool>,
-        problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+        channels: &Channels,
     ) -> End {
         loop {
             let now = facts.borrow_and_update().clone().unwrap_or_default();
@@ -158,7 +160,7 @@ impl Term {
                 return End::Anew;
             }
             self.advance(&now);
-            self.tell(problems);
+            self.tell(channels);
             let brought = tokio::select! {
                 Some(brought) = self.tasks.join_next() => Some(brought.expect("a request does not panic")),
                 Ok(()) = facts.changed() => None,
@@ -205,9 +207,10 @@ impl Term {
         }
     }
 
-    fn tell(&self, problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>) {
-        let now = self.desk.problems();
-        problems.send_if_modified(|told| {
+    fn tell(&self, channels: &Channels) {
+        let (now, strays) = (self.desk.problems(), self.desk.has_strays());
+        channels.strays.send_if_modified(|told| std::mem::replace(told, strays) != strays);
+        channels.problems.send_if_modified(|told| {
             let news = **told != now;
             if news {
                 *told = Arc::new(now);

@@ -18,6 +18,8 @@ use crate::{
 pub struct Facts {
     /// Each valid provider, and what is so for it.
     pub providers: BTreeMap<String, (ProviderConfig, World)>,
+    /// Claims of the journal, as it was seen last.
+    pub claims: BTreeSet<ClaimId>,
     /// Claims that people deleted.
     pub deleted: BTreeSet<ClaimId>,
 }
@@ -40,6 +42,7 @@ pub fn facts(planned: &Planned, announced: &BTreeSet<IpNet>) -> Facts {
     let deleting = snapshot.claims.values().filter(|claim| claim.deleting);
     Facts {
         providers: snapshot.providers.iter().map(|(name, c)| (name.clone(), (c.clone(), world(c)))).collect(),
+        claims: snapshot.claims.keys().copied().collect(),
         deleted: deleting.map(|claim| claim.id).collect(),
     }
 }

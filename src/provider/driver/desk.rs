@@ -1,7 +1,7 @@
 //! One term of leading, without I/O: machines, and which of their steps are under way.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use crate::{
         claims::{Action, Machine, Outcome, Settings, Timing},
         world::Facts,
     },
-    types::{Claim, ClaimProblem, ProviderConfig},
+    types::{Claim, ClaimId, ClaimProblem, ProviderConfig},
 };
 
 /// What is to be done beside everything else that is under way, each for a provider by name.
@@ -86,23 +86,34 @@ fn timing(config: &ProviderConfig) -> Timing {
 pub(crate) struct Desk {
     accounts: BTreeMap<String, Account>,
     writing: bool,
+    /// Claims that were seen in the journal.
+    seen: BTreeSet<ClaimId>,
 }
 
 impl Desk {
     /// A term with these accounts.
     pub(crate) fn new(accounts: BTreeMap<String, Account>) -> Self {
-        Self { accounts, writing: false }
+        Self { accounts, writing: false, seen: BTreeSet::new() }
     }
 
-    /// Whether the accounts are those of the facts; else everything is made anew.
+    /// Whether the accounts are those of the facts, and the journal has what was seen in it; else everything is made anew.
     pub(crate) fn knows(&self, facts: &Facts) -> bool {
         let configs = facts.providers.iter().map(|(name, (config, _))| (name, config));
         configs.eq(self.accounts.iter().map(|(name, account)| (name, &account.config)))
+            && !self.seen.difference(&facts.claims).any(|id| self.keeps(*id))
+    }
+
+    fn keeps(&self, id: ClaimId) -> bool {
+        self.accounts.values().any(|account| account.machine.keeps(id))
     }
 
     /// What to do now. It is under way until [`Self::take`].
     pub(crate) fn advance(&mut self, now: SystemTime, facts: &Facts) -> Vec<Work> {
         let (mut work, mut writes) = (Vec::new(), Vec::new());
+        let machines: Vec<&Machine> = self.accounts.values().map(|account| &account.machine).collect();
+        let has = |id: &ClaimId| machines.iter().any(|machine| machine.claims().any(|claim| claim.id == *id));
+        self.seen.retain(|id| facts.claims.contains(id) || has(id));
+        self.seen.extend(&facts.claims);
         for (name, account) in &mut self.accounts {
             let Some((_, world)) = facts.providers.get(name) else { continue };
             facts.deleted.iter().for_each(|id| account.machine.deleted(*id));
@@ -161,6 +172,11 @@ impl Desk {
             }
         }
         Ok(())
+    }
+
+    /// Whether something is to be given back that no claim tells of, so that it counts who announces what.
+    pub(crate) fn has_strays(&self) -> bool {
+        self.accounts.values().any(|account| account.machine.has_strays())
     }
 
     /// What holds up providers, by name.

@@ -151,7 +151,11 @@ fn facts(needs: bool, used: &[&str], announced: &[&str]) -> Option<Arc<Facts>> {
         announced: announced.iter().map(|prefix| prefix.parse().expect("a prefix")).collect(),
         pools: [("p".to_owned(), terms)].into(),
     };
-    Some(Arc::new(Facts { providers: [("metal".to_owned(), (config(), world))].into(), deleted: BTreeSet::new() }))
+    Some(Arc::new(Facts {
+        providers: [("metal".to_owned(), (config(), world))].into(),
+        claims: BTreeSet::new(),
+        deleted: BTreeSet::new(),
+    }))
 }
 
 struct Running {
@@ -172,7 +176,9 @@ fn start() -> Running {
     let source = bench.clone();
     let connect: Connect =
         Arc::new(move |_| Ok(Provider { addresses: Some(Arc::new(Source(source.clone()))), peers: None }));
-    let channels = Channels { facts: for_facts, leader: for_leader, cluster: for_cluster, problems: to_problems };
+    let strays = watch::Sender::new(false);
+    let channels =
+        Channels { facts: for_facts, leader: for_leader, cluster: for_cluster, problems: to_problems, strays };
     let task = tokio::spawn(run(connect, bench.clone(), channels));
     Running { bench, facts, leader, problems, _cluster: cluster, task }
 }
@@ -241,5 +247,29 @@ async fn who_does_not_lead_does_nothing() {
     assert!(running.bench.log().is_empty());
     running.leader.send_replace(true);
     until("claimed", || !running.bench.leases.lock().expect("whole").is_empty()).await;
+    running.task.abort();
+}
+
+#[tokio::test]
+async fn claims_that_are_deleted_by_force_are_found_in_the_list_and_taken_over() {
+    let running = start();
+    let bench = running.bench.clone();
+    let known = |claims: &Bench| claims.journal.lock().expect("whole").keys().copied().collect::<BTreeSet<_>>();
+    let told = |needs: bool, used: &[&str], claims: BTreeSet<ClaimId>| {
+        let facts = facts(needs, used, &[]).expect("some");
+        running.facts.send_replace(Some(Arc::new(Facts { claims, ..(*facts).clone() })));
+    };
+    told(true, &[], BTreeSet::new());
+    let bound = |bench: &Bench| {
+        bench.journal.lock().expect("whole").values().any(|claim| matches!(claim.state, ClaimState::Bound { .. }))
+    };
+    until("bound", || bound(&bench)).await;
+    told(false, &["198.51.100.1"], known(&bench));
+    sleep(Duration::from_millis(1200)).await;
+    bench.journal.lock().expect("whole").clear();
+    told(true, &[], BTreeSet::new());
+    until("taken over", || bound(&bench)).await;
+    let claims = bench.log().iter().filter(|line| line.starts_with("claim ")).count();
+    assert_eq!(claims, 1, "{:?}", bench.log());
     running.task.abort();
 }
