@@ -16,7 +16,7 @@ pub(crate) mod backoff;
 mod decode;
 pub(crate) mod saved;
 mod secrets;
-mod watch;
+pub(crate) mod watch;
 
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
