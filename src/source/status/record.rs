@@ -114,6 +114,11 @@ impl Record {
         (written, times)
     }
 
+    /// Nobody knows whether a change was written: what is recorded is read again before anything else is.
+    pub(crate) fn unknown(&mut self) {
+        self.caught_up = false;
+    }
+
     /// When to go on although a record was never seen, or although another controller changed it; `None` where neither
     /// is so.
     pub(crate) fn waits_until(&self, now: Instant) -> Option<Instant> {
@@ -163,4 +168,57 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
     let ingress =
         service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|lb| lb.ingress.iter().flatten());
     ingress.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::types::{FamilyPolicy, Service as Kept, TrafficPolicy};
+
+    fn snapshot(assigned: &[&str]) -> Snapshot {
+        let key = ServiceKey::new("a", "web");
+        let service = Kept {
+            key: key.clone(),
+            uid: "1".into(),
+            labels: BTreeMap::new(),
+            load_balancer: true,
+            deleting: false,
+            class: None,
+            families: Vec::new(),
+            family_policy: FamilyPolicy::SingleStack,
+            traffic_policy: TrafficPolicy::Cluster,
+            ports: Vec::new(),
+            selector: BTreeMap::new(),
+            affinity: None,
+            requested_addresses: Vec::new(),
+            requested_pool: None,
+            sharing_key: None,
+            assigned: assigned.iter().map(|address| address.parse().expect("an address")).collect(),
+            created: 0,
+        };
+        Snapshot { services: [(key, Arc::new(service))].into(), ..Snapshot::default() }
+    }
+
+    /// As the API server has it.
+    fn recorded(address: &str) -> Service {
+        let json = json!({
+            "metadata": { "namespace": "a", "name": "web", "uid": "1" },
+            "status": { "loadBalancer": { "ingress": [{ "ip": address }] } },
+        });
+        serde_json::from_value(json).expect("a Service")
+    }
+
+    #[test]
+    fn record_whose_answer_was_lost_is_read_and_waited_for_before_others_get_addresses() {
+        let (mut record, now) = (Record::default(), Instant::now());
+        record.catch_up([], now);
+        assert!(record.see(&snapshot(&[]), now), "nothing was written");
+        record.unknown();
+        assert!(!record.is_caught_up());
+        record.catch_up([&recorded("192.0.2.1")], now);
+        assert!(!record.see(&snapshot(&[]), now), "the watch is behind what was written");
+        assert!(record.see(&snapshot(&["192.0.2.1"]), now));
+    }
 }

@@ -130,6 +130,9 @@ impl Services {
                 Err(WriteError::Gone) => {}
                 Err(error) => {
                     info!(service = %change.key, %error, "the addresses were not recorded");
+                    if matches!(error, WriteError::Unknown(_)) {
+                        self.record.unknown();
+                    }
                     result = Err(error);
                 }
             }
@@ -239,6 +242,7 @@ async fn write(client: Client, leader: Receiver<bool>, change: &Change) -> Resul
         return Err(WriteError::Conflict);
     }
     let manager = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    let written = within(api.patch_status(&change.key.name, &manager, &Patch::Merge(&patch))).await?;
+    let written = within(api.patch_status(&change.key.name, &manager, &Patch::Merge(&patch))).await;
+    let written = written.map_err(WriteError::of_change)?;
     Ok(Outcome { addresses: addresses(&written), writer })
 }
