@@ -222,6 +222,11 @@ impl Machine {
         self.entries.values().filter(|entry| entry.recorded).map(|entry| &entry.claim)
     }
 
+    /// Whether this process knows of the claim.
+    pub fn has(&self, id: ClaimId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// Whether the journal must have this claim: it was written, and nothing about it is under way.
     pub fn keeps(&self, id: ClaimId) -> bool {
         self.entries.get(&id).is_some_and(|entry| entry.recorded && !entry.busy)

@@ -12,7 +12,7 @@
 pub(crate) mod desk;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -32,7 +32,7 @@ use super::{
     journal::{Change, Journal},
     world::Facts,
 };
-use crate::types::{Claim, ClaimProblem, ProviderConfig};
+use crate::types::{Claim, ClaimId, ClaimProblem, ProviderConfig};
 
 /// The longest that an answer is waited for.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -70,6 +70,7 @@ pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Chan
         let Some(cluster) = start(&mut channels).await else { return std::future::pending().await };
         let facts = channels.facts.clone();
         let leads = channels.leader.clone();
+        let seen = facts.borrow().as_ref().map(|facts| facts.claims.clone()).unwrap_or_default();
         match journal.load().await {
             Err(error) => {
                 warn!(error = %chain(&error), "claims wait for their journal");
@@ -79,7 +80,7 @@ pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Chan
             Ok(claims) => {
                 info!(claims = claims.len(), "claiming addresses");
                 let facts_now = facts.borrow().clone().unwrap_or_default();
-                let (desk, sources) = open(&connect, &cluster, &facts_now, &claims);
+                let (desk, sources) = open(&connect, &cluster, &facts_now, (&claims, &seen));
                 let mut term = Term { journal: journal.clone(), desk, sources, tasks: JoinSet::new() };
                 match term.run(facts, leads, &channels).await {
                     End::Anew => wait = RETRY.0,
@@ -114,10 +115,13 @@ enum End {
     Journal(String),
 }
 
+/// What the journal holds, and what was seen of it before.
+type Journaled<'a> = (&'a [Claim], &'a BTreeSet<ClaimId>);
+
 /// Where the addresses of each provider come from.
 type Sources = BTreeMap<String, Arc<dyn AddressSource>>;
 
-fn open(connect: &Connect, cluster: &str, facts: &Facts, claims: &[Claim]) -> (Desk, Sources) {
+fn open(connect: &Connect, cluster: &str, facts: &Facts, (claims, seen): Journaled<'_>) -> (Desk, Sources) {
     let (mut accounts, mut sources) = (BTreeMap::new(), Sources::new());
     for (name, (config, _)) in &facts.providers {
         let source = connect(config).and_then(|provider| provider.addresses.ok_or_else(no_addresses));
@@ -125,7 +129,7 @@ fn open(connect: &Connect, cluster: &str, facts: &Facts, claims: &[Claim]) -> (D
         accounts.insert(name.clone(), Account::new(cluster, config, marking, claims, random()));
         sources.extend(source.ok().map(|source| (name.clone(), source)));
     }
-    (Desk::new(accounts), sources)
+    (Desk::new(accounts, seen), sources)
 }
 
 fn no_addresses() -> ClaimProblem {
@@ -192,7 +196,7 @@ impl Term {
                     let Some(source) = self.sources.get(&name).cloned() else { continue };
                     self.tasks.spawn(async move {
                         let outcome = ask(&*source, &request).await;
-                        Brought::Answer(name, Box::new((request, outcome)))
+                        Brought::Answer(name, Box::new((*request, outcome)))
                     });
                 }
                 Work::Write(writes) => {

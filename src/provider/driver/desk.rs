@@ -23,7 +23,7 @@ pub(crate) enum Work {
     /// Ask for the complete list.
     List(String),
     /// Send a request.
-    Ask(String, Action),
+    Ask(String, Box<Action>),
     /// Write into the journal, in one batch; no other one is under way.
     Write(Vec<(String, Action)>),
 }
@@ -88,19 +88,29 @@ pub(crate) struct Desk {
     writing: bool,
     /// Claims that were seen in the journal.
     seen: BTreeSet<ClaimId>,
+    /// Claims that are over, whatever is still seen of them.
+    over: BTreeSet<ClaimId>,
 }
 
 impl Desk {
-    /// A term with these accounts.
-    pub(crate) fn new(accounts: BTreeMap<String, Account>) -> Self {
-        Self { accounts, writing: false, seen: BTreeSet::new() }
+    /// A term with these accounts; `seen` is what was seen of the journal before it was loaded.
+    pub(crate) fn new(accounts: BTreeMap<String, Account>, seen: &BTreeSet<ClaimId>) -> Self {
+        let mut desk = Self { accounts, writing: false, seen: BTreeSet::new(), over: BTreeSet::new() };
+        desk.over = seen.iter().copied().filter(|id| !desk.has(*id)).collect();
+        desk
     }
 
-    /// Whether the accounts are those of the facts, and the journal has what was seen in it; else everything is made anew.
+    /// Whether the accounts are those of the facts, and the journal has what was seen in it and nothing that a leader before
+    /// this one wrote late; else everything is made anew.
     pub(crate) fn knows(&self, facts: &Facts) -> bool {
         let configs = facts.providers.iter().map(|(name, (config, _))| (name, config));
         configs.eq(self.accounts.iter().map(|(name, account)| (name, &account.config)))
             && !self.seen.difference(&facts.claims).any(|id| self.keeps(*id))
+            && facts.claims.iter().all(|id| self.has(*id) || self.over.contains(id))
+    }
+
+    fn has(&self, id: ClaimId) -> bool {
+        self.accounts.values().any(|account| account.machine.has(id))
     }
 
     fn keeps(&self, id: ClaimId) -> bool {
@@ -110,10 +120,9 @@ impl Desk {
     /// What to do now. It is under way until [`Self::take`].
     pub(crate) fn advance(&mut self, now: SystemTime, facts: &Facts) -> Vec<Work> {
         let (mut work, mut writes) = (Vec::new(), Vec::new());
-        let machines: Vec<&Machine> = self.accounts.values().map(|account| &account.machine).collect();
-        let has = |id: &ClaimId| machines.iter().any(|machine| machine.claims().any(|claim| claim.id == *id));
-        self.seen.retain(|id| facts.claims.contains(id) || has(id));
-        self.seen.extend(&facts.claims);
+        self.over.retain(|id| facts.claims.contains(id));
+        let known = facts.claims.iter().chain(&self.seen).copied().filter(|id| self.has(*id));
+        self.seen = known.collect();
         for (name, account) in &mut self.accounts {
             let Some((_, world)) = facts.providers.get(name) else { continue };
             facts.deleted.iter().for_each(|id| account.machine.deleted(*id));
@@ -131,7 +140,7 @@ impl Desk {
             for action in account.machine.next(now, world) {
                 match action {
                     Action::Write(_) | Action::Forget(_) => writes.push((name.clone(), action)),
-                    request => work.push(Work::Ask(name.clone(), request)),
+                    request => work.push(Work::Ask(name.clone(), Box::new(request))),
                 }
             }
         }
@@ -153,6 +162,9 @@ impl Desk {
                 result?;
                 for (name, action) in actions {
                     told(&action);
+                    if let Action::Forget(id) = &action {
+                        self.over.insert(*id);
+                    }
                     if let Some(account) = self.accounts.get_mut(&name) {
                         account.machine.done(now, &action, Outcome::Done);
                     }

@@ -1,7 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
+use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 
@@ -13,8 +10,7 @@ use crate::{
         journal::{Change, JournalError},
     },
     types::{
-        Claim, ClaimId, ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider, ProviderKind,
-        Reclaim, ServiceKey,
+        ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider, ProviderKind, Reclaim, ServiceKey,
     },
 };
 
@@ -271,5 +267,22 @@ async fn claims_that_are_deleted_by_force_are_found_in_the_list_and_taken_over()
     until("taken over", || bound(&bench)).await;
     let claims = bench.log().iter().filter(|line| line.starts_with("claim ")).count();
     assert_eq!(claims, 1, "{:?}", bench.log());
+    running.task.abort();
+}
+
+#[tokio::test]
+async fn claim_that_a_leader_before_wrote_late_is_taken_up() {
+    let running = start();
+    let bench = running.bench.clone();
+    running.facts.send_replace(facts(true, &[], &[]));
+    let journal = |bench: &Bench| bench.journal.lock().expect("whole").clone();
+    until("bound", || journal(&bench).values().any(|claim| matches!(claim.state, ClaimState::Bound { .. }))).await;
+    let first = journal(&bench).into_values().next().expect("one");
+    let late = Claim { id: ClaimId::new(7), state: ClaimState::Wanted, ..first };
+    bench.journal.lock().expect("whole").insert(late.id, late);
+    let claims = journal(&bench).into_keys().collect();
+    let now = facts(false, &["198.51.100.1"], &[]).expect("some");
+    running.facts.send_replace(Some(Arc::new(Facts { claims, ..(*now).clone() })));
+    until("over", || journal(&bench).len() == 1).await;
     running.task.abort();
 }
