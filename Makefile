@@ -11,6 +11,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
 .PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests reference image clean
+.PHONY: help setup build lab test simulate fuzz bench bench-cluster lint deny doc crds manifests image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +32,11 @@ test: ## every test, with real routers and a real API server
 	@tests/setup build lab test
 	@tests/helm/build > /dev/null
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && cargo test --workspace --all-features
+
+SEEDS ?= 1000000
+simulate: ## nodes, leader, provider and routers under a virtual clock, optimised (SEEDS=1000000; docs/reliability.md)
+	@tests/setup build
+	IRONCAST_SIMULATION_SEEDS=$(SEEDS) cargo test --release --all-features --lib simulation::tests::no_seed -- --nocapture
 
 SECONDS_EACH ?= 30
 fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)

@@ -13,11 +13,11 @@
 //!
 //! End by SIGTERM or SIGINT: sessions first, then the leadership, then addresses and programs. A second signal ends at once.
 
-mod claims;
+pub(crate) mod claims;
 mod conflicts;
 mod datapath;
 mod decide;
-mod drain;
+pub(crate) mod drain;
 mod fleet;
 mod gateways;
 mod restart;
@@ -40,7 +40,7 @@ use tracing::info;
 
 use self::{
     decide::Decide,
-    drain::{Drain, Exit},
+    drain::{Drain, Exits},
     restart::Mark,
     signals::Signals,
     tasks::Tasks,
@@ -168,7 +168,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let decide = Decide {
         snapshots: for_decide.clone(),
         draining: drain.subscribe(),
-        exits: [(); 2].map(|()| Exit::new(config.drain_wait)),
+        exits: Exits::new(config.drain_wait),
         found: conflicts::start(config, desired.clone(), tasks),
         gateways: gateways::start(for_decide.clone(), tasks),
         settings: config.settings.clone(),

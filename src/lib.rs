@@ -19,6 +19,8 @@ pub mod netlink;
 pub mod plan;
 pub mod provider;
 pub mod router_config;
+#[cfg(test)]
+mod simulation;
 pub mod source;
 pub mod telemetry;
 pub mod types;

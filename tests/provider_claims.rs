@@ -102,7 +102,8 @@ fn world(services: std::ops::Range<usize>) -> World {
 }
 
 fn so(config: ProviderConfig, world: World) -> Arc<Facts> {
-    Arc::new(Facts { providers: [("metal".to_owned(), (config, world))].into(), deleted: BTreeSet::new() })
+    let providers = [("metal".to_owned(), (config, world))].into();
+    Arc::new(Facts { providers, claims: BTreeSet::new(), deleted: BTreeSet::new() })
 }
 
 fn facts(url: &str, services: usize) -> Arc<Facts> {
@@ -126,7 +127,7 @@ impl Leader {
         let (to_leader, leader) = watch::channel(true);
         let (to_cluster, cluster) = watch::channel(Some("6c5f8f2e".to_owned()));
         let (to_problems, problems) = watch::channel(Arc::default());
-        let channels = Channels { facts, leader, cluster, problems: to_problems };
+        let channels = Channels { facts, leader, cluster, problems: to_problems, strays: watch::Sender::new(false) };
         let task = tokio::spawn(driver::run(Arc::new(vendors::connect), journal.clone(), channels));
         Self { journal, facts: to_facts, problems, _leader: to_leader, _cluster: to_cluster, task }
     }

@@ -49,14 +49,14 @@ pub struct AnnounceState {
 
 /// What the speaker must hear; `None` where nothing changed.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Orders {
-    pub(super) peers: Option<BTreeMap<PeerId, PeerConfig>>,
-    pub(super) exports: Option<Exports>,
+pub(crate) struct Orders {
+    pub(crate) peers: Option<BTreeMap<PeerId, PeerConfig>>,
+    pub(crate) exports: Option<Exports>,
 }
 
 impl AnnounceState {
     /// Takes over what is desired, ready and heard now, and says what the speaker must hear of it.
-    pub(super) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready, links: &Links) -> Orders {
+    pub(crate) fn turn(&mut self, desired: Arc<Desired>, ready: &Ready, links: &Links) -> Orders {
         let neighbours = neighbours::choose(&desired, &self.neighbours, &self.status, links);
         let peers = policy::peer_configs(&desired, &self.peers, &neighbours);
         let exports = policy::exports(&desired, &peers, ready, &self.exports);

@@ -57,7 +57,8 @@ pub(super) fn from_folder(dir: PathBuf, connect: Connect, channels: Channels, ta
     let (follow, held_up) = fleet_channels(&channels);
     fleet::on_folder(connect.clone(), follow, tasks);
     let journal = Arc::new(FileJournal(Arc::new(ClaimsFile::new(dir))));
-    start(journal, cluster, others, connect, (channels, held_up), tasks);
+    let seen = Seen { others, strays: watch::Sender::new(false) };
+    start(journal, cluster, seen, connect, (channels, held_up), tasks);
 }
 
 /// On a cluster: the journal is objects, and nodes say what they announce in theirs.
@@ -72,11 +73,14 @@ pub(super) fn from_cluster(
     tasks.spawn("cluster", mark_of_cluster(client.clone(), to_cluster));
     let (to_others, others) = watch::channel(None);
     let (planned, leader) = (channels.planned.clone(), channels.leader.clone());
-    tasks.spawn("announced", ask_others(client.clone(), namespace.into(), planned, leader, to_others));
+    let (to_strays, strays) = watch::channel(false);
+    let reasons = Reasons { planned, leader, strays };
+    tasks.spawn("announced", ask_others(client.clone(), namespace.into(), reasons, to_others));
     let (follow, held_up) = fleet_channels(&channels);
     fleet::on_cluster(client.clone(), namespace, connect.clone(), follow, tasks);
     let journal = Arc::new(ObjectJournal(ClaimObjects::new(client, namespace)));
-    start(journal, cluster, others, connect, (channels, held_up), tasks);
+    let seen = Seen { others, strays: to_strays };
+    start(journal, cluster, seen, connect, (channels, held_up), tasks);
 }
 
 /// What holds up providers, by name.
@@ -88,10 +92,23 @@ fn fleet_channels(channels: &Channels) -> (provider::fleet::Channels, HeldUp) {
     (provider::fleet::Channels { snapshots, leader, problems }, held_up)
 }
 
+/// What other nodes announce, as far as anybody asks; and whether the driver has a reason to.
+struct Seen {
+    others: watch::Receiver<Option<BTreeSet<IpNet>>>,
+    strays: watch::Sender<bool>,
+}
+
+/// Why it may count what other nodes announce.
+struct Reasons {
+    planned: watch::Receiver<Option<Planned>>,
+    leader: watch::Receiver<bool>,
+    strays: watch::Receiver<bool>,
+}
+
 fn start(
     journal: Arc<dyn Journal>,
     cluster: watch::Receiver<Option<String>>,
-    others: watch::Receiver<Option<BTreeSet<IpNet>>>,
+    Seen { others, strays }: Seen,
     connect: Connect,
     (channels, of_fleet): (Channels, HeldUp),
     tasks: &mut Tasks,
@@ -100,7 +117,8 @@ fn start(
     tasks.spawn("facts", gather(channels.planned, channels.announce, others, to_facts));
     let (to_problems, problems) = watch::channel(Arc::default());
     tasks.spawn("provider problems", tell([problems, of_fleet], channels.problems));
-    let driver = driver::Channels { facts: for_driver, leader: channels.leader, cluster, problems: to_problems };
+    let driver =
+        driver::Channels { facts: for_driver, leader: channels.leader, cluster, problems: to_problems, strays };
     tasks.spawn("claims", driver::run(connect, journal, driver));
 }
 
@@ -117,9 +135,7 @@ async fn gather(
         let elsewhere = others.borrow_and_update().clone();
         if let Some(plan) = plan.filter(|plan| !plan.snapshot.providers.is_empty() || facts_to.borrow().is_some()) {
             let own = here.routes().into_iter().filter_map(|route| route.prefix.parse().ok());
-            // While nobody knows what others announce, they may announce anything.
-            let elsewhere = elsewhere.unwrap_or_else(everything);
-            let now = facts(&plan, &own.chain(elsewhere).collect());
+            let now = facts(&plan, &announced_by(own, elsewhere));
             facts_to.send_if_modified(|before| {
                 let news = before.as_deref() != Some(&now);
                 if news {
@@ -137,6 +153,11 @@ async fn gather(
     }
 }
 
+/// What is announced here and elsewhere. While nobody knows what others announce, they may announce anything.
+pub(crate) fn announced_by(own: impl Iterator<Item = IpNet>, elsewhere: Option<BTreeSet<IpNet>>) -> BTreeSet<IpNet> {
+    own.chain(elsewhere.unwrap_or_else(everything)).collect()
+}
+
 fn everything() -> BTreeSet<IpNet> {
     ["0.0.0.0/0", "::/0"].into_iter().map(|net| net.parse().expect("a network")).collect()
 }
@@ -145,14 +166,12 @@ fn everything() -> BTreeSet<IpNet> {
 async fn ask_others(
     client: kube::Client,
     namespace: String,
-    planned: watch::Receiver<Option<Planned>>,
-    leader: watch::Receiver<bool>,
+    Reasons { planned, leader, strays }: Reasons,
     to: watch::Sender<Option<BTreeSet<IpNet>>>,
 ) -> Result<(), Infallible> {
     loop {
-        let ends = |claim: &Claim| matches!(claim.state, ClaimState::Releasing { .. } | ClaimState::Lost { .. });
-        let matters =
-            *leader.borrow() && planned.borrow().as_ref().is_some_and(|plan| plan.snapshot.claims.values().any(ends));
+        let asks = *strays.borrow() || planned.borrow().as_ref().is_some_and(matters);
+        let matters = *leader.borrow() && asks;
         let answer = if matters { announced(&client, &namespace).await.map(Some) } else { Ok(None) };
         let now = match answer {
             Ok(now) => now.map(|routes| routes.into_iter().collect()),
@@ -164,6 +183,13 @@ async fn ask_others(
         to.send_replace(now);
         sleep(ASK).await;
     }
+}
+
+/// Whether something is to be released, so that it counts what others announce.
+pub(crate) fn matters(planned: &Planned) -> bool {
+    let ends =
+        |claim: &Claim| claim.deleting || matches!(claim.state, ClaimState::Releasing { .. } | ClaimState::Lost { .. });
+    planned.snapshot.claims.values().any(ends)
 }
 
 async fn mark_of_folder(

@@ -9,10 +9,10 @@ use std::{
 use tokio::{sync::watch, task::block_in_place};
 use tracing::{debug, error, info, warn};
 
-use super::drain::Exit;
+use super::drain::Exits;
 use crate::{
     admin::Metrics,
-    plan::{Desired, Gateway, Leaving, Planned, Planner, Settings, asked_to_leave},
+    plan::{Desired, Gateway, Leaving, Planned, Planner, Settings},
     provider::node::Provided,
     types::{Problem, Severity, Snapshot},
 };
@@ -35,7 +35,7 @@ pub(super) struct Decide {
     /// The operator drains this node.
     pub(super) draining: watch::Receiver<bool>,
     /// How far the operator's drain has come, and a cordon or taint of the node.
-    pub(super) exits: [Exit; 2],
+    pub(super) exits: Exits,
     /// Routers that providers gave this node.
     pub(super) provided: watch::Receiver<Arc<Provided>>,
     /// What is wrong with providers, told with the rest.
@@ -109,10 +109,8 @@ impl Decide {
 
     fn leave(&mut self, snapshot: &Snapshot) {
         let (now, before) = (tokio::time::Instant::now(), self.settings.leaving());
-        let [operator, node] = &mut self.exits;
-        self.settings.drain = operator.turn(*self.draining.borrow_and_update(), now);
-        let asked = asked_to_leave(snapshot, &self.settings);
-        self.settings.cordon = node.turn(asked.is_some(), now);
+        let draining = *self.draining.borrow_and_update();
+        let asked = self.exits.turn(draining, snapshot, &mut self.settings, now);
         match (before, self.settings.leaving()) {
             (before, now) if before == now => {}
             (_, Leaving::Not) => info!("this node announces again"),
@@ -123,8 +121,8 @@ impl Decide {
 }
 
 /// Until a node that leaves takes its next step.
-async fn next_step(exits: &[Exit; 2]) {
-    match exits.iter().filter_map(Exit::deadline).min() {
+async fn next_step(exits: &Exits) {
+    match exits.deadline() {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
@@ -196,7 +194,7 @@ mod tests {
         let decide = Decide {
             snapshots: for_snapshots,
             draining,
-            exits: [(); 2].map(|()| Exit::new(Duration::from_secs(5))),
+            exits: Exits::new(Duration::from_secs(5)),
             provided,
             problems: for_problems,
             found: for_found,

@@ -5,7 +5,10 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::plan::Leaving;
+use crate::{
+    plan::{Leaving, Settings, Withhold, asked_to_leave},
+    types::Snapshot,
+};
 
 /// The way out, step by step.
 ///
@@ -16,7 +19,7 @@ use crate::plan::Leaving;
 /// A daemon that starts on a node that was asked already goes straight to Gone: it has announced nothing yet that
 /// somebody could be weaned from.
 #[derive(Debug)]
-pub(super) struct Exit {
+struct Exit {
     wait: Duration,
     now: Leaving,
     gone_at: Option<Instant>,
@@ -24,12 +27,12 @@ pub(super) struct Exit {
 }
 
 impl Exit {
-    pub(super) fn new(wait: Duration) -> Self {
+    fn new(wait: Duration) -> Self {
         Self { wait, now: Leaving::Not, gone_at: None, started: false }
     }
 
     /// Where the node stands, given whether it is asked to leave.
-    pub(super) fn turn(&mut self, asked: bool, now: Instant) -> Leaving {
+    fn turn(&mut self, asked: bool, now: Instant) -> Leaving {
         let first = !std::mem::replace(&mut self.started, true);
         self.now = match (asked, self.now) {
             (false, _) => Leaving::Not,
@@ -48,8 +51,41 @@ impl Exit {
     }
 
     /// When it takes the next step by itself.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         self.gone_at
+    }
+}
+
+/// Both ways out of a node: the operator's drain, and a cordon or a taint of its object.
+#[derive(Debug)]
+pub(crate) struct Exits {
+    operator: Exit,
+    node: Exit,
+}
+
+impl Exits {
+    /// Nobody has asked yet.
+    pub(crate) fn new(wait: Duration) -> Self {
+        Self { operator: Exit::new(wait), node: Exit::new(wait) }
+    }
+
+    /// Writes into the settings how far the node has come. Says why its object asks it to leave, where it does.
+    pub(crate) fn turn(
+        &mut self,
+        draining: bool,
+        snapshot: &Snapshot,
+        settings: &mut Settings,
+        now: Instant,
+    ) -> Option<Withhold> {
+        settings.drain = self.operator.turn(draining, now);
+        let asked = asked_to_leave(snapshot, settings);
+        settings.cordon = self.node.turn(asked.is_some(), now);
+        asked
+    }
+
+    /// When the node takes its next step by itself.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [&self.operator, &self.node].into_iter().filter_map(Exit::deadline).min()
     }
 }
 

@@ -26,10 +26,10 @@
 
 mod entry;
 mod listing;
-mod patience;
+pub(crate) mod patience;
 mod steps;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -220,6 +220,16 @@ impl Machine {
     /// The claims as this process knows them to be in the journal.
     pub fn claims(&self) -> impl Iterator<Item = &Claim> {
         self.entries.values().filter(|entry| entry.recorded).map(|entry| &entry.claim)
+    }
+
+    /// Whether this process knows of the claim.
+    pub fn has(&self, id: ClaimId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
+    /// Whether the journal must have this claim: it was written, and nothing about it is under way.
+    pub fn keeps(&self, id: ClaimId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.recorded && !entry.busy)
     }
 
     /// A person deleted the object of this claim.

@@ -9,8 +9,10 @@
 //! Nothing here is kept over a change of anything: what matters is in the journal. Cancelling is a crash, which the
 //! machine is made for. An answer that takes longer than its deadline is unknown.
 
+pub(crate) mod desk;
+
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,15 +23,16 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use self::desk::{Account, Brought, Desk, Work};
 use super::{
-    AddressSource, Lease, Marking, Provider, SourceError,
-    claims::{Action, Machine, Outcome, Settings, Timing},
+    AddressSource, Lease, Provider, SourceError,
+    claims::{Action, Outcome},
     journal::{Change, Journal},
     world::Facts,
 };
-use crate::types::{ClaimProblem, ProviderConfig};
+use crate::types::{Claim, ClaimId, ClaimProblem, ProviderConfig};
 
 /// The longest that an answer is waited for.
 const DEADLINE: Duration = Duration::from_secs(40);
@@ -53,6 +56,8 @@ pub struct Channels {
     pub cluster: watch::Receiver<Option<String>>,
     /// What holds up a provider as a whole, by name.
     pub problems: watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+    /// Whether leases are to be given back that no claim tells of: then it counts what nodes announce.
+    pub strays: watch::Sender<bool>,
 }
 
 /// Claims and releases until cancelled, whenever this process leads.
@@ -65,6 +70,7 @@ pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Chan
         let Some(cluster) = start(&mut channels).await else { return std::future::pending().await };
         let facts = channels.facts.clone();
         let leads = channels.leader.clone();
+        let seen = facts.borrow().as_ref().map(|facts| facts.claims.clone()).unwrap_or_default();
         match journal.load().await {
             Err(error) => {
                 warn!(error = %chain(&error), "claims wait for their journal");
@@ -74,13 +80,9 @@ pub async fn run(connect: Connect, journal: Arc<dyn Journal>, mut channels: Chan
             Ok(claims) => {
                 info!(claims = claims.len(), "claiming addresses");
                 let facts_now = facts.borrow().clone().unwrap_or_default();
-                let mut term = Term {
-                    journal: journal.clone(),
-                    accounts: accounts(&connect, &cluster, &facts_now, &claims),
-                    tasks: JoinSet::new(),
-                    writing: false,
-                };
-                match term.run(facts, leads, &channels.problems).await {
+                let (desk, sources) = open(&connect, &cluster, &facts_now, (&claims, &seen));
+                let mut term = Term { journal: journal.clone(), desk, sources, tasks: JoinSet::new() };
+                match term.run(facts, leads, &channels).await {
                     End::Anew => wait = RETRY.0,
                     End::Journal(error) => {
                         warn!(%error, "the journal of claims is read again");
@@ -113,38 +115,21 @@ enum End {
     Journal(String),
 }
 
-/// A provider of this term.
-struct Account {
-    config: ProviderConfig,
-    machine: Machine,
-    /// Or what the configuration lacks.
-    source: Result<Arc<dyn AddressSource>, ClaimProblem>,
-    listing: bool,
-}
+/// What the journal holds, and what was seen of it before.
+type Journaled<'a> = (&'a [Claim], &'a BTreeSet<ClaimId>);
 
-fn accounts(
-    connect: &Connect,
-    cluster: &str,
-    facts: &Facts,
-    claims: &[crate::types::Claim],
-) -> BTreeMap<String, Account> {
-    let account = |(name, (config, _)): (&String, &(ProviderConfig, _))| {
+/// Where the addresses of each provider come from.
+type Sources = BTreeMap<String, Arc<dyn AddressSource>>;
+
+fn open(connect: &Connect, cluster: &str, facts: &Facts, (claims, seen): Journaled<'_>) -> (Desk, Sources) {
+    let (mut accounts, mut sources) = (BTreeMap::new(), Sources::new());
+    for (name, (config, _)) in &facts.providers {
         let source = connect(config).and_then(|provider| provider.addresses.ok_or_else(no_addresses));
-        let marking = source.as_ref().map_or(Marking::AtClaim, |source| source.marking());
-        let default = Timing::default();
-        let settle = config.timing.settle.unwrap_or(default.settle);
-        let timing = Timing {
-            settle,
-            withdraw: config.timing.withdraw.unwrap_or(default.withdraw),
-            refresh: config.timing.refresh.unwrap_or(default.refresh),
-            look: default.look.min(settle / 4),
-            patience: default.patience,
-        };
-        let settings = Settings { cluster: cluster.into(), provider: name.clone(), marking, timing };
-        let machine = Machine::new(settings, claims.iter().cloned(), random());
-        (name.clone(), Account { config: config.clone(), machine, source, listing: false })
-    };
-    facts.providers.iter().map(account).collect()
+        let marking = source.as_ref().map(|source| source.marking()).map_err(Clone::clone);
+        accounts.insert(name.clone(), Account::new(cluster, config, marking, claims, random()));
+        sources.extend(source.ok().map(|source| (name.clone(), source)));
+    }
+    (Desk::new(accounts, seen), sources)
 }
 
 fn no_addresses() -> ClaimProblem {
@@ -158,19 +143,12 @@ fn random() -> u64 {
     RandomState::new().hash_one(SystemTime::now())
 }
 
-/// What a task brought.
-enum Brought {
-    Written(Vec<(String, Action)>, Result<(), String>),
-    Answer(String, Box<(Action, Outcome)>),
-    List(String, SystemTime, Result<Vec<Lease>, SourceError>),
-}
-
 /// The time from a load of the journal to the next.
 struct Term {
     journal: Arc<dyn Journal>,
-    accounts: BTreeMap<String, Account>,
+    desk: Desk,
+    sources: Sources,
     tasks: JoinSet<Brought>,
-    writing: bool,
 }
 
 impl Term {
@@ -178,15 +156,15 @@ impl Term {
         &mut self,
         mut facts: watch::Receiver<Option<Arc<Facts>>>,
         mut leads: watch::Receiver<bool>,
-        problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>,
+        channels: &Channels,
     ) -> End {
         loop {
             let now = facts.borrow_and_update().clone().unwrap_or_default();
-            if !*leads.borrow_and_update() || !self.knows(&now) {
+            if !*leads.borrow_and_update() || !self.desk.knows(&now) {
                 return End::Anew;
             }
             self.advance(&now);
-            self.tell(problems);
+            self.tell(channels);
             let brought = tokio::select! {
                 Some(brought) = self.tasks.join_next() => Some(brought.expect("a request does not panic")),
                 Ok(()) = facts.changed() => None,
@@ -194,106 +172,49 @@ impl Term {
                 () = sleep(TICK) => None,
             };
             if let Some(brought) = brought
-                && let Err(error) = self.take(brought)
+                && let Err(error) = self.desk.take(SystemTime::now(), brought)
             {
                 return End::Journal(error);
             }
             while let Some(brought) = self.tasks.try_join_next() {
-                if let Err(error) = self.take(brought.expect("a request does not panic")) {
+                if let Err(error) = self.desk.take(SystemTime::now(), brought.expect("a request does not panic")) {
                     return End::Journal(error);
                 }
             }
         }
     }
 
-    fn knows(&self, facts: &Facts) -> bool {
-        let configs = facts.providers.iter().map(|(name, (config, _))| (name, config));
-        configs.eq(self.accounts.iter().map(|(name, account)| (name, &account.config)))
-    }
-
     fn advance(&mut self, facts: &Facts) {
         let now = SystemTime::now();
-        let mut writes = Vec::new();
-        for (name, account) in &mut self.accounts {
-            let Some((_, world)) = facts.providers.get(name) else { continue };
-            facts.deleted.iter().for_each(|id| account.machine.deleted(*id));
-            let Ok(source) = account.source.clone() else { continue };
-            if !account.listing && account.machine.list_due() <= now {
-                account.listing = true;
-                let (name, source) = (name.clone(), source.clone());
-                self.tasks.spawn(async move { Brought::List(name, now, list(&*source).await) });
-            }
-            // One batch of writes at a time: what follows from it is decided on all of it.
-            if self.writing {
-                continue;
-            }
-            for action in account.machine.next(now, world) {
-                match action {
-                    Action::Write(_) | Action::Forget(_) => writes.push((name.clone(), action)),
-                    request => {
-                        let (name, source) = (name.clone(), source.clone());
-                        self.tasks.spawn(async move {
-                            let outcome = ask(&*source, &request).await;
-                            Brought::Answer(name, Box::new((request, outcome)))
-                        });
-                    }
+        for work in self.desk.advance(now, facts) {
+            match work {
+                Work::List(name) => {
+                    let Some(source) = self.sources.get(&name).cloned() else { continue };
+                    self.tasks.spawn(async move { Brought::List(name, now, list(&*source).await) });
+                }
+                Work::Ask(name, request) => {
+                    let Some(source) = self.sources.get(&name).cloned() else { continue };
+                    self.tasks.spawn(async move {
+                        let outcome = ask(&*source, &request).await;
+                        Brought::Answer(name, Box::new((*request, outcome)))
+                    });
+                }
+                Work::Write(writes) => {
+                    let journal = self.journal.clone();
+                    self.tasks.spawn(async move {
+                        let changes = writes.iter().map(|(_, action)| change(action)).collect();
+                        let result = journal.write(changes).await.map_err(|error| chain(&error));
+                        Brought::Written(writes, result)
+                    });
                 }
             }
-        }
-        if !writes.is_empty() {
-            self.writing = true;
-            let journal = self.journal.clone();
-            self.tasks.spawn(async move {
-                let changes = writes.iter().map(|(_, action)| change(action)).collect();
-                let result = journal.write(changes).await.map_err(|error| chain(&error));
-                Brought::Written(writes, result)
-            });
         }
     }
 
-    fn take(&mut self, brought: Brought) -> Result<(), String> {
-        let now = SystemTime::now();
-        match brought {
-            Brought::Written(actions, result) => {
-                self.writing = false;
-                result?;
-                for (name, action) in actions {
-                    told(&action);
-                    if let Some(account) = self.accounts.get_mut(&name) {
-                        account.machine.done(now, &action, Outcome::Done);
-                    }
-                }
-            }
-            Brought::Answer(name, answer) => {
-                let (action, outcome) = *answer;
-                debug!(provider = name, ?action, ?outcome, "the provider answered");
-                if let Some(account) = self.accounts.get_mut(&name) {
-                    account.machine.done(now, &action, outcome);
-                }
-            }
-            Brought::List(name, begun, result) => {
-                if let Some(account) = self.accounts.get_mut(&name) {
-                    account.listing = false;
-                    match result {
-                        Ok(leases) => account.machine.listed(begun, now, leases),
-                        Err(error) => {
-                            warn!(provider = name, %error, "the provider's addresses cannot be listed");
-                            account.machine.list_failed(now, &error);
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn tell(&self, problems: &watch::Sender<Arc<BTreeMap<String, ClaimProblem>>>) {
-        let problem = |(name, account): (&String, &Account)| {
-            let problem = account.source.as_ref().err().or_else(|| account.machine.problem());
-            Some((name.clone(), problem?.clone()))
-        };
-        let now: BTreeMap<String, ClaimProblem> = self.accounts.iter().filter_map(problem).collect();
-        problems.send_if_modified(|told| {
+    fn tell(&self, channels: &Channels) {
+        let (now, strays) = (self.desk.problems(), self.desk.has_strays());
+        channels.strays.send_if_modified(|told| std::mem::replace(told, strays) != strays);
+        channels.problems.send_if_modified(|told| {
             let news = **told != now;
             if news {
                 *told = Arc::new(now);
@@ -303,7 +224,8 @@ impl Term {
     }
 }
 
-fn change(action: &Action) -> Change {
+/// What the journal is told.
+pub(crate) fn change(action: &Action) -> Change {
     match action {
         Action::Write(claim) => Change { id: claim.id, claim: Some(claim.clone()) },
         Action::Forget(id) => Change { id: *id, claim: None },

@@ -18,6 +18,8 @@ use crate::{
 pub struct Facts {
     /// Each valid provider, and what is so for it.
     pub providers: BTreeMap<String, (ProviderConfig, World)>,
+    /// Claims of these providers in the journal, as it was seen last.
+    pub claims: BTreeSet<ClaimId>,
     /// Claims that people deleted.
     pub deleted: BTreeSet<ClaimId>,
 }
@@ -37,9 +39,11 @@ pub fn facts(planned: &Planned, announced: &BTreeSet<IpNet>) -> Facts {
         let needs = desired.needs.iter().filter(|need| pools.contains_key(&need.pool)).cloned().collect();
         World { needs, used: used.clone(), announced: announced.clone(), pools }
     };
+    let claims = snapshot.claims.values().filter(|claim| snapshot.providers.contains_key(&claim.spec.provider));
     let deleting = snapshot.claims.values().filter(|claim| claim.deleting);
     Facts {
         providers: snapshot.providers.iter().map(|(name, c)| (name.clone(), (c.clone(), world(c)))).collect(),
+        claims: claims.map(|claim| claim.id).collect(),
         deleted: deleting.map(|claim| claim.id).collect(),
     }
 }

@@ -14,9 +14,9 @@
 
 pub(crate) mod backoff;
 mod decode;
-mod saved;
+pub(crate) mod saved;
 mod secrets;
-mod watch;
+pub(crate) mod watch;
 
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 

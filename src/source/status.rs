@@ -16,7 +16,8 @@
 
 mod disputes;
 mod events;
-mod node;
+pub(crate) mod node;
+pub(crate) mod record;
 mod resources;
 mod services;
 
@@ -53,6 +54,18 @@ enum WriteError {
     Gone,
     #[error(transparent)]
     Refused(kube::Error),
+    #[error("nobody knows whether it was written")]
+    Unknown(#[source] Box<WriteError>),
+}
+
+impl WriteError {
+    /// The failure of a request that changes something: without an answer it may have been carried out.
+    fn of_change(self) -> Self {
+        match self {
+            Self::Refused(kube::Error::Api(_)) | Self::Conflict | Self::Gone | Self::Unknown(_) => self,
+            Self::Late(_) | Self::Refused(_) => Self::Unknown(Box::new(self)),
+        }
+    }
 }
 
 impl From<kube::Error> for WriteError {

@@ -156,11 +156,12 @@ impl Machine {
 
     /// Needs that no living claim serves.
     fn unmet<'a>(&self, world: &'a World) -> Vec<&'a Need> {
-        let living: Vec<&Entry> = self.entries.values().filter(|entry| entry.is_alive()).collect();
+        let living = self.entries.values().filter(|entry| entry.is_alive() && has_room(entry, world));
+        let living: Vec<&Entry> = living.collect();
         let single: BTreeSet<Purpose<'_>> = living.iter().map(|entry| purpose(&entry.claim.spec)).collect();
         let mut blocks: BTreeSet<(&str, Family)> = living
             .iter()
-            .filter(|entry| entry.claim.spec.service.is_none() && has_room(entry, world))
+            .filter(|entry| entry.claim.spec.service.is_none())
             .map(|entry| (entry.claim.spec.pool.as_str(), entry.claim.spec.family))
             .collect();
         let mut unmet = Vec::new();
@@ -227,47 +228,63 @@ impl Machine {
     /// Claims that a Service needs or has an address of.
     fn needed(&self, world: &World) -> BTreeSet<ClaimId> {
         let mut best: BTreeMap<Purpose<'_>, (u8, ClaimId)> = BTreeMap::new();
-        for entry in self.entries.values().filter(|entry| entry.is_alive()) {
-            if entry.claim.spec.service.is_some() || has_room(entry, world) {
-                let rank = (entry.rank(), entry.claim.id);
-                best.entry(purpose(&entry.claim.spec)).and_modify(|best| *best = rank.min(*best)).or_insert(rank);
-            }
+        for entry in self.entries.values().filter(|entry| entry.is_alive() && has_room(entry, world)) {
+            let rank = (entry.rank(), entry.claim.id);
+            best.entry(purpose(&entry.claim.spec)).and_modify(|best| *best = rank.min(*best)).or_insert(rank);
         }
         let in_use = |entry: &&Entry| entry.claim.state.network().is_some_and(|network| overlaps(&world.used, network));
         let mut needed: BTreeSet<ClaimId> = self.entries.values().filter(in_use).map(|entry| entry.claim.id).collect();
         for need in &world.needs {
             let single = best.get(&(need.pool.as_str(), need.family, Some(&need.service)));
             let found = single.or_else(|| best.get(&(need.pool.as_str(), need.family, None)));
-            needed.extend(found.map(|(_, id)| *id));
+            needed.extend(found.map(|(_, id)| *id).filter(|id| self.may_be(*id, need.address)));
         }
         needed
     }
 
+    /// Whether the claim has, or may get, the address that is asked for by name. None is claimed for such a wish, so what
+    /// has another address, or no network yet, is of no use to it.
+    fn may_be(&self, id: ClaimId, asked: Option<IpAddr>) -> bool {
+        let network = self.entries.get(&id).and_then(|entry| entry.claim.state.network());
+        asked.is_none_or(|address| network.is_some_and(|network| network.contains(&address)))
+    }
+
     /// Releases leases that carry the mark of a claim that has another one.
     pub(super) fn release_strays(&mut self, now: SystemTime, world: &World, actions: &mut Vec<Action>) {
-        let Some(listing) = self.listing.as_ref().filter(|listing| !listing.distrusted) else { return };
         if !self.gate.may(now) {
             return;
         }
-        for (id, leases) in listing.claims() {
-            let Some(entry) = self.entries.get(&id) else { continue };
-            let Some(kept) = entry.claim.state.lease().filter(|_| entry.recorded) else { continue };
-            if leases.iter().all(|lease| lease == kept) {
+        for (id, lease, network, marks) in self.strays() {
+            if network.is_some_and(|network| !is_withdrawn(world, network)) {
                 continue;
             }
-            let expected = self.marks(id, &entry.claim.spec);
-            for lease in leases.iter().filter(|lease| *lease != kept).filter_map(|lease| listing.leases.get(lease)) {
-                let ours = Marks::read(&lease.tags).is_ok_and(|marks| marks.as_ref() == Some(&expected));
-                if !ours || lease.network.is_some_and(|network| !is_withdrawn(world, network)) {
-                    continue;
-                }
-                let stray = self.strays.entry(lease.id.clone()).or_default();
-                if !stray.busy && stray.retry.may(now) {
-                    stray.busy = true;
-                    actions.push(Action::Release { id, lease: lease.id.clone(), marks: expected.clone() });
-                }
+            let stray = self.strays.entry(lease.clone()).or_default();
+            if !stray.busy && stray.retry.may(now) {
+                stray.busy = true;
+                actions.push(Action::Release { id, lease, marks });
             }
         }
+    }
+
+    /// Whether there is such a lease, so that it counts who announces what.
+    pub fn has_strays(&self) -> bool {
+        !self.strays().is_empty()
+    }
+
+    /// Leases that carry the mark of a claim that has another one, each with its network and its marks.
+    fn strays(&self) -> Vec<(ClaimId, LeaseId, Option<IpNet>, Marks)> {
+        let Some(listing) = self.listing.as_ref().filter(|listing| !listing.distrusted) else { return Vec::new() };
+        let mut strays = Vec::new();
+        for (id, leases) in listing.claims() {
+            let Some(entry) = self.entries.get(&id).filter(|entry| entry.recorded) else { continue };
+            let Some(kept) = entry.claim.state.lease() else { continue };
+            let marks = self.marks(id, &entry.claim.spec);
+            let others = leases.iter().filter(|lease| *lease != kept).filter_map(|lease| listing.leases.get(lease));
+            let ours =
+                others.filter(|lease| Marks::read(&lease.tags).is_ok_and(|found| found.as_ref() == Some(&marks)));
+            strays.extend(ours.map(|lease| (id, lease.id.clone(), lease.network, marks.clone())));
+        }
+        strays
     }
 }
 
@@ -288,7 +305,8 @@ fn serves(spec: &ClaimSpec, need: &Need) -> bool {
     spec.pool == need.pool && spec.family == need.family && spec.service.as_ref().is_none_or(|s| *s == need.service)
 }
 
-/// A block that plan has not taken from yet, or that is only on its way.
+/// What plan has not taken from yet, or what is only on its way. An address that was claimed for one Service may be
+/// another's by now, which shared it: then it is of no more use to the one.
 fn has_room(entry: &Entry, world: &World) -> bool {
     entry.claim.state.network().is_none_or(|network| !overlaps(&world.used, network))
 }

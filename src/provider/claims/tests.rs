@@ -3,7 +3,7 @@
 //! `IRONCAST_CLAIM_SCHEDULES` says how many random schedules are tried; `IRONCAST_CLAIM_SEED` repeats one.
 
 mod cluster;
-mod provider;
+pub(crate) mod provider;
 mod schedule;
 mod single;
 

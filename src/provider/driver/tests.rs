@@ -1,20 +1,16 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
+use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 
 use super::*;
 use crate::{
     provider::{
-        Answer, Claimed, LeaseId, LeaseState, Marks, Order,
+        Answer, Claimed, LeaseId, LeaseState, Marking, Marks, Order,
         claims::World,
         journal::{Change, JournalError},
     },
     types::{
-        Claim, ClaimId, ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider, ProviderKind,
-        Reclaim, ServiceKey,
+        ClaimState, ClaimTiming, Family, ManageRoutes, Need, PeersFrom, PoolProvider, ProviderKind, Reclaim, ServiceKey,
     },
 };
 
@@ -151,7 +147,11 @@ fn facts(needs: bool, used: &[&str], announced: &[&str]) -> Option<Arc<Facts>> {
         announced: announced.iter().map(|prefix| prefix.parse().expect("a prefix")).collect(),
         pools: [("p".to_owned(), terms)].into(),
     };
-    Some(Arc::new(Facts { providers: [("metal".to_owned(), (config(), world))].into(), deleted: BTreeSet::new() }))
+    Some(Arc::new(Facts {
+        providers: [("metal".to_owned(), (config(), world))].into(),
+        claims: BTreeSet::new(),
+        deleted: BTreeSet::new(),
+    }))
 }
 
 struct Running {
@@ -172,7 +172,9 @@ fn start() -> Running {
     let source = bench.clone();
     let connect: Connect =
         Arc::new(move |_| Ok(Provider { addresses: Some(Arc::new(Source(source.clone()))), peers: None }));
-    let channels = Channels { facts: for_facts, leader: for_leader, cluster: for_cluster, problems: to_problems };
+    let strays = watch::Sender::new(false);
+    let channels =
+        Channels { facts: for_facts, leader: for_leader, cluster: for_cluster, problems: to_problems, strays };
     let task = tokio::spawn(run(connect, bench.clone(), channels));
     Running { bench, facts, leader, problems, _cluster: cluster, task }
 }
@@ -241,5 +243,46 @@ async fn who_does_not_lead_does_nothing() {
     assert!(running.bench.log().is_empty());
     running.leader.send_replace(true);
     until("claimed", || !running.bench.leases.lock().expect("whole").is_empty()).await;
+    running.task.abort();
+}
+
+#[tokio::test]
+async fn claims_that_are_deleted_by_force_are_found_in_the_list_and_taken_over() {
+    let running = start();
+    let bench = running.bench.clone();
+    let known = |claims: &Bench| claims.journal.lock().expect("whole").keys().copied().collect::<BTreeSet<_>>();
+    let told = |needs: bool, used: &[&str], claims: BTreeSet<ClaimId>| {
+        let facts = facts(needs, used, &[]).expect("some");
+        running.facts.send_replace(Some(Arc::new(Facts { claims, ..(*facts).clone() })));
+    };
+    told(true, &[], BTreeSet::new());
+    let bound = |bench: &Bench| {
+        bench.journal.lock().expect("whole").values().any(|claim| matches!(claim.state, ClaimState::Bound { .. }))
+    };
+    until("bound", || bound(&bench)).await;
+    told(false, &["198.51.100.1"], known(&bench));
+    sleep(Duration::from_millis(1200)).await;
+    bench.journal.lock().expect("whole").clear();
+    told(true, &[], BTreeSet::new());
+    until("taken over", || bound(&bench)).await;
+    let claims = bench.log().iter().filter(|line| line.starts_with("claim ")).count();
+    assert_eq!(claims, 1, "{:?}", bench.log());
+    running.task.abort();
+}
+
+#[tokio::test]
+async fn claim_that_a_leader_before_wrote_late_is_taken_up() {
+    let running = start();
+    let bench = running.bench.clone();
+    running.facts.send_replace(facts(true, &[], &[]));
+    let journal = |bench: &Bench| bench.journal.lock().expect("whole").clone();
+    until("bound", || journal(&bench).values().any(|claim| matches!(claim.state, ClaimState::Bound { .. }))).await;
+    let first = journal(&bench).into_values().next().expect("one");
+    let late = Claim { id: ClaimId::new(7), state: ClaimState::Wanted, ..first };
+    bench.journal.lock().expect("whole").insert(late.id, late);
+    let claims = journal(&bench).into_keys().collect();
+    let now = facts(false, &["198.51.100.1"], &[]).expect("some");
+    running.facts.send_replace(Some(Arc::new(Facts { claims, ..(*now).clone() })));
+    until("over", || journal(&bench).len() == 1).await;
     running.task.abort();
 }

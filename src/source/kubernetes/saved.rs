@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use super::decode::{self, decode};
 use crate::{
-    source::index::{Index, Kind, ObjectKey},
+    source::index::{Index, Kind, Object, ObjectKey},
     types::Snapshot,
 };
 
@@ -181,17 +181,23 @@ pub(super) fn load(state_dir: &Path) -> Option<Snapshot> {
     if !folder.join(Kind::Service.name()).exists() {
         return None;
     }
-    let mut index = Index::new(Kind::ALL);
-    for kind in Kind::ALL {
+    let objects = Kind::ALL.into_iter().flat_map(|kind| {
         let objects = read(&folder.join(kind.name())).unwrap_or_else(|error| {
             warn!(%error, %kind, "what was saved cannot be read");
             BTreeMap::new()
         });
-        index.reset(kind, objects.into_values().filter_map(|value| decode(kind, value).ok()));
-    }
-    let snapshot = Snapshot { saved: true, ..index.snapshot()? };
+        objects.into_values().filter_map(move |value| decode(kind, value).ok())
+    });
+    let snapshot = snapshot(objects);
     info!(services = snapshot.services.len(), "the API server is away: going on with what it said last");
     Some(snapshot)
+}
+
+/// What is known of saved objects alone.
+pub(crate) fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
+    let mut index = Index::new([]);
+    objects.into_iter().for_each(|object| _ = index.apply(&object));
+    Snapshot { saved: true, ..index.snapshot().expect("nothing is awaited") }
 }
 
 /// As much of an object as says which it was.

@@ -43,6 +43,8 @@ const RELIST: Duration = Duration::from_millis(200);
 const LASTED: Duration = Duration::from_secs(5);
 /// Waits while the resource is not served.
 const ABSENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// What a list that begins a watch asks for: whatever version the server has at hand.
+pub(crate) const ANY_VERSION: &str = "0";
 /// So many answers of 404 in a row make a resource that was there absent: an API server that starts may say 404
 /// for custom resources.
 const ABSENCES: u32 = 3;
@@ -261,7 +263,7 @@ impl<T: Clone + Send> Watch<T> {
     async fn connection(&mut self) -> Result<(), WatchError> {
         match self.version.clone() {
             Some(version) => self.live(&version, false).await,
-            None if self.streaming => self.live("0", true).await,
+            None if self.streaming => self.live(ANY_VERSION, true).await,
             None => self.list().await,
         }
     }

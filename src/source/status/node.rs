@@ -25,12 +25,40 @@ const ENTRIES: usize = 500;
 const SHOWN: usize = 3;
 const ESTABLISHED: &str = "Established";
 
+/// What was written last. After a write whose answer never came that is unknown, and whatever should be there is written
+/// again, also where it is what was there before.
+#[derive(Debug)]
+pub(crate) struct Written<T>(Option<T>);
+
+impl<T> Default for Written<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: PartialEq> Written<T> {
+    /// Whether this is there for certain.
+    pub(crate) fn is(&self, value: &T) -> bool {
+        self.0.as_ref() == Some(value)
+    }
+
+    /// A write begins.
+    pub(crate) fn begin(&mut self) {
+        self.0 = None;
+    }
+
+    /// The write of this succeeded.
+    pub(crate) fn done(&mut self, value: T) {
+        self.0 = Some(value);
+    }
+}
+
 /// What this node says of itself, and what it has said.
 pub(super) struct NodeReport {
     api: Api<BGPNodeStatus>,
     nodes: Api<Node>,
     node: String,
-    written: Option<Value>,
+    written: Written<Value>,
     /// Conditions as last written.
     conditions: Vec<Condition>,
     exists: bool,
@@ -39,20 +67,28 @@ pub(super) struct NodeReport {
 impl NodeReport {
     pub(super) fn new(client: Client, namespace: &str, node: &str) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
-        Self { api, nodes: Api::all(client), node: node.into(), written: None, conditions: Vec::new(), exists: false }
+        Self {
+            api,
+            nodes: Api::all(client),
+            node: node.into(),
+            written: Written::default(),
+            conditions: Vec::new(),
+            exists: false,
+        }
     }
 
     /// The next write compares with the server.
     pub(super) fn forget(&mut self) {
-        (self.written, self.exists) = (None, false);
+        (self.written, self.exists) = (Written::default(), false);
     }
 
     /// Whether something was written.
     pub(super) async fn write(&mut self, state: &Arc<NodeState>) -> Result<bool, WriteError> {
         let timeless = serde_json::to_value(timeless(state)).unwrap_or_default();
-        if self.written.as_ref() == Some(&timeless) {
+        if self.written.is(&timeless) {
             return Ok(false);
         }
+        self.written.begin();
         if !self.exists {
             self.conditions = self.find_or_create().await?;
             self.exists = true;
@@ -69,7 +105,8 @@ impl NodeReport {
                 return Err(error);
             }
         }
-        (self.written, self.conditions) = (Some(timeless), conditions);
+        self.written.done(timeless);
+        self.conditions = conditions;
         Ok(true)
     }
 
@@ -194,5 +231,21 @@ fn drained(state: &NodeState) -> Verdict {
             format!("{announced} routes are left: no other node announces them, or they are under way"),
         ),
         Some(LeavingState::Drained) => (true, "Drained", "this node announces nothing".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_a_write_without_an_answer_is_written_again() {
+        let mut written = Written::default();
+        assert!(!written.is(&1), "nothing is known at first");
+        written.begin();
+        written.done(1);
+        assert!(written.is(&1));
+        written.begin();
+        assert!(!written.is(&1) && !written.is(&2), "either may be there");
     }
 }

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    time::Duration,
 };
 
 use futures::{StreamExt, stream};
@@ -16,14 +15,14 @@ use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
 };
-use serde_json::json;
 use tokio::{sync::watch::Receiver, time::Instant};
 use tracing::{debug, info};
 
 use super::{
     WriteError,
-    disputes::{self, Disputes, MANAGER},
+    disputes::{self, MANAGER},
     events::{Note, Sender},
+    record::{Change, Decision, Record, addresses},
     within,
 };
 use crate::{
@@ -35,39 +34,16 @@ use crate::{
 const PAGE: u32 = 250;
 /// Writes at once.
 const AT_ONCE: usize = 8;
-/// A write that the watch has not shown after so long is no longer waited for.
-const UNSEEN: Duration = Duration::from_secs(15);
-
 /// What the leader knows of its own records.
 pub(super) struct Services {
     client: Client,
     leader: Receiver<bool>,
     events: Sender,
-    /// Recorded, not yet seen in a snapshot.
-    unseen: BTreeMap<ServiceKey, Unseen>,
-    /// What was recorded before this process led has been read.
-    caught_up: bool,
+    record: Record,
     /// Why a Service waits, as it was last told.
     pending: BTreeMap<ServiceKey, String>,
-    /// What other controllers changed.
-    disputes: Disputes,
     /// Which Service does not fit into the budget of which peer, as it was last told.
     over_budget: BTreeSet<Withheld>,
-}
-
-struct Unseen {
-    addresses: BTreeSet<IpAddr>,
-    until: Instant,
-    /// The watch has shown the Service: where it is absent now it was deleted.
-    known: bool,
-}
-
-/// One Service whose record differs from the plan.
-struct Change {
-    key: ServiceKey,
-    uid: String,
-    before: Vec<IpAddr>,
-    after: Vec<IpAddr>,
 }
 
 impl Services {
@@ -76,10 +52,8 @@ impl Services {
             client,
             leader,
             events,
-            unseen: BTreeMap::new(),
-            caught_up: false,
+            record: Record::default(),
             pending: BTreeMap::new(),
-            disputes: Disputes::default(),
             over_budget: BTreeSet::new(),
         }
     }
@@ -92,45 +66,28 @@ impl Services {
     /// Writes what differs between the plan and what it was made of.
     pub(super) async fn record(&mut self, planned: &Planned) -> Result<(), WriteError> {
         let Planned { snapshot, desired } = planned;
-        if !self.caught_up {
+        if !self.record.is_caught_up() {
             self.catch_up().await?;
         }
-        self.see(snapshot);
-        if !self.unseen.is_empty() {
+        if !self.record.see(snapshot, Instant::now()) {
             return Ok(());
         }
         self.tell_pending(snapshot, desired);
         self.tell_over_budget(snapshot, desired);
-        self.disputes.retain(|key| snapshot.services.contains_key(key));
-        let now = Instant::now();
-        let mut changes = changes(snapshot, desired);
-        changes.retain(|change| !self.disputes.must_wait(&change.key, &set(&change.after), now));
-        let (clears, gives): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| change.after.is_empty());
-        // Addresses go back before others get them.
+        let [clears, gives] = self.record.due(snapshot, desired, Instant::now());
         self.write(clears, desired).await.and(self.write(gives, desired).await)
     }
 
-    fn see(&mut self, snapshot: &Snapshot) {
-        let now = Instant::now();
-        self.unseen.retain(|key, unseen| {
-            let shown = snapshot.services.get(key);
-            let seen = shown.map_or(unseen.known, |service| set(&service.assigned) == unseen.addresses);
-            !seen && now < unseen.until
-        });
-    }
-
-    /// When to go on although a record was never seen, or although another controller changed it; `None` where neither
-    /// is so.
+    /// When to go on although nothing new was seen; `None` where nothing is waited for.
     pub(super) fn waits_until(&self) -> Option<Instant> {
-        let disputed = self.disputes.next(Instant::now());
-        self.unseen.values().map(|unseen| unseen.until).chain(disputed).min()
+        self.record.waits_until(Instant::now())
     }
 
     /// Reads what the last leader recorded.
     async fn catch_up(&mut self) -> Result<(), WriteError> {
         let api: Api<Service> = Api::all(self.client.clone());
         let mut page = ListParams::default().fields("spec.type=LoadBalancer").limit(PAGE);
-        let until = Instant::now() + UNSEEN;
+        let (begun, mut recorded) = (Instant::now(), Vec::new());
         loop {
             let list = match within(api.list(&page)).await {
                 // Before Kubernetes 1.31 Services cannot be selected by type.
@@ -142,17 +99,10 @@ impl Services {
                 }
                 list => list?,
             };
-            for service in list.items {
-                let (addresses, metadata) = (addresses(&service), service.metadata);
-                let key = ServiceKey::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
-                if !addresses.is_empty() {
-                    let addresses = addresses.into_iter().collect();
-                    self.unseen.insert(key, Unseen { addresses, until, known: false });
-                }
-            }
+            recorded.extend(list.items.into_iter().filter(|service| !addresses(service).is_empty()));
             page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
             if page.continue_token.is_none() {
-                self.caught_up = true;
+                self.record.catch_up(&recorded, begun);
                 return Ok(());
             }
         }
@@ -172,23 +122,17 @@ impl Services {
         drop(writes);
         for (outcome, change) in done {
             match outcome {
-                Ok(Outcome { addresses, writer }) => {
-                    let written = set(&addresses) == set(&change.after);
-                    let until = Instant::now() + UNSEEN;
-                    let unseen = Unseen { addresses: set(&addresses), until, known: true };
-                    self.unseen.insert(change.key.clone(), unseen);
-                    match self.disputes.overwritten(&change.key, Instant::now()) {
-                        Some(times) if written => self.tell_dispute(&change, writer.as_deref(), times),
-                        _ if written => self.tell_change(&change, desired),
-                        _ => {}
-                    }
-                    if written {
-                        self.disputes.record(&change.key, set(&change.after));
-                    }
-                }
+                Ok(Outcome { addresses, writer }) => match self.record.wrote(&change, &addresses, Instant::now()) {
+                    (true, Some(times)) => self.tell_dispute(&change, writer.as_deref(), times),
+                    (true, None) => self.tell_change(&change, desired),
+                    (false, _) => {}
+                },
                 Err(WriteError::Gone) => {}
                 Err(error) => {
                     info!(service = %change.key, %error, "the addresses were not recorded");
+                    if matches!(error, WriteError::Unknown(_)) {
+                        self.record.unknown();
+                    }
                     result = Err(error);
                 }
             }
@@ -275,24 +219,6 @@ impl Services {
     }
 }
 
-fn set(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
-    addresses.iter().copied().collect()
-}
-
-fn changes(snapshot: &Snapshot, desired: &Desired) -> Vec<Change> {
-    let change = |(key, allocated): (&ServiceKey, &Allocated)| {
-        let service = snapshot.services.get(key)?;
-        let after = match allocated {
-            Allocated::Addresses { addresses, .. } => addresses.clone(),
-            Allocated::Pending { .. } | Allocated::Released => Vec::new(),
-        };
-        let before = service.assigned.clone();
-        let (key, uid) = (key.clone(), service.uid.clone());
-        (before != after && !service.deleting).then_some(Change { key, uid, before, after })
-    };
-    desired.allocations.iter().filter_map(change).collect()
-}
-
 /// What a Service has after a write: `after`, or what it had where the plan was outdated; and who else wrote it before.
 struct Outcome {
     addresses: Vec<IpAddr>,
@@ -303,30 +229,20 @@ struct Outcome {
 async fn write(client: Client, leader: Receiver<bool>, change: &Change) -> Result<Outcome, WriteError> {
     let api: Api<Service> = Api::namespaced(client, &change.key.namespace);
     let service = within(api.get(&change.key.name)).await?;
-    if service.metadata.uid.as_deref() != Some(&change.uid) {
-        return Err(WriteError::Gone);
-    }
-    let (now, writer) = (addresses(&service), disputes::writer(&service).map(Into::into));
-    if now != change.before {
-        debug!(service = %change.key, ?now, "the record changed since the plan was made");
-        return Ok(Outcome { addresses: now, writer });
-    }
+    let writer = disputes::writer(&service).map(Into::into);
+    let patch = match change.decide(&service) {
+        Decision::Gone => return Err(WriteError::Gone),
+        Decision::Outdated(now) => {
+            debug!(service = %change.key, ?now, "the record changed since the plan was made");
+            return Ok(Outcome { addresses: now, writer });
+        }
+        Decision::Write(patch) => patch,
+    };
     if !*leader.borrow() {
         return Err(WriteError::Conflict);
     }
-    let ingress: Vec<_> = change.after.iter().map(|ip| json!({ "ip": ip.to_string(), "ipMode": "VIP" })).collect();
-    let patch = json!({
-        "metadata": { "resourceVersion": service.metadata.resource_version },
-        "status": { "loadBalancer": { "ingress": ingress } },
-    });
     let manager = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    let written = within(api.patch_status(&change.key.name, &manager, &Patch::Merge(&patch))).await?;
+    let written = within(api.patch_status(&change.key.name, &manager, &Patch::Merge(&patch))).await;
+    let written = written.map_err(WriteError::of_change)?;
     Ok(Outcome { addresses: addresses(&written), writer })
-}
-
-/// `status.loadBalancer.ingress[].ip`, as `Service.assigned` has it.
-fn addresses(service: &Service) -> Vec<IpAddr> {
-    let ingress =
-        service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|lb| lb.ingress.iter().flatten());
-    ingress.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }

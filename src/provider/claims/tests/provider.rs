@@ -16,19 +16,19 @@ use crate::provider::{
 /// How long a fresh lease may be missing from lists.
 const LAG: u64 = 40;
 
-pub(super) struct Provider {
-    pub(super) leases: BTreeMap<LeaseId, Lease>,
+pub(crate) struct Provider {
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
     /// Asked for, not granted yet: until when, and whether then.
     pending: BTreeMap<LeaseId, (SystemTime, bool)>,
     /// What people edited, as it was.
     edited: BTreeMap<LeaseId, BTreeSet<String>>,
     next: u32,
-    pub(super) calm: bool,
-    pub(super) keeps_marks: bool,
+    pub(crate) calm: bool,
+    pub(crate) keeps_marks: bool,
     /// It never does, and nobody expects any.
-    pub(super) unmarked: bool,
-    pub(super) duplicates: u64,
-    pub(super) ambiguous: u64,
+    pub(crate) unmarked: bool,
+    pub(crate) duplicates: u64,
+    pub(crate) ambiguous: u64,
 }
 
 fn unavailable<T>() -> Result<T, SourceError> {
@@ -37,7 +37,7 @@ fn unavailable<T>() -> Result<T, SourceError> {
 
 impl Provider {
     /// With leases of another cluster and of people.
-    pub(super) fn new(now: SystemTime) -> Self {
+    pub(crate) fn new(now: SystemTime) -> Self {
         let mut provider = Self {
             leases: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -77,20 +77,20 @@ impl Provider {
     }
 
     /// Leases of others, which nobody may touch.
-    pub(super) fn foreign(&self) -> usize {
+    pub(crate) fn foreign(&self) -> usize {
         self.leases.values().filter(|lease| !self.is_ours(&lease.id)).count()
     }
 
-    pub(super) fn is_ours(&self, id: &LeaseId) -> bool {
+    pub(crate) fn is_ours(&self, id: &LeaseId) -> bool {
         // l1 to l4 were there before.
         !["l1", "l2", "l3", "l4"].contains(&id.0.as_str())
     }
 
-    pub(super) fn has(&self, address: std::net::IpAddr) -> bool {
+    pub(crate) fn has(&self, address: std::net::IpAddr) -> bool {
         self.leases.iter().any(|(id, lease)| self.is_ours(id) && lease.network.is_some_and(|n| n.contains(&address)))
     }
 
-    pub(super) fn turn(&mut self, now: SystemTime) {
+    pub(crate) fn turn(&mut self, now: SystemTime) {
         let due: Vec<LeaseId> =
             self.pending.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| id.clone()).collect();
         for id in due {
@@ -102,7 +102,7 @@ impl Provider {
     }
 
     /// Somebody deletes one of our addresses by hand.
-    pub(super) fn delete_by_hand(&mut self, random: &mut Random) -> Option<Lease> {
+    pub(crate) fn delete_by_hand(&mut self, random: &mut Random) -> Option<Lease> {
         let ours: Vec<LeaseId> = self.leases.keys().filter(|id| self.is_ours(id)).cloned().collect();
         let id = ours.get(random.next() as usize % ours.len().max(1))?;
         self.edited.remove(id);
@@ -110,7 +110,7 @@ impl Provider {
     }
 
     /// Somebody takes a tag off.
-    pub(super) fn edit_by_hand(&mut self, random: &mut Random) {
+    pub(crate) fn edit_by_hand(&mut self, random: &mut Random) {
         let ours: Vec<LeaseId> = self.leases.keys().filter(|id| self.is_ours(id)).cloned().collect();
         let Some(id) = ours.get(random.next() as usize % ours.len().max(1)) else { return };
         let lease = self.leases.get_mut(id).expect("listed");
@@ -119,7 +119,7 @@ impl Provider {
     }
 
     /// Whoever edited restores; denied requests are withdrawn by the provider itself.
-    pub(super) fn calm_down(&mut self) {
+    pub(crate) fn calm_down(&mut self) {
         self.calm = true;
         for (id, tags) in std::mem::take(&mut self.edited) {
             if let Some(lease) = self.leases.get_mut(&id) {
@@ -136,7 +136,7 @@ impl Provider {
         !self.calm && random.next() % 100 < percent
     }
 
-    pub(super) fn list(&mut self, begun: SystemTime, random: &mut Random) -> Result<Vec<Lease>, SourceError> {
+    pub(crate) fn list(&mut self, begun: SystemTime, random: &mut Random) -> Result<Vec<Lease>, SourceError> {
         if self.chance(random, 4) {
             return match random.next() % 3 {
                 0 => Err(SourceError::Unauthorized("401".into())),
@@ -150,7 +150,7 @@ impl Provider {
     }
 
     /// The effect of a request, and what its sender hears.
-    pub(super) fn take(&mut self, now: SystemTime, action: &Action, random: &mut Random) -> Outcome {
+    pub(crate) fn take(&mut self, now: SystemTime, action: &Action, random: &mut Random) -> Outcome {
         let answer = match action {
             Action::Claim { order, .. } => self.claim(now, order, random).map(Outcome::Claimed),
             Action::Poll { lease, .. } => match self.leases.get(lease).cloned() {

@@ -202,3 +202,44 @@ fn address_that_another_cluster_marked_is_lost_and_never_released() {
     assert_eq!(request(&mut machine, at(3), &world(&[], |_| {})), None);
     assert!(states(&machine).is_empty());
 }
+
+#[test]
+fn second_lease_of_a_claim_is_a_reason_to_ask_who_announces_and_goes_when_nobody_does() {
+    let (claim, kept) = bound(1, 1);
+    let second = Lease { network: "198.51.100.9/32".parse().ok(), id: LeaseId("second".into()), ..kept.clone() };
+    let mut machine = machine(vec![claim]);
+    let everything: BTreeSet<_> = ["0.0.0.0/0".parse().expect("a network")].into();
+    let used: BTreeSet<_> = kept.network.map(|network| network.addr()).into_iter().collect();
+    let mut world = World { used, announced: everything, ..world(&[], |_| {}) };
+    assert!(!machine.has_strays(), "nothing is known before the first list");
+    machine.listed(at(10), at(10), vec![kept, second]);
+    assert_eq!(machine.next(at(10), &world), [], "while nobody knows, everything may be announced");
+    assert!(machine.has_strays());
+    world.announced.clear();
+    let actions = machine.next(at(11), &world);
+    assert!(matches!(&actions[..], [Action::Release { lease: LeaseId(id), .. }] if id == "second"), "{actions:?}");
+}
+
+#[test]
+fn address_that_another_service_has_by_now_serves_no_need_of_the_one_that_it_was_claimed_for() {
+    let (claim, lease) = bound(1, 1);
+    let network = lease.network.expect("it has one");
+    let mut machine = machine(vec![claim]);
+    machine.listed(at(10), at(10), vec![lease]);
+    let wanted = world(&["s1"], |_| {});
+    assert_eq!(machine.next(at(10), &wanted), [], "what is bound and free is for it");
+    let taken = World { used: [network.addr()].into(), ..wanted };
+    let actions = machine.next(at(11), &taken);
+    assert!(matches!(&actions[..], [Action::Write(Claim { state: ClaimState::Wanted, .. })]), "{actions:?}");
+}
+
+#[test]
+fn service_that_asks_for_an_address_by_name_keeps_none_that_is_another() {
+    let (claim, lease) = bound(1, 1);
+    let mut machine = machine(vec![claim]);
+    machine.listed(at(10), at(10), vec![lease]);
+    let mut world = world(&["s1"], |_| {});
+    world.needs[0].address = Some("192.0.2.9".parse().expect("an address"));
+    let actions = machine.next(at(10), &world);
+    assert!(matches!(&actions[..], [Action::Write(Claim { state: ClaimState::Releasing { .. }, .. })]), "{actions:?}");
+}
