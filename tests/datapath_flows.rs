@@ -274,8 +274,11 @@ fn ports_used_again_begin_a_new_connection() {
     dp.apply(&after).expect("the tables fit");
     assert!(delivered(&dp, &segment(false, 80, SYN), false), "the old pod decides while its connection lives");
     reply(&dp, &speak(false, FIN | ACK));
-    assert_eq!(forwarded(&dp, &segment(false, 80, SYN)), (2, 0, false), "closed: a new one goes to the new owner");
     assert!(delivered(&dp, &segment(false, 80, ACK), false), "the old one still gets its last segments");
+    dp.ask_in_vain(&segment(false, 80, SYN).frame()).expect("the program runs");
+    assert!(delivered(&dp, &segment(false, 80, ACK), false), "a question changes nothing");
+    assert_eq!(forwarded(&dp, &segment(false, 80, SYN)), (2, 0, false), "closed: a new one goes to the new owner");
+    assert_eq!(forwarded(&dp, &segment(false, 80, ACK)), (2, 0, false), "and so does what follows it");
 }
 
 /// The usual cluster with a second VIP in front of the same pods, port 80.

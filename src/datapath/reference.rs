@@ -102,6 +102,12 @@ impl Memory {
         self.flows.insert(*t, (pod, port, false));
     }
 
+    /// The client begins anew where an older connection of the same ports was closing.
+    pub fn forget(&mut self, t: &Tuple) {
+        self.flows.remove(t);
+        self.handshakes.remove(t);
+    }
+
     /// The client ends the connection.
     pub fn end(&mut self, t: &Tuple) {
         let Some((pod, port, closing)) = self.flows.get_mut(t) else { return };
@@ -227,6 +233,21 @@ impl<'a> Reference<'a> {
             return deliver(q, cur.address, cur.port, Remember::Nothing);
         }
         self.choose_with_memory(q, cur, memory)
+    }
+
+    /// Whether the packet is a SYN that memory has an older, closing connection of: the packet path forgets that one, or
+    /// what follows the SYN would be taken for its.
+    pub fn forgets(&self, parsed: &Parsed, memory: &Memory) -> bool {
+        let closing = memory.flows.get(&parsed.tuple).is_some_and(|(.., closing)| *closing);
+        let front = Frontend { address: parsed.tuple.vip, protocol: Protocol::Tcp, port: parsed.tuple.vip_port };
+        let Some(target) = self.spec.ports.get(&front).filter(|target| closing && parsed.fresh && !target.pass) else {
+            return false;
+        };
+        let (candidates, check, _) = self.slot(target, &parsed.tuple);
+        let Some(cur) = candidates[0] else { return false };
+        let settled = !check && (self.own(cur) || parsed.arrival.first);
+        let elsewhere = parsed.arrival.first && !candidates.iter().flatten().any(|b| self.own(b));
+        !settled && !elsewhere
     }
 
     fn choose_with_memory(&self, q: &Question<'_>, cur: &Backend, memory: &Memory) -> Outcome {

@@ -11,6 +11,7 @@ enum step { DELIVER, FORWARD, REFUSE, LOOK_FOR_HANDSHAKE };
 struct choice {
 	struct flow pod;
 	u8 remember;
+	u8 stale; /* memory has an older connection of the same ports, which is over */
 	struct onward onward;
 };
 
@@ -170,6 +171,7 @@ GLOBAL int choose_with_memory(const struct question *q, const struct tuple *t, s
 		const struct flow *known = known_flow(t);
 		if (known && !(q->fresh && known->closing))
 			return c->pod = *known, DELIVER;
+		c->stale = !!known;
 	}
 	if (q->fresh)
 		return choose_for_new(b, q, c);
@@ -188,6 +190,7 @@ struct verdict {
 	const struct ip *pod;
 	be16 port;
 	u8 remember;
+	u8 stale;
 	struct onward onward;
 };
 
@@ -230,6 +233,7 @@ INLINE int choose(const struct config *conf, const struct service *s, u64 slot, 
 	v->pod = &answer->pod.ip;
 	v->port = answer->pod.port;
 	v->remember = answer->remember;
+	v->stale = answer->stale;
 	v->onward = answer->onward;
 	return step;
 }

@@ -83,6 +83,17 @@ GLOBAL int remember_flow(const struct tuple *t, const struct ip *pod, u16 port)
 	return 0;
 }
 
+/* The client begins anew where an older connection of the same ports was closing: what follows belongs to the new one. */
+GLOBAL int forget_flow(const struct tuple *t)
+{
+	if (!t)
+		return 0;
+	struct flow_key k = key_of(t, &t->vip, t->vip_port);
+	map_delete(&flows, &k);
+	forget_handshake(t);
+	return 0;
+}
+
 /* The client ends the connection. */
 GLOBAL int note_end(const struct tuple *t)
 {

@@ -85,7 +85,10 @@ INLINE int serve(struct xdp_md *ctx, const struct tables *t, struct packet *p, c
 	u32 hash = flow_hash(t->config.flow_key, &p->t, p->v6, s->flags & SERVICE_AFFINITY);
 	u64 slot = find_slot(s, hash);
 
-	switch (choose(&t->config, s, slot, p, a, &answer, &v)) {
+	int step = choose(&t->config, s, slot, p, a, &answer, &v);
+	if (unlikely(v.stale) && !is_question(ctx))
+		forget_flow(&p->t);
+	switch (step) {
 	case DELIVER:
 		if (n) {
 			n->delivered++;
