@@ -26,6 +26,9 @@ pub(super) enum Stage {
     Nowhere,
 }
 
+/// A cluster as its operator sees it from elsewhere.
+const FROM_OUTSIDE: &str = "from_outside";
+
 /// How a line begins, why it is not run here, and the test (or file) that has what it does.
 const EXCUSED: &[(&str, &str, &str)] = &[
     ("make test", "it is CI itself", ".ci/run"),
@@ -33,6 +36,17 @@ const EXCUSED: &[(&str, &str, &str)] = &[
     ("cargo bench", "minutes on an idle machine; `make lint` compiles each", "Makefile"),
     ("skopeo copy", "needs a registry", "image_of_two_platforms_holds_one_program_each_and_the_same_octets_twice"),
     ("ctr ", "needs containerd", "image_without_a_registry_has_the_name_that_the_chart_asks_for"),
+    ("ironcast status --watch", "it ends with q", "src/cli/live.rs"),
+    ("ironcast status --page", "it ends with Ctrl-C", "page_tells_bad_news_legibly_and_runs_nothing_that_it_shows"),
+    ("ironcast status --cluster", "needs a cluster", FROM_OUTSIDE),
+    ("ironcast explain service default/web --cluster", "needs a cluster", FROM_OUTSIDE),
+    ("ironcast status --node", "needs a cluster with that node", FROM_OUTSIDE),
+    ("ironcast explain node --node", "needs a cluster with that node", FROM_OUTSIDE),
+    ("kubectl ironcast", "needs the program under that name", FROM_OUTSIDE),
+    ("ln -s", "would change this machine", FROM_OUTSIDE),
+    ("make lab ARGS=\"--scenario chaos", "minutes; its schedule and its books have tests", "src/lab/scenario/chaos.rs"),
+    ("make simulate", "an optimised build; `cargo test` tries 1,000 seeds", "src/simulation"),
+    ("IRONCAST_SIMULATION_SEED=", "CI tries 10,000 seeds, this one among them", "src/simulation"),
     ("make lab ARGS=\"--scenario ecmp-rehash\"", "half a minute", "rehash_breaks_no_connection_with_xdp"),
 ];
 
