@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test fuzz bench bench-cluster lint deny doc crds manifests image clean
+.PHONY: help setup build lab test test-kubelets fuzz bench bench-cluster lint deny doc crds manifests image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -31,6 +31,14 @@ test: ## every test, with real routers and a real API server
 	@tests/setup build lab test
 	@tests/helm/build > /dev/null
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && cargo test --workspace --all-features
+
+ARCH := $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+test-kubelets: ## the image on three nodes with kubelets: install, rolling update under load, uninstall
+	@tests/setup build lab test kubelets static-$(ARCH)
+	@deploy/static $(ARCH)
+	@TAG=registry.example/ironcast:0.1.0 deploy/image $(ARCH)
+	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && tests/node/build > /dev/null && \
+	  cargo test --workspace --all-features --test kubelets -- --ignored --nocapture
 
 SECONDS_EACH ?= 30
 fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)
@@ -73,7 +81,7 @@ pictures: ## the pictures of docs/ anew, from a running lab
 	@cargo build --release --features emulator
 	@$(SUDO) docs/pictures/take target/release/ironcast
 
-ARCHS ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
+ARCHS ?= $(ARCH)
 image: ## OCI image of a static binary, and what is in it (ARCHS="amd64 arm64")
 	@tests/setup build $(ARCHS:%=static-%)
 	@set -e; for arch in $(ARCHS); do deploy/static $$arch; done
