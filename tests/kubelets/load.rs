@@ -83,7 +83,8 @@ impl Load {
     }
 }
 
-fn enter(netns: &str) {
+/// Moves this thread into a network namespace.
+pub(crate) fn enter(netns: &str) {
     let namespace = std::fs::File::open(format!("/run/netns/{netns}")).expect("the fabric made it");
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
+use ironcast::datapath::kernel::{Datapath, Options, Step};
+
 use crate::{
+    load::enter,
     node::{self, Node},
     support::{
         cluster::{Cluster, Place},
@@ -27,6 +30,7 @@ pub(crate) struct Site {
     // Order is the order of dropping.
     pub(crate) nodes: Vec<Node>,
     _programs: [Program; 2],
+    _passing: Datapath,
     pub(crate) cluster: Cluster,
     pub(crate) fabric: Fabric,
     _sweep: [Program; 2],
@@ -49,7 +53,7 @@ impl Site {
         images(&folder, image);
         let programs = [routers::bird(&fabric, "bird", &folder), scheduler(&fabric, &cluster, &folder)];
         let nodes = NODES.map(|node| Node::start(&fabric, &cluster, node, &folder)).into();
-        Some(Self { nodes, _programs: programs, cluster, fabric, _sweep: sweep })
+        Some(Self { nodes, _programs: programs, _passing: passing(&fabric), cluster, fabric, _sweep: sweep })
     }
 
     /// kubectl, which must succeed; else all that the nodes logged last.
@@ -140,6 +144,8 @@ fn wire(fabric: &Fabric) {
     run("bird", "ip address add 10.78.0.1/24 dev client".into());
     run("bird", "ip link set client up".into());
     run("client", "ip address add 10.78.0.2/24 dev eth0".into());
+    // A veth leaves checksums to a card; XDP sends frames out again as they are.
+    run("client", "ethtool -K eth0 tx off".into());
     run("client", "ip link set eth0 up".into());
     run("client", "ip route add default via 10.78.0.1".into());
     // So many that none is used twice while the pod that had it remembers (TIME_WAIT).
@@ -151,6 +157,22 @@ fn wire(fabric: &Fabric) {
             run(node, format!("ip route add 10.244.{other}.0/24 via {}", v4(*other)));
         }
     }
+}
+
+/// A veth drops what XDP sends out again unless a program stands at its other end: one that passes everything.
+fn passing(fabric: &Fabric) -> Datapath {
+    let bridge = fabric.name("bridge");
+    let load = move || {
+        enter(&bridge);
+        let options = Options { slots: 1 << 10, backends: 8, flows: 128, syns: 128, services: 4, ..Options::default() };
+        let mut passing = Datapath::load(options).expect("the programs load");
+        for (_, number) in NODES {
+            let mode = passing.attach(&format!("p{number}"), Step::Native);
+            assert!(mode.step == Step::Native, "p{number}: {:?}", mode.failed);
+        }
+        passing
+    };
+    std::thread::spawn(load).join().expect("no panic")
 }
 
 /// The images that every node imports.
