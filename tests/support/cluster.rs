@@ -25,6 +25,8 @@ use super::{program::Program, skip, until};
 
 const READY: Duration = Duration::from_secs(60);
 const CONTROLLERS: &str = "endpointslice-controller,serviceaccount-controller,node-lifecycle-controller,namespace-controller,root-ca-certificate-publisher-controller";
+/// What pods on kubelets need beside.
+const WORKLOADS: &str = "daemonset-controller,deployment-controller,replicaset-controller,garbage-collector-controller,pod-garbage-collector-controller";
 
 /// Who may speak to the API server: token, user, uid, groups. The last is the daemon's ServiceAccount with the
 /// rights that the manifests give it, and no other.
@@ -40,6 +42,8 @@ pub struct Cluster {
     assets: PathBuf,
     place: Place,
     ports: [u16; 4],
+    /// Names of the nodes that have a kubelet.
+    kubelets: Vec<String>,
     folder: PathBuf,
     _sweep: Program,
 }
@@ -74,6 +78,12 @@ impl Cluster {
 
     /// The same in a network namespace.
     pub async fn start_at(place: Place) -> Option<Self> {
+        Self::start_for(place, &[]).await
+    }
+
+    /// The same for nodes with kubelets: each has a kubeconfig by its name, pods reach the API server by its Service,
+    /// and there are the controllers that make pods.
+    pub async fn start_for(place: Place, kubelets: &[&str]) -> Option<Self> {
         let Some(assets) = assets() else {
             skip("no API server: run tests/cluster/build once, or set KUBEBUILDER_ASSETS");
             return None;
@@ -81,12 +91,13 @@ impl Cluster {
         let folder = TempDir::with_prefix("ironcast-cluster-").expect("temporary folder").keep();
         let sweep = Program::sweep(&folder).expect("sh runs");
         let ports = free_ports();
-        write_files(&folder, place.address, ports[2]);
+        let kubelets: Vec<String> = kubelets.iter().map(|name| (*name).to_owned()).collect();
+        write_files(&folder, place.address, ports[2], &kubelets);
         let etcd = run(&place, &folder, &assets.join("etcd"), etcd_flags(&folder, &ports));
         let mut cluster =
-            Self { controllers: None, apiserver: None, etcd, assets, place, ports, folder, _sweep: sweep };
+            Self { controllers: None, apiserver: None, etcd, assets, place, ports, kubelets, folder, _sweep: sweep };
         cluster.start_apiserver().await;
-        let flags = controller_flags(&cluster.folder, ports[3]);
+        let flags = controller_flags(&cluster.folder, ports[3], !cluster.kubelets.is_empty());
         let program = cluster.assets.join("kube-controller-manager");
         cluster.controllers = Some(run(&cluster.place, &cluster.folder, &program, flags));
         Some(cluster)
@@ -95,7 +106,11 @@ impl Cluster {
     /// Starts the API server again and waits until it is ready: its watch cache is new, so that a watch from an
     /// older resourceVersion is answered with 410.
     pub async fn start_apiserver(&mut self) {
-        let flags = apiserver_flags(&self.folder, &self.place, &self.ports);
+        let mut flags = apiserver_flags(&self.folder, &self.place, &self.ports);
+        // Without kubelets nothing asks for the Service `kubernetes`.
+        let reconciler = if self.kubelets.is_empty() { "none" } else { "lease" };
+        flags.push(format!("endpoint-reconciler-type={reconciler}"));
+        flags.push("kubelet-preferred-address-types=InternalIP".into());
         let apiserver = run(&self.place, &self.folder, &self.assets.join("kube-apiserver"), flags);
         until(&format!("API server ready; its log is in {}", self.folder.display()), READY, || async {
             assert!(apiserver.running(), "kube-apiserver ended:\n{}\netcd:\n{}", apiserver.tail(), self.etcd.tail());
@@ -126,7 +141,7 @@ impl Cluster {
         Client::try_from(config).expect("valid configuration")
     }
 
-    /// The file for `admin` (every right) or `daemon` (the ServiceAccount of the manifests).
+    /// The file for `admin` (every right), `daemon` (the ServiceAccount of the manifests) or a node with a kubelet.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.join(format!("{user}.kubeconfig"))
     }
@@ -228,16 +243,16 @@ fn apiserver_flags(folder: &Path, place: &Place, &[etcd, _, port, _]: &[u16; 4])
         format!("service-account-key-file={folder}/service-accounts.pub"),
         format!("service-account-signing-key-file={folder}/service-accounts.key"),
         "service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".into(),
-        "endpoint-reconciler-type=none".into(),
         "allow-privileged=true".into(),
     ]
 }
 
-fn controller_flags(folder: &Path, port: u16) -> Vec<String> {
+fn controller_flags(folder: &Path, port: u16, kubelets: bool) -> Vec<String> {
     let folder = folder.display();
+    let workloads = if kubelets { format!(",{WORKLOADS}") } else { String::new() };
     vec![
         format!("kubeconfig={folder}/admin.kubeconfig"),
-        format!("controllers={CONTROLLERS}"),
+        format!("controllers={CONTROLLERS}{workloads}"),
         format!("service-account-private-key-file={folder}/service-accounts.key"),
         format!("root-ca-file={folder}/certificates/apiserver.crt"),
         "leader-elect=false".into(),
@@ -249,13 +264,14 @@ fn controller_flags(folder: &Path, port: u16) -> Vec<String> {
     ]
 }
 
-fn write_files(folder: &Path, address: IpAddr, port: u16) {
+fn write_files(folder: &Path, address: IpAddr, port: u16, kubelets: &[String]) {
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("the folder is writable");
-    write("tokens.csv", TOKENS);
+    let of_node = |name: &String| format!("{name}-token,system:node:{name},{name},\"system:nodes\"\n");
+    write("tokens.csv", &kubelets.iter().fold(TOKENS.to_owned(), |all, name| all + &of_node(name)));
     let [private, public] = signing_keys();
     write("service-accounts.key", &private);
     write("service-accounts.pub", &public);
-    for user in ["admin", "daemon"] {
+    for user in ["admin", "daemon"].into_iter().chain(kubelets.iter().map(String::as_str)) {
         // The API server signs its own certificate and writes its authority into the same file.
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: test\n\

@@ -16,6 +16,9 @@ const HOLD: &str =
     r#"log=$1; shift; "$@" >>"$log" 2>&1 </dev/null & echo $!; exec 2>/dev/null; read -r _; kill -KILL $!; wait $!"#;
 const SWEEP: &str = r#"echo $$; read -r _; for _ in 1 2 3 4 5; do rm -rf "$1" 2>/dev/null && exit; sleep 0.2; done"#;
 const REMOVE: &str = r#"echo $$; read -r _; sleep 0.1; for name in "$@"; do ip netns del "$name" 2>/dev/null; done"#;
+const UNGROUP: &str = r#"echo $$; read -r _; for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.3
+find /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1" -depth -type d -exec rmdir {} + 2>/dev/null
+ls -d /sys/fs/cgroup/"$1" /sys/fs/cgroup/*/"$1" >/dev/null 2>&1 || exit; done"#;
 
 /// A running program and its log.
 pub struct Program {
@@ -43,6 +46,11 @@ impl Program {
     /// Removes network namespaces when dropped or when this process ends.
     pub fn remove_namespaces(names: &[String]) -> Result<Self> {
         Self::spawn(Command::new("sh").args(["-c", REMOVE, "sh"]).args(names), Path::new("/dev/null"))
+    }
+
+    /// Removes the control group `name`, of every hierarchy, when dropped or when this process ends.
+    pub fn remove_group(name: &str) -> Result<Self> {
+        Self::spawn(Command::new("sh").args(["-c", UNGROUP, "sh", name]), Path::new("/dev/null"))
     }
 
     fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
