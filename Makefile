@@ -10,8 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test simulate fuzz bench bench-cluster lint deny doc crds manifests reference pictures image clean
-.PHONY: help setup build lab test test-kubelets fuzz bench bench-cluster lint deny doc crds manifests image clean
+.PHONY: help setup build lab test test-kubelets simulate fuzz bench bench-cluster lint deny doc crds manifests reference pictures image clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
