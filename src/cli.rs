@@ -149,6 +149,7 @@ fn manual(dir: Option<&Path>) -> anyhow::Result<bool> {
     std::fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
         .with_context(|| format!("write the manual into {}", dir.display()))?;
+    print(&format!("the pages of the manual are in {}\n", dir.display()));
     Ok(true)
 }
 
