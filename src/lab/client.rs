@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
@@ -217,13 +218,22 @@ pub(crate) fn lock(tally: &Mutex<Tally>) -> std::sync::MutexGuard<'_, Tally> {
 
 async fn request(to: SocketAddr) -> Result<Answer, Failure> {
     let stream = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect(to)).await;
-    let stream = stream.map_err(|_| Failure::Connect)?.map_err(|_| Failure::Connect)?;
+    let stream = stream.map_err(|_| Failure::Connect)?.map_err(|error| unmade(&error))?;
     let started = Instant::now();
     let answer = tokio::time::timeout(ANSWER_WITHIN, exchange(stream)).await;
     answer.ok().flatten().ok_or_else(|| {
         tracing::debug!(%to, after = ?started.elapsed(), "connection died");
         Failure::Cut
     })
+}
+
+/// A reset in the answer to a SYN is a refusal; any other comes after the handshake, though the client may hear of both
+/// at once. That connection was there, and was cut.
+fn unmade(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Failure::Cut,
+        _ => Failure::Connect,
+    }
 }
 
 async fn exchange(stream: TcpStream) -> Option<Answer> {
