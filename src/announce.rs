@@ -259,13 +259,24 @@ async fn follow(
                     break;
                 }
                 Ok(()) = inputs.ready.changed() => break,
-                Some(answer) = inputs.questions.recv() => speaker.unacknowledged(answer).await?,
+                ended = pass_on(speaker, &mut inputs.questions) => return Err(ended.into()),
                 changed = stations.changed() => changed.map_err(|_| AnnounceError::Ended)?,
                 Ok(()) = links.changed() => break,
                 changed = status.changed() => changed.map_err(|_| AnnounceError::Ended)?,
             }
         }
     }
+}
+
+/// Passes questions on to the speaker. Nothing changes by them, so nothing is published. Ends with the speaker; cancelled, it
+/// leaves at most one question without an answer.
+async fn pass_on(speaker: &Speaker, questions: &mut mpsc::Receiver<Unacknowledged>) -> Ended {
+    while let Some(answer) = questions.recv().await {
+        if let Err(ended) = speaker.unacknowledged(answer).await {
+            return ended;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Peers before exports: what a peer is told arrives long before its session is up.

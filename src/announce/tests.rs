@@ -11,7 +11,7 @@ use ironcast_bgp::{
     Asn, Community, Family, HoldTime, LargeCommunity,
     net::unnumbered::Links,
     rib::{Attributes, Route, Routes},
-    speaker::{AddPath, Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, Role, State, Ttl},
+    speaker::{AddPath, Counters, Md5Key, PeerAs, PeerConfig, PeerStatus, Role, Shutdown, State, Ttl},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -242,17 +242,22 @@ fn state_shows_what_was_sent_and_not_what_was_wanted() {
     assert_eq!(route.med, Some(7));
 }
 
+/// Nobody asks anything.
+fn inputs(
+    desired: watch::Receiver<Option<Arc<Desired>>>,
+    ready: watch::Receiver<Ready>,
+    shutdown: oneshot::Receiver<Shutdown>,
+) -> Inputs {
+    Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown }
+}
+
 #[tokio::test]
 async fn nothing_starts_before_the_first_plan() {
     let (for_desired, desired) = watch::channel(None);
     let (_for_ready, ready) = watch::channel(Ready::All);
     let (end, shutdown) = oneshot::channel();
     let (state, _watch) = watch::channel(Arc::default());
-    let task = tokio::spawn(run(
-        Config::default(),
-        Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown },
-        state,
-    ));
+    let task = tokio::spawn(run(Config::default(), inputs(desired, ready, shutdown), state));
     tokio::task::yield_now().await;
     assert!(!task.is_finished());
     drop(end);
@@ -267,10 +272,30 @@ async fn planner_that_is_gone_is_an_error() {
     let (_end, shutdown) = oneshot::channel();
     let (state, _watch) = watch::channel(Arc::default());
     drop(for_desired);
-    let result =
-        run(Config::default(), Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown }, state)
-            .await;
+    let result = run(Config::default(), inputs(desired, ready, shutdown), state).await;
     assert!(matches!(result, Err(AnnounceError::NoPlanner)));
+}
+
+/// Or everybody who looks at a node would make it say all of itself anew.
+#[tokio::test]
+async fn question_is_answered_and_nothing_is_published_by_it() {
+    let (_for_desired, desired) = watch::channel(Some(Arc::new(Desired::default())));
+    let (_for_ready, ready) = watch::channel(Ready::All);
+    let (_end, shutdown) = oneshot::channel();
+    let (state, mut seen) = watch::channel(Arc::<AnnounceState>::default());
+    let (ask, questions) = tokio::sync::mpsc::channel(1);
+    let inputs = Inputs { questions, ..inputs(desired, ready, shutdown) };
+    let task = tokio::spawn(run(Config::default(), inputs, state));
+    // Whatever the start publishes is over when nothing new comes for a while.
+    while tokio::time::timeout(Duration::from_millis(200), seen.changed()).await.is_ok() {}
+    for _ in 0..3 {
+        let (to, answer) = oneshot::channel();
+        ask.send(to).await.expect("it listens");
+        assert!(answer.await.expect("it answers").is_empty(), "no peer");
+    }
+    let news = tokio::time::timeout(Duration::from_millis(200), seen.changed()).await;
+    assert!(news.is_err(), "a question changes nothing");
+    task.abort();
 }
 
 #[tokio::test]
@@ -282,11 +307,7 @@ async fn stations_are_told_who_we_are_and_shown_as_connected() {
     let (end, shutdown) = oneshot::channel();
     let (state, mut seen) = watch::channel(Arc::<AnnounceState>::default());
     let config = Config { node: "n7".into(), bmp: vec![station], ..Config::default() };
-    let task = tokio::spawn(run(
-        config,
-        Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown },
-        state,
-    ));
+    let task = tokio::spawn(run(config, inputs(desired, ready, shutdown), state));
     let (mut stream, _) = listener.accept().await.expect("accepts");
     let connected = seen.wait_for(|state| state.stations.get(&station).is_some_and(|s| s.connected)).await;
     connected.expect("announcing goes on");

@@ -46,11 +46,7 @@ impl Restarted {
         let (for_ready, ready) = watch::channel(ready(&[]));
         let (end, shutdown) = oneshot::channel();
         let config = Config { node: "n1".into(), restarted: true, ..Config::default() };
-        let task = tokio::spawn(run(
-            config,
-            Inputs { desired, ready, questions: tokio::sync::mpsc::channel(1).1, shutdown },
-            watch::channel(Arc::default()).0,
-        ));
+        let task = tokio::spawn(run(config, inputs(desired, ready, shutdown), watch::channel(Arc::default()).0));
         Self { listener, ready: for_ready, task, _held: (for_desired, end) }
     }
 
