@@ -48,6 +48,8 @@ pub trait Facts: Send + Sync + 'static {
     fn figures(&self) -> Figures;
     /// Whether the daemon does its work, or what it waits for.
     fn ready(&self) -> Result<(), String>;
+    /// Packets by what became of them; empty without a packet path.
+    fn counted(&self) -> Arc<Counted>;
     /// Whom to ask about packets; `None` without a packet path.
     fn packet_path(&self) -> Option<mpsc::Sender<Query>>;
     /// Whom to ask what routers have not acknowledged.
@@ -214,7 +216,7 @@ async fn state(State(context): State<Context>) -> Json<NodeState> {
     for session in &mut state.sessions {
         session.unacknowledged = unacknowledged.get(&PeerId(session.peer.as_str().into())).copied();
     }
-    state.traffic = state.datapath.is_some().then(|| traffic(&context.facts.figures().packets));
+    state.traffic = state.datapath.is_some().then(|| traffic(&context.facts.counted()));
     Json(state)
 }
 

@@ -79,12 +79,6 @@ impl Facts for Fixed {
             receive_errors: 0,
         };
         let station = StationStatus { connected: true, connections: 3, overflows: 2, last_error: None };
-        let served = ServiceCounters { delivered: 5, bytes: 600, ..ServiceCounters::default() };
-        let packets = Counted {
-            at: None,
-            reasons: [(Reason::Chained, 3)].into(),
-            services: [(ServiceKey::new("shop", "web"), served)].into(),
-        };
         Figures {
             counters: vec![("tor".into(), counters)],
             stations: vec![("192.0.2.9:11019".parse().expect("valid"), station)],
@@ -92,8 +86,17 @@ impl Facts for Fixed {
             pools: vec![pool],
             ready_addresses: 1,
             wanted_addresses: 2,
-            packets: Arc::new(packets),
+            packets: self.counted(),
         }
+    }
+
+    fn counted(&self) -> Arc<Counted> {
+        let served = ServiceCounters { delivered: 5, bytes: 600, ..ServiceCounters::default() };
+        Arc::new(Counted {
+            at: None,
+            reasons: [(Reason::Chained, 3)].into(),
+            services: [(ServiceKey::new("shop", "web"), served)].into(),
+        })
     }
 
     fn ready(&self) -> Result<(), String> {

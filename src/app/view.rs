@@ -104,10 +104,13 @@ impl Facts for View {
 
     fn figures(&self) -> Figures {
         let ready = self.ready.borrow().clone();
-        let counted = self.counted.as_ref().map(|counted| counted.borrow().clone()).unwrap_or_default();
         let mut figures = self.show(|inputs| figures(inputs, &ready));
-        figures.packets = counted;
+        figures.packets = self.counted();
         figures
+    }
+
+    fn counted(&self) -> Arc<Counted> {
+        self.counted.as_ref().map(|counted| counted.borrow().clone()).unwrap_or_default()
     }
 
     fn ready(&self) -> Result<(), String> {
