@@ -278,6 +278,9 @@ impl Machine {
         for (id, leases) in listing.claims() {
             let Some(entry) = self.entries.get(&id).filter(|entry| entry.recorded) else { continue };
             let Some(kept) = entry.claim.state.lease() else { continue };
+            if leases.iter().all(|lease| lease == kept) {
+                continue;
+            }
             let marks = self.marks(id, &entry.claim.spec);
             let others = leases.iter().filter(|lease| *lease != kept).filter_map(|lease| listing.leases.get(lease));
             let ours =
