@@ -64,6 +64,7 @@ use view::View;
 use crate::{
     admin::page::{Nodes, PagePort},
     config::Delivery,
+    term::Paint,
 };
 
 /// Between two requests of `--keep`.
@@ -179,7 +180,10 @@ async fn in_lab(
         Some(address) => Some(page(address, &lab).await?),
         None => None,
     };
-    let picture = args.picture.as_ref().map(|_| Picture::start(view::Watched { color: true, ..watched(args, &lab) }));
+    let picture = args
+        .picture
+        .as_ref()
+        .map(|_| Picture::start(view::Watched { paint: Paint { color: true }, ..watched(args, &lab) }));
     let bound = args.bound();
     match tokio::time::timeout(bound, scenario::run(args, &mut lab)).await {
         Ok(Ok(()) | Err(Stop::Unmet)) => {}
@@ -239,13 +243,8 @@ fn watched(args: &Args, lab: &Lab) -> view::Watched {
         seen: lab.watch(),
         progress: lab.report.watch(),
         requests: lab.client.total(),
-        color: has_color(),
+        paint: Paint::from_environment(),
     }
-}
-
-/// <https://no-color.org>
-fn has_color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
@@ -271,7 +270,7 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
     }
     if had_view {
         for expectation in &verdict.expectations {
-            writeln!(out, "{}", Line { expectation, color: has_color() })?;
+            writeln!(out, "{}", Line { expectation, color: Paint::from_environment().color })?;
         }
     }
     for (name, value) in &verdict.timings {

@@ -23,4 +23,5 @@ pub mod router_config;
 mod simulation;
 pub mod source;
 pub mod telemetry;
+mod term;
 pub mod types;

@@ -23,17 +23,34 @@ pub(super) struct From {
     #[arg(long)]
     cluster: bool,
 
+    #[command(flatten)]
+    way: Way,
+
+    /// This node of the cluster alone
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+/// The way to a cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Way {
     /// Reach the cluster with this kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the service account of the pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
     /// Namespace of the daemons
     #[arg(long, short, env = "POD_NAMESPACE", default_value = "ironcast-system", value_name = "NAME")]
-    namespace: String,
+    pub(super) namespace: String,
+}
 
-    /// This node of the cluster alone
-    #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+impl Way {
+    /// Opens it; `else_say` what to give where no cluster is known.
+    pub(super) async fn open(&self, else_say: &str) -> anyhow::Result<kube::Client> {
+        match self.kubeconfig.as_deref() {
+            Some(path) => connect(Some(path)).await,
+            None => kube::Client::try_default().await.map_err(|error| anyhow!("{else_say} ({error})")),
+        }
+    }
 }
 
 /// What was found.
@@ -55,7 +72,7 @@ impl From {
     fn is_cluster(&self) -> bool {
         let socket = &self.target.socket;
         let nobody_here = *socket == Path::new(config::ADMIN_SOCKET) && !socket.exists();
-        self.cluster || self.kubeconfig.is_some() || self.node.is_some() || nobody_here
+        self.cluster || self.way.kubeconfig.is_some() || self.node.is_some() || nobody_here
     }
 
     /// The daemon's socket, for questions that only it can answer.
@@ -68,17 +85,12 @@ impl From {
         if !self.is_cluster() {
             return Ok(Asked::Daemon(self.socket()));
         }
-        let client = match self.kubeconfig.as_deref() {
-            Some(path) => connect(Some(path)).await?,
-            None => kube::Client::try_default().await.map_err(|error| {
-                anyhow!(
-                    "no daemon has its socket at {}, and no cluster is known: give --socket PATH or --kubeconfig FILE \
-                     ({error})",
-                    self.socket().display()
-                )
-            })?,
-        };
-        Ok(Asked::Cluster { client, namespace: &self.namespace, node: self.node.as_deref() })
+        let socket = self.socket().display();
+        let else_say = format!(
+            "no daemon has its socket at {socket}, and no cluster is known: give --socket PATH or --kubeconfig FILE"
+        );
+        let client = self.way.open(&else_say).await?;
+        Ok(Asked::Cluster { client, namespace: &self.way.namespace, node: self.node.as_deref() })
     }
 }
 

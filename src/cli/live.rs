@@ -5,13 +5,15 @@ use std::{collections::HashSet, future::Future, io, time::Duration};
 
 use ratatui::{
     DefaultTerminal, Frame,
-    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind},
     layout::{Constraint, Layout},
     style::{Color, Modifier, Style},
     text::Line,
     widgets::Paragraph,
 };
 use tokio::time::Instant;
+
+use crate::term::{Paint, ends};
 
 /// Between two looks at the keys.
 const KEYS_EVERY: Duration = Duration::from_millis(50);
@@ -25,7 +27,7 @@ struct Screen {
     /// Why the last look failed; what it showed before stays.
     failed: Option<String>,
     top: usize,
-    color: bool,
+    paint: Paint,
 }
 
 /// Shows what `look` gives until q or Ctrl-C; `true` if all was well at the end.
@@ -35,7 +37,7 @@ pub(super) async fn show<F: Future<Output = anyhow::Result<(String, bool)>>>(
 ) -> anyhow::Result<bool> {
     // The first error is told before the screen is taken.
     let (text, healthy) = look().await?;
-    let mut screen = Screen::new(&text, healthy, std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+    let mut screen = Screen::new(&text, healthy, Paint::from_environment());
     let mut terminal = ratatui::init();
     let shown = keep_showing(&mut terminal, &mut screen, pause, look).await;
     ratatui::restore();
@@ -72,9 +74,9 @@ async fn keep_showing<F: Future<Output = anyhow::Result<(String, bool)>>>(
 }
 
 impl Screen {
-    fn new(text: &str, healthy: bool, color: bool) -> Self {
+    fn new(text: &str, healthy: bool, paint: Paint) -> Self {
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        Self { before: lines.iter().cloned().collect(), lines, healthy, failed: None, top: 0, color }
+        Self { before: lines.iter().cloned().collect(), lines, healthy, failed: None, top: 0, paint }
     }
 
     fn update(&mut self, text: &str, healthy: bool) {
@@ -91,8 +93,8 @@ impl Screen {
         }
         let (page, last) = (height.saturating_sub(2).max(1), self.lines.len().saturating_sub(1));
         self.top = match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return true,
-            KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return true,
+            _ if ends(key) => return true,
+            KeyCode::Esc => return true,
             KeyCode::Down | KeyCode::Char('j') => self.top + 1,
             KeyCode::Up | KeyCode::Char('k') => self.top.saturating_sub(1),
             KeyCode::PageDown | KeyCode::Char(' ') => self.top + page,
@@ -107,28 +109,24 @@ impl Screen {
 
     fn draw(&self, frame: &mut Frame<'_>) {
         let [body, foot] = Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
-        let lines: Vec<Line<'_>> = self.lines.iter().skip(self.top).map(|line| self.paint(line)).collect();
+        let lines: Vec<Line<'_>> = self.lines.iter().skip(self.top).map(|line| self.painted(line)).collect();
         frame.render_widget(Paragraph::new(lines), body);
         let words = match (&self.failed, self.healthy) {
             (Some(error), _) => (format!(" {error}; above is what was seen last · q ends"), Color::Red),
             (None, true) => (" ok · q ends · ↑ ↓ PgUp PgDn scroll".to_owned(), Color::Green),
             (None, false) => (" something is down · q ends · ↑ ↓ PgUp PgDn scroll".to_owned(), Color::Yellow),
         };
-        frame.render_widget(Line::styled(words.0, self.with(words.1)), foot);
+        frame.render_widget(Line::styled(words.0, self.paint.with(words.1)), foot);
     }
 
-    fn paint<'a>(&self, line: &'a str) -> Line<'a> {
+    fn painted<'a>(&self, line: &'a str) -> Line<'a> {
         let style = match line {
             heading if is_heading(heading) => Style::new().add_modifier(Modifier::DIM),
-            line if is_bad(line) => self.with(Color::Red),
+            line if is_bad(line) => self.paint.with(Color::Red),
             _ => Style::new(),
         };
         let changed = !line.is_empty() && !self.before.contains(line);
         Line::styled(line, if changed { style.add_modifier(Modifier::BOLD) } else { style })
-    }
-
-    fn with(&self, color: Color) -> Style {
-        if self.color { Style::new().fg(color) } else { Style::new() }
     }
 }
 
@@ -138,13 +136,14 @@ fn is_heading(line: &str) -> bool {
 
 /// A session that is down, an address that is waited for, something to be mended.
 fn is_bad(line: &str) -> bool {
-    let words = ["  Idle  ", "  Connect  ", "  Active  ", "  OpenSent  ", "  OpenConfirm  ", " is Idle", " is Active"];
-    words.iter().any(|word| line.contains(word)) || line.contains("  pending: ")
+    let down = ["Idle", "Connect", "Active", "OpenSent", "OpenConfirm"];
+    let is = |state: &&str| line.contains(&format!("  {state}  ")) || line.contains(&format!(" is {state}"));
+    down.iter().any(is) || line.contains("  pending: ")
 }
 
 #[cfg(test)]
 mod tests {
-    use ratatui::{Terminal, backend::TestBackend};
+    use ratatui::{Terminal, backend::TestBackend, crossterm::event::KeyModifiers};
 
     use super::*;
 
@@ -156,7 +155,7 @@ mod tests {
 
     #[test]
     fn keys_scroll_within_the_text_and_q_ends() {
-        let mut screen = Screen::new("a\nb\nc\nd\ne\nf\n", true, false);
+        let mut screen = Screen::new("a\nb\nc\nd\ne\nf\n", true, Paint { color: false });
         let key = |code| KeyEvent::new(code, KeyModifiers::NONE);
         assert!(!screen.on_key(key(KeyCode::Down), 5) && shown(&screen).contains("\"b"));
         screen.on_key(key(KeyCode::PageDown), 5);
@@ -169,16 +168,16 @@ mod tests {
 
     #[test]
     fn failed_look_keeps_what_was_seen() {
-        let mut screen = Screen::new("NODE  READY\nn1    yes\n", true, false);
+        let mut screen = Screen::new("NODE  READY\nn1    yes\n", true, Paint { color: false });
         screen.failed = Some("the daemon does not answer".into());
         let text = shown(&screen);
         assert!(text.contains("n1    yes") && text.contains("does not answer"), "{text}");
         screen.update("NODE  READY\nn1    no\n", false);
         assert!(shown(&screen).contains("something is down"));
-        let changed = screen.paint("n1    no").style.add_modifier;
+        let changed = screen.painted("n1    no").style.add_modifier;
         assert!(
             changed.contains(Modifier::BOLD)
-                && !screen.paint("NODE  READY").style.add_modifier.contains(Modifier::BOLD)
+                && !screen.painted("NODE  READY").style.add_modifier.contains(Modifier::BOLD)
         );
     }
 }

@@ -5,8 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use tokio::{sync::watch, time::timeout};
 
+use super::asked::Way;
 use crate::{
-    app::connect,
     router_config::{Language, Site, render},
     source::{kubernetes, manifests::Folder},
     types::Snapshot,
@@ -30,13 +30,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "kubeconfig")]
     manifests: Option<PathBuf>,
 
-    /// Reach the cluster with this kubeconfig [default: $KUBECONFIG, ~/.kube/config, or the service account of the pod]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-
-    /// Namespace of the daemon
-    #[arg(long, env = "POD_NAMESPACE", default_value = "ironcast-system", value_name = "NAME")]
-    namespace: String,
+    #[command(flatten)]
+    way: Way,
 }
 
 /// Prints the configuration.
@@ -59,17 +54,12 @@ fn folder(dir: PathBuf) -> anyhow::Result<Arc<Snapshot>> {
 
 /// What the daemon would see, once.
 async fn cluster(args: &Args) -> anyhow::Result<Arc<Snapshot>> {
-    let client = match args.kubeconfig.as_deref() {
-        Some(path) => connect(Some(path)).await?,
-        None => {
-            kube::Client::try_default().await.context("find a cluster: give --kubeconfig FILE or --manifests DIR")?
-        }
-    };
+    let client = args.way.open("find a cluster: give --kubeconfig FILE or --manifests DIR").await?;
     let (seen, mut snapshots) = watch::channel(None);
     let (_follower, no_tokens) = watch::channel(false);
     let first = async {
         tokio::select! {
-            ended = kubernetes::run(client, &args.namespace, None, no_tokens, seen) => ended.map(|never| match never {}).map_err(Into::into),
+            ended = kubernetes::run(client, &args.way.namespace, None, no_tokens, seen) => ended.map(|never| match never {}).map_err(Into::into),
             snapshot = snapshots.wait_for(Option::is_some) => {
                 Ok(snapshot.ok().and_then(|snapshot| snapshot.clone()).context("the cluster was not seen")?)
             }

@@ -9,7 +9,7 @@ use std::{
 
 use ratatui::{
     Frame,
-    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers},
+    crossterm::event::{self, Event},
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Span},
@@ -24,7 +24,10 @@ use super::{
     report::{Expectation, Progress},
     site::Site,
 };
-use crate::types::NodeState;
+use crate::{
+    term::{Paint, ends},
+    types::NodeState,
+};
 
 const FRAME_EVERY: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,7 @@ pub(crate) struct Watched {
     pub(crate) seen: watch::Receiver<Arc<Seen>>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) requests: Arc<Mutex<Tally>>,
-    pub(crate) color: bool,
+    pub(crate) paint: Paint,
 }
 
 impl Watched {
@@ -88,10 +91,6 @@ async fn run(watched: Watched, end: CancellationToken, interrupted: Cancellation
     ratatui::restore();
 }
 
-fn ends(key: KeyEvent) -> bool {
-    key.code == KeyCode::Char('q') || (key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL))
-}
-
 /// The whole view.
 pub(crate) fn screen(frame: &mut Frame<'_>, watched: &Watched, age: Duration) {
     let (seen, progress) = (watched.seen.borrow().clone(), watched.progress.borrow().clone());
@@ -106,7 +105,7 @@ pub(crate) fn screen(frame: &mut Frame<'_>, watched: &Watched, age: Duration) {
     ])
     .areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(top);
-    let paint = Paint { color: watched.color };
+    let paint = watched.paint;
     let heading = format!(" {}  {:.1} s  (q ends)", watched.title, age.as_secs_f64());
     frame.render_widget(Line::styled(heading, Style::new().add_modifier(Modifier::BOLD)), title);
     frame.render_widget(sessions(watched, &seen, paint), left);
@@ -117,26 +116,14 @@ pub(crate) fn screen(frame: &mut Frame<'_>, watched: &Watched, age: Duration) {
     frame.render_widget(Line::raw(format!(" {note}")), foot);
 }
 
-/// Colours, or none (`NO_COLOR`).
-#[derive(Clone, Copy)]
-struct Paint {
-    color: bool,
-}
-
-impl Paint {
-    fn judge(self, ok: bool) -> Style {
-        self.with(if ok { Color::Green } else { Color::Red })
-    }
-
-    fn with(self, color: Color) -> Style {
-        if self.color { Style::new().fg(color) } else { Style::new() }
-    }
+fn judged(paint: Paint, ok: bool) -> Style {
+    paint.with(if ok { Color::Green } else { Color::Red })
 }
 
 fn sessions(watched: &Watched, seen: &Seen, paint: Paint) -> Table<'static> {
     let rows = watched.site.nodes.iter().map(|node| {
         let Some(state) = seen.nodes.get(&node.name).and_then(Option::as_ref) else {
-            return Row::new([node.name.clone(), "no answer".to_owned()]).style(paint.judge(false));
+            return Row::new([node.name.clone(), "no answer".to_owned()]).style(judged(paint, false));
         };
         let role = match (state.draining, state.leader) {
             (true, _) => "draining",
@@ -146,7 +133,7 @@ fn sessions(watched: &Watched, seen: &Seen, paint: Paint) -> Table<'static> {
         let all_up = state.sessions.iter().all(|s| s.state == "Established") && !state.sessions.is_empty();
         let cells = [node.name.clone(), role.to_owned(), session(state, true), session(state, false)];
         let routes = state.sessions.iter().map(|s| s.advertised).sum::<usize>().to_string();
-        Row::new(cells.into_iter().chain([routes])).style(paint.judge(all_up))
+        Row::new(cells.into_iter().chain([routes])).style(judged(paint, all_up))
     });
     let widths = [5, 9, 12, 12, 6].map(Constraint::Length);
     let header = Row::new(["node", "daemon", "IPv4", "IPv6", "sends"]).style(Style::new().add_modifier(Modifier::DIM));
@@ -208,11 +195,11 @@ fn expectation(expectation: &Expectation, paint: Paint) -> Line<'static> {
             Line::from(vec![Span::styled(clock, paint.with(Color::Yellow)), Span::raw(text)])
         }
         None if *ok => {
-            Line::from(vec![Span::styled(" ok   ", paint.judge(true)), Span::raw(format!("{name}: {seen}"))])
+            Line::from(vec![Span::styled(" ok   ", judged(paint, true)), Span::raw(format!("{name}: {seen}"))])
         }
         None => {
             let text = format!("{name}: expected {expected}; seen {seen}");
-            Line::from(vec![Span::styled(" FAIL ", paint.judge(false)), Span::raw(text)])
+            Line::from(vec![Span::styled(" FAIL ", judged(paint, false)), Span::raw(text)])
         }
     }
 }
