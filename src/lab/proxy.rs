@@ -1,14 +1,19 @@
 //! kube-proxy's part, as nftables rules that the lab writes for each node: a map from (address, protocol,
 //! port) to a chain per Service, a random choice among endpoints, masquerading for `Cluster`, only the
 //! node's own pods for `Local`. One transaction replaces all of it.
+//!
+//! A forwarded packet meets the hooks, chains and look-ups that it meets where kube-proxy 1.36 (nftables) has written
+//! them, so that it costs what it costs there. Left out is what only the node's own packets meet, and what is in the
+//! sets: the lab has no ClusterIPs, node ports, source ranges and pods that are their own clients.
 
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::site::Node;
 
 const TABLE: &str = "lab-proxy";
 /// kube-proxy's mark for "masquerade this".
 const MASQUERADE: &str = "0x4000";
+const MARK: &str = "meta mark set meta mark or 0x4000";
 
 /// What the rules need to know of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +45,7 @@ impl Proxy {
     /// nft refused.
     pub(crate) async fn sync(&mut self, nodes: &[Node], services: &[ProxiedService]) -> anyhow::Result<()> {
         for node in nodes {
-            let wanted = rules(&node.name, services);
+            let wanted = rules(node, services);
             if self.applied.get(&node.name) != Some(&wanted) {
                 node.namespace.feed("nft", &["-f", "-"], &wanted).await?;
                 self.applied.insert(node.name.clone(), wanted);
@@ -51,73 +56,96 @@ impl Proxy {
 }
 
 /// Both families for one node.
-fn rules(node: &str, services: &[ProxiedService]) -> String {
-    ["ip", "ip6"].iter().map(|family| table(family, node, services)).collect()
+fn rules(node: &Node, services: &[ProxiedService]) -> String {
+    [true, false].iter().map(|v4| table(*v4, node, services)).collect()
 }
 
-fn table(family: &str, node: &str, services: &[ProxiedService]) -> String {
-    let of_family = |ip: &IpAddr| ip.is_ipv4() == (family == "ip");
-    let (mut chains, mut entries, mut refused) = (String::new(), Vec::new(), Vec::new());
+/// What the Services of one family need: chains, and elements of the maps that lead there.
+#[derive(Default)]
+struct Parts {
+    chains: String,
+    services: Vec<String>,
+    refused: Vec<String>,
+}
+
+fn parts(v4: bool, node: &Node, services: &[ProxiedService]) -> Parts {
+    let mut parts = Parts::default();
+    let of_family = |ip: &IpAddr| ip.is_ipv4() == v4;
     for service in services {
-        let endpoints: Vec<IpAddr> = service
-            .endpoints
-            .iter()
-            .filter(|(ip, on)| of_family(ip) && (!service.local || on == node))
-            .map(|(ip, _)| *ip)
-            .collect();
+        let all: Vec<IpAddr> = service.endpoints.iter().map(|(ip, _)| *ip).filter(of_family).collect();
+        let here = service.endpoints.iter().filter(|(ip, on)| of_family(ip) && *on == node.name).map(|(ip, _)| *ip);
+        let chosen = if service.local { here.collect() } else { all.clone() };
         for address in service.addresses.iter().filter(|ip| of_family(ip)) {
             let key = format!("{address} . tcp . {}", service.port);
-            if endpoints.is_empty() {
+            if chosen.is_empty() {
                 // `Local` without a pod here drops, so that a health check of the router's kind is not answered.
-                refused.push(format!("{key} : {}", if service.local { "drop" } else { "goto refuse" }));
+                parts.refused.push(format!("{key} : {}", if service.local { "drop" } else { "goto refuse" }));
             } else {
-                entries.push(format!("{key} : goto external-{}", service.name));
+                parts.services.push(format!("{key} : goto external-{}", service.name));
             }
         }
-        if !endpoints.is_empty() {
-            chains.push_str(&service_chains(family, service, &endpoints));
+        if !chosen.is_empty() {
+            parts.chains.push_str(&service_chains(if v4 { "ip" } else { "ip6" }, service, &all, &chosen));
         }
     }
-    let key_type = if family == "ip" { "ipv4_addr" } else { "ipv6_addr" };
-    let look_up = |map| format!("{family} daddr . meta l4proto . th dport vmap @{map}");
+    parts
+}
+
+fn table(v4: bool, node: &Node, services: &[ProxiedService]) -> String {
+    let (family, of) = if v4 { ("ip", "ipv4_addr") } else { ("ip6", "ipv6_addr") };
+    let Parts { chains, services, refused } = parts(v4, node, services);
+    let nodes: Vec<String> = node.address.iter().filter(|ip| ip.is_ipv4() == v4).map(ToString::to_string).collect();
+    let key = format!("{family} daddr . meta l4proto . th dport");
+    let hairpins = format!("{family} saddr . {family} daddr . meta l4proto . th dport @hairpins");
+    let verdicts = format!("type {of} . inet_proto . inet_service : verdict");
+    let [services, refused, nodes] = [services, refused, nodes].map(|all| elements(&all));
     format!(
         "add table {family} {TABLE}
 delete table {family} {TABLE}
 table {family} {TABLE} {{
-{chains}  chain refuse {{
-    reject
+  chain refuse {{ reject; }}
+  set cluster-addresses {{ type {of}; }}
+  set node-addresses {{ type {of}; {nodes} }}
+  set hairpins {{ type {of} . {of} . inet_proto . inet_service; }}
+{chains}  map source-ranges {{ {verdicts}; }}
+  map services {{ {verdicts}; {services} }}
+  map no-endpoints {{ {verdicts}; {refused} }}
+  map node-ports {{ type inet_proto . inet_service : verdict; }}
+  chain source-ranges-check {{ {key} vmap @source-ranges; }}
+  chain no-endpoints-check {{ {key} vmap @no-endpoints; }}
+  chain cluster-addresses-check {{ {family} daddr @cluster-addresses reject; }}
+  chain dispatch {{
+    {family} daddr @cluster-addresses {MARK}
+    {key} vmap @services
+    {family} daddr @node-addresses meta l4proto . th dport vmap @node-ports
   }}
-  map services {{
-    type {key_type} . inet_proto . inet_service : verdict
-    {}
+  chain masquerading {{
+    meta mark & {MASQUERADE} != 0 meta mark set meta mark ^ {MASQUERADE} masquerade fully-random
+    ct status dnat {hairpins} masquerade fully-random
   }}
-  map no-endpoints {{
-    type {key_type} . inet_proto . inet_service : verdict
-    {}
+  chain before-prerouting {{
+    type filter hook prerouting priority -110
+    ct state new jump source-ranges-check
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat
-    {}
+    jump dispatch
   }}
   chain output {{
     type nat hook output priority -100
-    {}
+    jump dispatch
   }}
   chain forward {{
     type filter hook forward priority filter
-    ct state new {}
+    ct state new jump no-endpoints-check
+    ct state new jump cluster-addresses-check
   }}
   chain postrouting {{
     type nat hook postrouting priority srcnat
-    meta mark & {MASQUERADE} == {MASQUERADE} meta mark set meta mark xor {MASQUERADE} masquerade fully-random
+    jump masquerading
   }}
 }}
 ",
-        elements(&entries),
-        elements(&refused),
-        look_up("services"),
-        look_up("services"),
-        look_up("no-endpoints"),
     )
 }
 
@@ -125,19 +153,21 @@ fn elements(of: &[String]) -> String {
     if of.is_empty() { String::new() } else { format!("elements = {{ {} }}", of.join(", ")) }
 }
 
-fn service_chains(family: &str, service: &ProxiedService, endpoints: &[IpAddr]) -> String {
-    let (name, target) = (&service.name, service.target);
-    let mark = if service.local { String::new() } else { format!("meta mark set meta mark or {MASQUERADE} ") };
-    let choices: Vec<String> = (0..endpoints.len()).map(|i| format!("{i} : goto endpoint-{name}-{i}")).collect();
-    let mut chains = String::new();
-    for (i, endpoint) in endpoints.iter().enumerate() {
-        let to = if family == "ip" { format!("{endpoint}:{target}") } else { format!("[{endpoint}]:{target}") };
-        let _ = writeln!(chains, "  chain endpoint-{name}-{i} {{\n    meta l4proto tcp dnat to {to}\n  }}");
-    }
-    let (n, choices) = (endpoints.len(), choices.join(", "));
-    let _ = writeln!(chains, "  chain service-{name} {{\n    numgen random mod {n} vmap {{ {choices} }}\n  }}");
-    let _ = writeln!(chains, "  chain external-{name} {{\n    {mark}goto service-{name}\n  }}");
-    chains
+/// A Service's own chains: for what its node sends itself all endpoints, for everybody else those chosen.
+fn service_chains(family: &str, service: &ProxiedService, all: &[IpAddr], chosen: &[IpAddr]) -> String {
+    let name = &service.name;
+    let dnat = |endpoints: &[IpAddr]| {
+        let each = |(n, ip): (usize, &IpAddr)| format!("{n} : {ip} . {}", service.target);
+        let choices: Vec<String> = endpoints.iter().enumerate().map(each).collect();
+        let (n, choices) = (endpoints.len(), choices.join(", "));
+        format!("meta l4proto tcp dnat {family} addr . port to numgen random mod {n} map {{ {choices} }}")
+    };
+    let external = if service.local {
+        format!("fib saddr type local {MARK}\n    fib saddr type local goto service-{name}\n    {}", dnat(chosen))
+    } else {
+        format!("{MARK}\n    goto service-{name}")
+    };
+    format!("  chain service-{name} {{\n    {}\n  }}\n  chain external-{name} {{\n    {external}\n  }}\n", dnat(all))
 }
 
 #[cfg(test)]
@@ -158,19 +188,33 @@ mod tests {
         }
     }
 
+    fn node(name: &str) -> Node {
+        let address = ["10.76.0.1".parse().expect("IPv4"), "fd76::1".parse().expect("IPv6")];
+        Node {
+            name: name.into(),
+            namespace: crate::lab::netns::Namespace::new(name),
+            address,
+            gateway: address,
+            pod_cidr: [String::new(), String::new()],
+            pod_gateway: address,
+            pods: vec![],
+        }
+    }
+
     #[test]
     fn cluster_policy_masquerades_and_takes_any_pod() {
-        let rules = rules("n1", &[service(false)]);
-        assert!(rules.contains("numgen random mod 2"), "{rules}");
-        assert!(rules.contains("meta mark set meta mark or 0x4000 goto service-web"), "{rules}");
+        let rules = rules(&node("n1"), &[service(false)]);
+        assert!(rules.contains("mod 2 map { 0 : 10.78.1.11 . 8080, 1 : 10.78.2.11 . 8080 }"), "{rules}");
+        assert!(rules.contains("meta mark set meta mark or 0x4000\n    goto service-web"), "{rules}");
+        assert!(rules.contains("elements = { 10.76.0.1 }") && rules.contains("elements = { fd76::1 }"), "{rules}");
     }
 
     #[test]
     fn local_policy_keeps_the_client_and_its_own_pods() {
-        let there = rules("n1", &[service(true)]);
-        assert!(there.contains("dnat to 10.78.1.11:8080") && !there.contains("10.78.2.11"), "{there}");
-        assert!(!there.contains("mark or 0x4000"), "{there}");
-        let without_pod = rules("n3", &[service(true)]);
+        let there = rules(&node("n1"), &[service(true)]);
+        assert!(there.contains("goto service-web\n    meta l4proto tcp dnat ip addr . port to numgen random mod 1 map { 0 : 10.78.1.11 . 8080 }"), "{there}");
+        assert!(!there.contains("0x4000\n    goto"), "{there}");
+        let without_pod = rules(&node("n3"), &[service(true)]);
         assert!(without_pod.contains("192.0.2.1 . tcp . 80 : drop"), "{without_pod}");
     }
 }

@@ -115,6 +115,8 @@ impl Rack {
             ("net/ipv4/conf/all/rp_filter", "0"),
             ("net/ipv4/conf/default/rp_filter", "0"),
             ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/all/send_redirects", "0"),
+            ("net/ipv4/conf/default/send_redirects", "0"),
         ])?;
         batch(&cables(&self.client, &node, &pod, n)).await?;
         let port = format!("n{n}");
@@ -125,20 +127,19 @@ impl Rack {
         let (uplink, node_mac) = link(&node, "eth0")?;
         let (veth, _) = link(&node, "p0")?;
         let (_, pod_mac) = link(&pod, "eth0")?;
-        node.feed("ip", &["-batch", "-"], &addresses(client_mac, pod_mac)).await?;
+        node.feed("ip", &["-batch", "-"], &addresses(row, client_mac, pod_mac)).await?;
         // Frames of XDP are taken by a veth that has a program, or GRO.
         node.feed("ethtool", &["-K", "eth0", "gro", "on"], "").await?;
+        // What the stack sends out ends as a buffer, as at a pod: XDP would make it a frame again first.
+        let by_the_stack = row == Row::RulesOnward;
         self.inside(&self.client.clone(), move |harness| {
+            if by_the_stack {
+                return end_in_buffers(harness, &port);
+            }
             xdp(harness, "bench_end")?.attach(&port, XdpMode::Driver).context("attach the client's end")?;
             Ok(())
         })?;
-        self.inside(&pod, |harness| {
-            let options = TcAttachOptions::TcxOrder(aya::programs::LinkOrder::first());
-            classifier(harness)?
-                .attach_with_options("eth0", TcAttachType::Ingress, options)
-                .context("attach the pod's end")?;
-            Ok(())
-        })?;
+        self.inside(&pod, |harness| end_in_buffers(harness, "eth0"))?;
         let of_row = match row {
             Row::Drop => Some("bench_end"),
             Row::Back => Some("bench_back"),
@@ -150,8 +151,8 @@ impl Rack {
                 Ok(())
             })?;
         }
-        if matches!(row, Row::Bypass | Row::Stack | Row::Rules) {
-            load_rules(&node).await?;
+        if matches!(row, Row::Bypass | Row::Stack | Row::Rules | Row::RulesOnward) {
+            load_rules(&node, row).await?;
         }
         let wanted = matches!(row, Row::FirstNode | Row::Bypass | Row::Stack);
         let spec = spec(row, uplink, veth, node_mac, client_mac);
@@ -242,6 +243,14 @@ fn xdp<'a>(harness: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
     Ok(harness.program_mut(name).context("it is in the object")?.try_into()?)
 }
 
+fn end_in_buffers(harness: &mut Ebpf, device: &str) -> anyhow::Result<()> {
+    let options = TcAttachOptions::TcxOrder(aya::programs::LinkOrder::first());
+    classifier(harness)?
+        .attach_with_options(device, TcAttachType::Ingress, options)
+        .with_context(|| format!("attach the end at {device}"))?;
+    Ok(())
+}
+
 fn classifier(harness: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
     Ok(harness.program_mut("bench_end_at_pod").context("it is in the object")?.try_into()?)
 }
@@ -259,13 +268,14 @@ link add eth0 netns {pod} type veth peer name p0 netns {node}
     )
 }
 
-fn addresses(client_mac: [u8; 6], pod_mac: [u8; 6]) -> String {
+fn addresses(row: Row, client_mac: [u8; 6], pod_mac: [u8; 6]) -> String {
     let pod = IpAddr::from(POD);
+    let way = if row == Row::RulesOnward { "via 10.76.0.2" } else { "dev p0" };
     format!(
         "address add 10.76.0.1/24 dev eth0
 neighbour replace 10.76.0.2 lladdr {} dev eth0 nud permanent
 route add default via 10.76.0.2
-route add {pod}/32 dev p0
+route add {pod}/32 {way}
 neighbour replace {pod} lladdr {} dev p0 nud permanent
 ",
         words(client_mac),
@@ -293,9 +303,10 @@ fn link(namespace: &Namespace, name: &str) -> anyhow::Result<(u32, [u8; 6])> {
     })?
 }
 
-/// kube-proxy's kind of rules, and a checksum that conntrack does not look at: frames carry none.
-async fn load_rules(node: &Namespace) -> anyhow::Result<()> {
-    let services: Vec<ProxiedService> = (0..SERVICES).map(proxied).collect();
+/// kube-proxy's kind of rules, and a checksum that conntrack does not look at: frames carry none. What is masqueraded
+/// needs a port of the node's own: what is never answered gives it back after a second.
+async fn load_rules(node: &Namespace, row: Row) -> anyhow::Result<()> {
+    let services: Vec<ProxiedService> = (0..SERVICES).map(|n| proxied(n, row)).collect();
     let site_node = Node {
         name: "n1".into(),
         namespace: node.clone(),
@@ -306,11 +317,12 @@ async fn load_rules(node: &Namespace) -> anyhow::Result<()> {
         pods: vec![],
     };
     Proxy::default().sync(&[site_node], &services).await?;
-    node.set(&[("net/netfilter/nf_conntrack_checksum", "0")])
+    node.set(&[("net/netfilter/nf_conntrack_checksum", "0"), ("net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "1")])
 }
 
-/// The measured one is in the middle. `Local`, so that the rules need not masquerade: they do less than for `Cluster`.
-fn proxied(n: u16) -> ProxiedService {
+/// The measured one is in the middle. A pod here is that of a `Local` Service, so that the rules need not masquerade:
+/// they do less than for `Cluster`.
+fn proxied(n: u16, row: Row) -> ProxiedService {
     let measured = n == SERVICES / 2;
     let [high, low] = n.to_be_bytes();
     ProxiedService {
@@ -318,8 +330,8 @@ fn proxied(n: u16) -> ProxiedService {
         addresses: vec![if measured { IpAddr::from(VIP) } else { IpAddr::from([192, 0, high + 2, low]) }],
         port: 80,
         target: 8080,
-        local: true,
-        endpoints: vec![(IpAddr::from(POD), "n1".into())],
+        local: row != Row::RulesOnward,
+        endpoints: vec![(POD.into(), if row == Row::RulesOnward { "n2" } else { "n1" }.into())],
     }
 }
 
