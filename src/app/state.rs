@@ -175,6 +175,7 @@ mod tests {
             ports: vec![],
             selector: BTreeMap::new(),
             affinity: None,
+            source_ranges: false,
             requested_addresses: vec![],
             requested_pool: None,
             sharing_key: None,

@@ -10,7 +10,7 @@
 //! | none is ready: endpoints that terminate and still serve | members |
 //! | any other endpoint | lives: keeps the connections that it has |
 //! | endpoint that does not serve, on a node that is not ready | gone |
-//! | an endpoint on no node of the cluster | the port is left to kube-proxy |
+//! | an endpoint on no node of the cluster; SCTP; `loadBalancerSourceRanges` | the port is left to kube-proxy |
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -149,7 +149,7 @@ impl Tables {
                 service: service.key.clone(),
                 table: id.clone(),
                 affinity: service.affinity.is_some(),
-                pass: port.protocol == Protocol::Sctp || behind.foreign,
+                pass: port.protocol == Protocol::Sctp || service.source_ranges || behind.foreign,
             };
             let table = self.remember(&id, behind, now);
             spec.tables.insert(id, table);

@@ -405,7 +405,7 @@ reasons! {
     PassOptions "pass_options" "IP options, left to kube-proxy.",
     PassProtocol "pass_protocol" "SCTP, left to kube-proxy.",
     PassTooBig "pass_too_big" "Does not fit and may be fragmented, left to kube-proxy.",
-    PassForeign "pass_foreign" "A Service with endpoints on no node of the cluster, left to kube-proxy.",
+    PassForeign "pass_foreign" "A Service with endpoints on no node of the cluster or with loadBalancerSourceRanges, left to kube-proxy.",
     PassUnreachable "pass_unreachable" "The owner's node takes no encapsulated packets, left to kube-proxy.",
     DropMalformed "drop_malformed" "Lengths or offsets that cannot be.",
     DropUnknownPort "drop_unknown_port" "A VIP's port without Service.",

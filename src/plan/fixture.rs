@@ -53,6 +53,7 @@ pub(super) fn service(name: &str, created: i64) -> Service {
         ports: vec![port(80)],
         selector: labels(&[("app", name)]),
         affinity: None,
+        source_ranges: false,
         requested_addresses: Vec::new(),
         requested_pool: None,
         sharing_key: None,

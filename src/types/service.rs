@@ -124,6 +124,8 @@ pub struct Service {
     pub selector: Labels,
     /// `spec.sessionAffinity: ClientIP` and its timeout.
     pub affinity: Option<Duration>,
+    /// `spec.loadBalancerSourceRanges` says who may come: kube-proxy sees to it.
+    pub source_ranges: bool,
     /// Addresses asked for by annotation or `spec.loadBalancerIP`.
     pub requested_addresses: Vec<IpAddr>,
     /// Pool asked for by annotation.

@@ -69,7 +69,7 @@ const OF_NODES: [Annotation; 5] = [
 ];
 
 /// Fields of a Service's `spec` that are read, and what they mean here.
-const OF_SERVICES: [(&str, &str); 10] = [
+const OF_SERVICES: [(&str, &str); 11] = [
     ("type", "`LoadBalancer`, or the Service is none of ours"),
     (
         "loadBalancerClass",
@@ -92,6 +92,10 @@ const OF_SERVICES: [(&str, &str); 10] = [
     ("ports", "what the packet path takes; sharing an address needs different ones"),
     ("selector", "sharing with the policy `Local` needs the same one"),
     ("sessionAffinity", "`ClientIP`: the packet path chooses the endpoint by the client's address"),
+    (
+        "loadBalancerSourceRanges",
+        "who may come. kube-proxy sees to it, so the packet path leaves the Service's packets to it",
+    ),
 ];
 
 /// `make reference` writes it anew.
@@ -152,7 +156,6 @@ fn fields_of_services_are_those_that_are_read() {
         };
         assert!(source.contains(&format!("spec.{rust}")), "{field}");
     }
-    assert!(!source.contains("source_ranges"), "the page says that loadBalancerSourceRanges are not read");
 }
 
 /// The annotations of nodes are named in more than one module.
@@ -292,8 +295,7 @@ fn rules(schema: &Value) -> String {
 }
 
 fn services() -> String {
-    let mut section = "\n## Services\n\nFields of `spec` that are read. All others are the API server's and kube-proxy's; `loadBalancerSourceRanges` is not read \
-        ([security.md](security.md#what-is-not-covered)).\n\n| field | meaning |\n|---|---|\n"
+    let mut section = "\n## Services\n\nFields of `spec` that are read. All others are the API server's and kube-proxy's.\n\n| field | meaning |\n|---|---|\n"
         .to_owned();
     OF_SERVICES.iter().for_each(|(field, meaning)| _ = writeln!(section, "| `{field}` | {meaning} |"));
     section

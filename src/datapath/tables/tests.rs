@@ -27,6 +27,7 @@ fn service(ports: Vec<ServicePort>) -> Service {
         ports,
         selector: BTreeMap::new(),
         affinity: None,
+        source_ranges: false,
         requested_addresses: vec![],
         requested_pool: None,
         sharing_key: None,
@@ -172,6 +173,14 @@ fn endpoint_on_no_node_of_the_cluster_leaves_the_port_to_kube_proxy() {
     cluster.change(|service| service.ports = vec![port(Protocol::Sctp, 80)]);
     let spec = cluster.spec(&mut Tables::new("n1"), Instant::now());
     assert!(spec.ports.values().all(|target| target.pass), "and SCTP always");
+}
+
+#[test]
+fn service_that_says_who_may_come_is_left_to_kube_proxy_which_looks_who_comes() {
+    let mut cluster = Cluster::new(&[endpoint("10.1.2.5", Some("n2"))]);
+    cluster.change(|service| service.source_ranges = true);
+    let spec = cluster.spec(&mut Tables::new("n1"), Instant::now());
+    assert!(!spec.ports.is_empty() && spec.ports.values().all(|target| target.pass));
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub fn service(object: &KubeService) -> Converted<Service> {
         ports: ports(&mut report, spec.ports.as_deref().unwrap_or_default()),
         selector: spec.selector.clone().unwrap_or_default(),
         affinity: affinity(&mut report, &spec),
+        source_ranges: spec.load_balancer_source_ranges.is_some_and(|ranges| !ranges.is_empty()),
         requested_addresses,
         requested_pool: first(&annotations, POOL.names).map(|(_, value)| value.trim().into()),
         sharing_key,

@@ -352,6 +352,9 @@ fn absent_fields_of_a_service_mean_what_the_api_server_makes_of_them() {
     assert_eq!((value.family_policy, value.traffic_policy), (FamilyPolicy::SingleStack, TrafficPolicy::Cluster));
     assert_eq!(value.affinity, Some(Duration::from_secs(10800)));
     assert_eq!(value.uid, "n/web");
+    assert!(!value.source_ranges);
+    let guarded = service_of("", "{loadBalancerSourceRanges: [192.0.2.0/24]}").value.expect("always");
+    assert!(guarded.source_ranges);
     let dual = service_of("", "{ipFamilyPolicy: RequireDualStack}").value.expect("always");
     assert_eq!(dual.families, [Family::Ipv4, Family::Ipv6]);
     let six_first = service_of("", "{ipFamilyPolicy: PreferDualStack, clusterIP: 'fd00::1'}").value.expect("always");

@@ -270,6 +270,7 @@ fn stand_in(key: ServiceKey, assigned: Vec<IpAddr>, class: Option<String>) -> Se
         ports: Vec::new(),
         selector: BTreeMap::new(),
         affinity: None,
+        source_ranges: false,
         requested_addresses: Vec::new(),
         requested_pool: None,
         sharing_key: None,

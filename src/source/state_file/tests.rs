@@ -29,6 +29,7 @@ fn service(name: &str, assigned: &[&str]) -> (ServiceKey, Arc<Service>) {
         ports: Vec::new(),
         selector: BTreeMap::new(),
         affinity: None,
+        source_ranges: false,
         requested_addresses: Vec::new(),
         requested_pool: None,
         sharing_key: None,

@@ -192,6 +192,7 @@ mod tests {
             ports: Vec::new(),
             selector: BTreeMap::new(),
             affinity: None,
+            source_ranges: false,
             requested_addresses: Vec::new(),
             requested_pool: None,
             sharing_key: None,
