@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test test-kubelets simulate fuzz bench bench-cluster lint deny doc crds manifests reference pictures image clean
+.PHONY: help setup build lab test test-kubelets simulate fuzz bench bench-cluster lint deny doc crds manifests reference pictures image release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,7 @@ SEEDS ?= 1000000
 simulate: ## nodes, leader, provider and routers under a virtual clock, optimised (SEEDS=1000000; docs/reliability.md)
 	@tests/setup build
 	IRONCAST_SIMULATION_SEEDS=$(SEEDS) cargo test --release --all-features --lib simulation::tests::no_seed -- --nocapture
+
 ARCH := $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 test-kubelets: ## the image on three nodes with kubelets: install, rolling update under load, uninstall
 	@tests/setup build lab test kubelets static-$(ARCH)
@@ -88,12 +89,16 @@ pictures: ## the pictures of docs/ anew, from a running lab
 reference: ## docs/configuration.md anew from the types, the flags and the annotations
 	UPDATE_REFERENCE=1 cargo test --quiet --workspace --all-features --test deploy reference_says
 
-ARCHS ?= $(shell uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
 ARCHS ?= $(ARCH)
 image: ## OCI image of a static binary, and what is in it (ARCHS="amd64 arm64")
 	@tests/setup build $(ARCHS:%=static-%)
 	@set -e; for arch in $(ARCHS); do deploy/static $$arch; done
 	@deploy/image $(ARCHS)
+
+release: ## programs, image, chart, manifests, notes and checksums of this version (SIGNING_KEY=FILE signs them)
+	@$(MAKE) --no-print-directory image ARCHS="amd64 arm64"
+	@tests/setup release
+	@deploy/release amd64 arm64
 
 clean: ## what was built
 	cargo clean

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use crate::tools::{path, program, run, text};
 
-const AMD64: (&str, u16) = ("x86_64-unknown-linux-musl", 62);
-const ARM64: (&str, u16) = ("aarch64-unknown-linux-musl", 183);
+pub(crate) const AMD64: (&str, u16) = ("x86_64-unknown-linux-musl", 62);
+pub(crate) const ARM64: (&str, u16) = ("aarch64-unknown-linux-musl", 183);
 
 /// A static ELF program of a machine; with an interpreter it would be a dynamic one.
 fn elf(machine: u16, interpreter: bool) -> Vec<u8> {
@@ -35,7 +35,7 @@ fn elf(machine: u16, interpreter: bool) -> Vec<u8> {
     all
 }
 
-fn put(target: &Path, (triple, machine): (&str, u16), interpreter: bool) {
+pub(crate) fn put(target: &Path, (triple, machine): (&str, u16), interpreter: bool) {
     let folder = target.join(triple).join("release");
     fs::create_dir_all(&folder).expect("a folder");
     let binary = folder.join("ironcast");
@@ -43,7 +43,7 @@ fn put(target: &Path, (triple, machine): (&str, u16), interpreter: bool) {
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("set");
 }
 
-fn pack(target: &Path, tag: &str, archs: &[&str]) -> Result<String, String> {
+pub(crate) fn pack(target: &Path, tag: &str, archs: &[&str]) -> Result<String, String> {
     let mut command = Command::new(path("deploy/image"));
     command.env("CARGO_TARGET_DIR", target).env_remove("CA_BUNDLE").env_remove("TAG").args(archs);
     if !tag.is_empty() {
@@ -56,7 +56,7 @@ fn archive(target: &Path) -> PathBuf {
     target.join("image").join(format!("ironcast-{}.tar", env!("CARGO_PKG_VERSION")))
 }
 
-fn tools() -> bool {
+pub(crate) fn tools() -> bool {
     ["jq", "readelf", "skopeo"]
         .iter()
         .zip(["jq", "binutils", "skopeo"])

@@ -8,6 +8,7 @@ mod install;
 mod kustomize;
 mod monitoring;
 mod reference;
+mod release;
 #[path = "../support/mod.rs"]
 mod support;
 mod tools;
