@@ -66,9 +66,9 @@ fn release_is_complete_signed_and_the_same_octets_twice() {
 
     let public = fs::read_to_string(key.with_extension("pub")).expect("there");
     let signers = folder.path().join("signers");
-    fs::write(&signers, format!("ironcast {public}")).expect("written");
+    fs::write(&signers, format!("release {public}")).expect("written");
     let mut verify = Command::new("ssh-keygen");
-    verify.args(["-Y", "verify", "-n", "ironcast-release", "-I", "ironcast", "-f"]).arg(&signers);
+    verify.args(["-Y", "verify", "-n", "ironcast-release", "-I", "release", "-f"]).arg(&signers);
     verify.arg("-s").arg(out[0].join("SHA256SUMS.sig"));
     run(verify.stdin(fs::File::open(out[0].join("SHA256SUMS")).expect("there"))).expect("the signature is right");
 
