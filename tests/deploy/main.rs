@@ -3,6 +3,7 @@
 
 mod chart;
 mod docs;
+mod house;
 mod image;
 mod install;
 mod kustomize;
