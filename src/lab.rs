@@ -168,6 +168,7 @@ async fn in_lab(
         delivery: args.delivery,
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
+        looks: scenario::looks(args.scenario),
         budget: scenario::budget(args.scenario),
         #[cfg(feature = "emulator")]
         provider: args.provider,
@@ -259,6 +260,7 @@ fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
         timings: progress.timings,
+        samples: progress.samples,
     }
 }
 
@@ -272,6 +274,9 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
         for expectation in &verdict.expectations {
             writeln!(out, "{}", Line { expectation, color: Paint::from_environment().color })?;
         }
+    }
+    if had_view {
+        verdict.samples.iter().try_for_each(|sample| writeln!(out, "     {sample}"))?;
     }
     for (name, value) in &verdict.timings {
         writeln!(out, "     {name}: {value}")?;

@@ -21,7 +21,7 @@ use super::{
     manifests::{self, Condition, Endpoint, Manifests, ServiceSpec},
     netns::Inside,
     observe::{self, EVERY, Seen},
-    process::{Process, Spec},
+    process::{Process, Spec, Usage},
     proxy::Proxy,
     report::Report,
     routers::Router,
@@ -66,6 +66,8 @@ pub(crate) struct Setup {
     pub(crate) graceful_restart: bool,
     /// So many nodes, the last ones, are not there at first.
     pub(crate) later: usize,
+    /// Between two looks at everything.
+    pub(crate) looks: Duration,
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
     /// Where addresses come from besides the pools.
@@ -130,7 +132,7 @@ impl Lab {
         report.note(format!("router: {}", router.description));
         let sockets = site.nodes.iter().map(|n| (n.name.clone(), socket(&folder, &n.name))).collect();
         let eyes = site.router.runtime()?;
-        let seen = observe::start(&site, &eyes, sockets);
+        let seen = observe::start(&site, &eyes, sockets, setup.looks);
         let services = watch::Sender::default();
         let (known, proxied) = watch::channel(Ok(BTreeSet::new()));
         // With XDP nobody needs rules.
@@ -405,8 +407,21 @@ impl Lab {
 
     /// Resident memory of the largest daemon in MiB.
     pub(crate) fn largest_daemon(&self) -> f64 {
-        let kilobytes = self.daemons.values().filter_map(Process::resident).max().unwrap_or_default();
+        let kilobytes = self.usage().into_values().map(|usage| usage.resident).max().unwrap_or_default();
         f64::from(kilobytes) / 1024.0
+    }
+
+    /// What each daemon takes of the machine, by node.
+    pub(crate) fn usage(&self) -> BTreeMap<String, Usage> {
+        self.daemons.iter().filter_map(|(node, daemon)| Some((node.clone(), daemon.usage()?))).collect()
+    }
+
+    /// Connections that the maps of a node's packet path remember.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(crate) fn remembered(&self, node: &str) -> anyhow::Result<usize> {
+        if self.datapath.is_ours() { xdp::remembered(&xdp::pins(&self.folder, node)) } else { Ok(0) }
     }
 
     /// Everybody who should run, runs.

@@ -4,13 +4,9 @@
 mod ledger;
 mod schedule;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use super::{address, all_names, both, drain, precise, sessions, vip};
+use super::{address, agreement::agree, all_names, drain, precise, sessions};
 use crate::lab::{
     build,
     client::Traffic,
@@ -18,7 +14,7 @@ use crate::lab::{
     manifests::ServiceSpec,
     report::Expectation,
     site::{ECHO_PORTS, Node},
-    stage::{Lab, Observation, Stop},
+    stage::{Lab, Stop},
 };
 use ledger::{Entry, Ledger};
 use schedule::{Fault, Step, schedule};
@@ -53,7 +49,7 @@ pub(super) async fn run(lab: &mut Lab, seed: u64, length: Duration) -> Result<()
     let steps = schedule(seed, lab.site.nodes.len(), length);
     lab.report.note(format!("seed {seed}: {} faults in about {:.0} s", steps.len(), length.as_secs_f64()));
     let mut under = load(lab).await?;
-    agree(lab, "everybody agrees at first", &under).await?;
+    agree(lab, "everybody agrees at first", &under.wanted, AGREES_WITHIN).await?;
     let mut ledger = Ledger::default();
     for (n, step) in steps.iter().enumerate() {
         let entry = one(lab, &mut under, n + 1, step).await?;
@@ -93,7 +89,7 @@ async fn one(lab: &mut Lab, under: &mut Under, n: usize, step: &Step) -> Result<
     churn(lab, under, step)?;
     tokio::time::sleep(step.lasts).await;
     end(lab, under, step.fault, &node).await?;
-    agree(lab, &format!("{n}: everybody agrees"), under).await?;
+    agree(lab, &format!("{n}: everybody agrees"), &under.wanted, AGREES_WITHIN).await?;
     tokio::time::sleep(ENDED).await;
     let (pods_now, now) = (under.connections.by_pod(), under.traffic.so_far());
     let cut = |pod: &str| step.fault == Fault::CableCut && lab.site.node_of(pod).is_some_and(|on| on.name == node.name);
@@ -167,41 +163,6 @@ fn churn(lab: &Lab, under: &mut Under, step: &Step) -> Result<(), Stop> {
         lab.put(&service)?;
         under.wanted.insert(service.name.clone(), service);
     }
-    Ok(())
-}
-
-/// Every Service has addresses of its own, as they are recorded; the router leads to each over every node, and nowhere
-/// else; every session is up.
-async fn agree(lab: &mut Lab, name: &str, under: &Under) -> Result<(), Stop> {
-    let (wanted, nodes) = (&under.wanted, all_names(&lab.site).len());
-    let expected =
-        format!("{0} Services with 2 addresses of their own, recorded and routed over {nodes} nodes", wanted.len());
-    lab.expect(name, &expected, AGREES_WITHIN, async |lab: &Lab| {
-        let seen = lab.seen();
-        let held: Vec<Vec<IpAddr>> = wanted.values().map(|service| seen.addresses(&service.key())).collect();
-        let complete = held.iter().filter(|addresses| both(addresses).is_some()).count();
-        let addresses: BTreeSet<IpAddr> = held.iter().flatten().copied().collect();
-        let recorded = lab.manifests.recorded()?;
-        let routed: BTreeSet<IpAddr> = seen.routes.keys().filter_map(vip).collect();
-        let whole = seen.routes.iter().filter(|(prefix, via)| vip(prefix).is_some() && via.len() == nodes).count();
-        let up: usize = lab.site.nodes.iter().map(|node| seen.established(&node.name)).sum();
-        let [leaked, stray] = [&recorded, &routed].map(|found| found.difference(&addresses).count());
-        let text = format!(
-            "{complete} Services, {} addresses, {} recorded ({leaked} leaked), {} routed ({stray} stray, {whole} over all \
-             nodes), {up} sessions up",
-            addresses.len(),
-            recorded.len(),
-            routed.len()
-        );
-        let ok = complete == wanted.len()
-            && addresses.len() == 2 * wanted.len()
-            && recorded == addresses
-            && routed == addresses
-            && whole == addresses.len()
-            && up == 2 * nodes;
-        Ok(Observation { seen: text, ok })
-    })
-    .await?;
     Ok(())
 }
 
