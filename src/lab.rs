@@ -15,6 +15,7 @@ mod claim;
 mod client;
 mod connections;
 mod datagrams;
+mod disk;
 mod fib;
 mod manifests;
 mod netns;
@@ -167,6 +168,7 @@ async fn in_lab(
         datapath: args.datapath(),
         delivery: args.delivery,
         graceful_restart: scenario::graceful_restart(args.scenario),
+        rough: scenario::rough(args.scenario),
         later: scenario::later(args.scenario),
         looks: scenario::looks(args.scenario),
         budget: scenario::budget(args.scenario),

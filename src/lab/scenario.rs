@@ -144,6 +144,11 @@ pub(crate) fn graceful_restart(kind: ScenarioKind) -> bool {
     kind != ScenarioKind::NodeLoss
 }
 
+/// Whether the files of daemons are on small disks, and daemons listen.
+pub(crate) fn rough(kind: ScenarioKind) -> bool {
+    kind == ScenarioKind::Chaos
+}
+
 /// How many nodes join only while a scenario runs.
 pub(crate) fn later(kind: ScenarioKind) -> usize {
     usize::from(kind == ScenarioKind::EcmpRehash)

@@ -1,5 +1,7 @@
 //! The running lab: what scenarios act on and look at.
 
+mod daemons;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -14,14 +16,14 @@ use tokio::sync::watch;
 #[cfg(feature = "emulator")]
 use super::{args::ProviderKind, provider};
 use super::{
-    args::{DatapathKind, RouterKind, word},
+    args::{DatapathKind, RouterKind},
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
     manifests::{self, Condition, Endpoint, Manifests, ServiceSpec},
     netns::Inside,
     observe::{self, EVERY, Seen},
-    process::{Process, Spec, Usage},
+    process::{Process, Spec},
     proxy::Proxy,
     report::Report,
     routers::Router,
@@ -64,6 +66,8 @@ pub(crate) struct Setup {
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
     pub(crate) graceful_restart: bool,
+    /// Daemons keep their files on disks that are soon full, and listen for BGP: for faults.
+    pub(crate) rough: bool,
     /// So many nodes, the last ones, are not there at first.
     pub(crate) later: usize,
     /// Between two looks at everything.
@@ -85,6 +89,7 @@ pub(crate) struct Lab {
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
     folder: PathBuf,
+    setup: Setup,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
     services: watch::Sender<Services>,
@@ -149,6 +154,7 @@ impl Lab {
             datapath: setup.datapath,
             delivery: setup.delivery,
             folder,
+            setup: *setup,
             daemons,
             pods,
             services,
@@ -160,6 +166,9 @@ impl Lab {
             cloud,
             _aids: aids,
         };
+        if setup.rough {
+            lab.mount_disks().await?;
+        }
         let nodes = lab.site.nodes.clone();
         nodes[..at_first].iter().try_for_each(|node| lab.start_daemon(node))?;
         Ok(lab)
@@ -174,79 +183,27 @@ impl Lab {
         self.cloud.as_ref().context("this lab has no provider")
     }
 
-    /// Starts a node's daemon.
+    /// kill -9 of the router; routes stay in its kernel.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) async fn kill_router(&mut self) -> anyhow::Result<()> {
+        self.router.kill().await
+    }
+
+    /// Starts the router again.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(crate) fn start_daemon(&mut self, node: &Node) -> anyhow::Result<()> {
-        let state = self.folder.join(&node.name);
-        std::fs::create_dir_all(&state)?;
-        let (datapath, delivery) = (word(self.datapath), word(self.delivery));
-        let mut arguments: Vec<String> = ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"]
-            .into_iter()
-            .chain(["--datapath", &datapath, "--delivery", &delivery, "--max-flows", "65536"])
-            .map(str::to_owned)
-            .collect();
-        for (flag, path) in [
-            ("--manifests", self.manifests.folder().to_owned()),
-            ("--admin-socket", self.socket(&node.name)),
-            ("--state-dir", state),
-            ("--pins", xdp::pins(&self.folder, &node.name)),
-        ] {
-            arguments.extend([flag.to_owned(), path.display().to_string()]);
-        }
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
-        let process = Process::start(&spec, &self.folder.join("logs"))?;
-        self.daemons.insert(node.name.clone(), process);
+    pub(crate) async fn start_router(&mut self) -> anyhow::Result<()> {
+        let (folder, logs) = (self.folder.join("router"), self.folder.join("logs"));
+        self.router = Router::start(self.setup.router, &self.site, &folder, &logs).await?;
         Ok(())
     }
 
-    /// kill -9.
-    ///
-    /// # Errors
-    /// There is none, or the kernel refused.
-    pub(crate) async fn kill_daemon(&mut self, node: &str) -> anyhow::Result<()> {
-        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
-        daemon.kill().await
-    }
-
-    /// SIGSTOP, or SIGCONT.
-    ///
-    /// # Errors
-    /// There is none, or the kernel refused.
-    pub(crate) fn freeze_daemon(&self, node: &str, on: bool) -> anyhow::Result<()> {
-        self.daemons.get(node).with_context(|| format!("{node} has no daemon"))?.freeze(on)
-    }
-
-    /// Cuts every file of the node's state folder in half, as a machine that lost its power does.
-    ///
-    /// # Errors
-    /// The folder cannot be read or written.
-    pub(crate) fn tear_state(&self, node: &str) -> anyhow::Result<()> {
-        let mut folders = vec![self.folder.join(node)];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-                let (path, kind) =
-                    (entry.as_ref().map(std::fs::DirEntry::path), entry.as_ref().map(std::fs::DirEntry::file_type));
-                let (Ok(path), Ok(Ok(kind))) = (path, kind) else { continue };
-                if kind.is_dir() {
-                    folders.push(path);
-                } else if kind.is_file() {
-                    let content = std::fs::read(&path)?;
-                    std::fs::write(&path, &content[..content.len() / 2])?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// SIGTERM, as at an upgrade.
-    ///
-    /// # Errors
-    /// There is none, or it does not end.
-    pub(crate) async fn stop_daemon(&mut self, node: &str) -> anyhow::Result<()> {
-        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
-        daemon.terminate().await
+    /// Whether the router is our own.
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.setup.router == RouterKind::Builtin
     }
 
     /// The admin socket of a node's daemon.
@@ -403,25 +360,6 @@ impl Lab {
         self.site.router.set(&build::SPREAD_BY_FIELDS)?;
         let write = move || std::fs::write("/proc/sys/net/ipv4/fib_multipath_hash_seed", format!("{seed}"));
         self.site.router.inside(write)?.context("set fib_multipath_hash_seed (Linux 6.11 and later)")
-    }
-
-    /// Resident memory of the largest daemon in MiB.
-    pub(crate) fn largest_daemon(&self) -> f64 {
-        let kilobytes = self.usage().into_values().map(|usage| usage.resident).max().unwrap_or_default();
-        f64::from(kilobytes) / 1024.0
-    }
-
-    /// What each daemon takes of the machine, by node.
-    pub(crate) fn usage(&self) -> BTreeMap<String, Usage> {
-        self.daemons.iter().filter_map(|(node, daemon)| Some((node.clone(), daemon.usage()?))).collect()
-    }
-
-    /// Connections that the maps of a node's packet path remember.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub(crate) fn remembered(&self, node: &str) -> anyhow::Result<usize> {
-        if self.datapath.is_ours() { xdp::remembered(&xdp::pins(&self.folder, node)) } else { Ok(0) }
     }
 
     /// Everybody who should run, runs.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::site::Site;
 
 /// Where a lab's bpffs is mounted, below its folder.
-pub(crate) const BPFFS: &str = "bpf";
+const BPFFS: &str = "bpf";
 
 /// Keeps the router's programs where they are.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use super::{
     precise, sessions,
 };
 use crate::lab::{
+    build,
     client::Traffic,
     connections::{Connections, Fate},
     manifests::ServiceSpec,
@@ -158,7 +159,7 @@ async fn reset(lab: &mut Lab, node: &Node) -> Result<(), Stop> {
         sessions.map(|session| session.established_count).sum()
     };
     let before = count(lab);
-    node.namespace.feed("ss", &["-K", "( sport = :179 or dport = :179 )"], "").await?;
+    build::reset_sessions(&node.namespace).await?;
     let name = format!("sessions of {} are reset and return", node.name);
     let expected = format!("Established {} times", before + 2);
     lab.expect(&name, &expected, AGREES_WITHIN, async |lab: &Lab| {
@@ -193,7 +194,7 @@ async fn finish(lab: &Lab, under: Under, rounds: usize) -> Result<(), Stop> {
 /// One expectation for each daemon, all of them in the report before the first that fails ends it.
 fn judge(lab: &Lab, samples: &[Sample]) -> Result<(), Stop> {
     let Some(judged) = flat::judge(samples) else {
-        lab.report.note("too short to judge memory by: give --minutes 10 or more");
+        lab.report.note("too short to judge memory by: give --minutes 12 or more");
         return Ok(());
     };
     let mut verdict = Ok(());
