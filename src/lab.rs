@@ -15,6 +15,7 @@ mod claim;
 mod client;
 mod connections;
 mod datagrams;
+mod disk;
 mod fib;
 mod manifests;
 mod netns;
@@ -167,7 +168,9 @@ async fn in_lab(
         datapath: args.datapath(),
         delivery: args.delivery,
         graceful_restart: scenario::graceful_restart(args.scenario),
+        rough: scenario::rough(args.scenario),
         later: scenario::later(args.scenario),
+        looks: scenario::looks(args.scenario),
         budget: scenario::budget(args.scenario),
         #[cfg(feature = "emulator")]
         provider: args.provider,
@@ -259,6 +262,7 @@ fn verdict(args: &Args, lab: &Lab, started: Instant) -> Verdict {
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
         timings: progress.timings,
+        samples: progress.samples,
     }
 }
 
@@ -272,6 +276,9 @@ fn tell(args: &Args, verdict: &Verdict, had_view: bool) -> anyhow::Result<()> {
         for expectation in &verdict.expectations {
             writeln!(out, "{}", Line { expectation, color: Paint::from_environment().color })?;
         }
+    }
+    if had_view {
+        verdict.samples.iter().try_for_each(|sample| writeln!(out, "     {sample}"))?;
     }
     for (name, value) in &verdict.timings {
         writeln!(out, "     {name}: {value}")?;

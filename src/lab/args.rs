@@ -14,7 +14,7 @@ pub struct Args {
     pub router: RouterKind,
 
     /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's [default: xdp for the
-    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, chaos), none for the others]
+    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, chaos, soak), none for the others]
     #[arg(long, value_enum, value_name = "NAME")]
     pub datapath: Option<DatapathKind>,
 
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
 
-    /// How long chaos lasts
+    /// How long chaos or soak lasts
     #[arg(long, default_value_t = 1.0, value_name = "M", value_parser = minutes)]
     pub minutes: f64,
 
@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
 
-    /// Give up, and fail, after so many seconds; chaos has three times its length on top
+    /// Give up, and fail, after so many seconds; chaos and soak have three times their length on top
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 
@@ -76,21 +76,22 @@ pub struct Args {
 }
 
 impl Args {
-    /// How long chaos lasts.
+    /// How long chaos or soak lasts.
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs_f64(self.minutes * 60.0)
     }
 
     /// When the lab gives up.
     pub(crate) fn bound(&self) -> Duration {
-        let long = if self.scenario == ScenarioKind::Chaos { self.length() * 3 } else { Duration::ZERO };
+        let is_long = matches!(self.scenario, ScenarioKind::Chaos | ScenarioKind::Soak);
+        let long = if is_long { self.length() * 3 } else { Duration::ZERO };
         Duration::from_secs(self.timeout) + long
     }
 
     /// What was asked for, or what the scenario is about.
     pub(crate) fn datapath(&self) -> DatapathKind {
-        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, NodeLoss, Restart};
-        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Chaos);
+        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, NodeLoss, Restart, Soak};
+        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Chaos | Soak);
         let usual = if about_it && cfg!(feature = "xdp") { DatapathKind::Xdp } else { DatapathKind::None };
         self.datapath.unwrap_or(usual)
     }
@@ -174,6 +175,9 @@ pub enum ScenarioKind {
     Coexistence,
     /// Faults by a schedule from --seed for --minutes, under traffic, with a ledger of what each cost and may cost.
     Chaos,
+    /// An hour of Services, endpoints, connections and sessions that come and go, for --minutes; what the daemons take of
+    /// the machine stays what it was.
+    Soak,
     /// Dozens of Services come, change and go; at the end everybody agrees.
     ServiceChurn,
     /// An address is claimed from the provider, announced, answered, withdrawn, given back; the eleventh Service is

@@ -77,13 +77,26 @@ pub(crate) async fn mend(node: &Node) -> anyhow::Result<()> {
     configure(&node.namespace, &uplink(node)).await
 }
 
-/// Loses whatever leaves a port of the router.
+/// A direction at a port of the router.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To whom the port leads.
+    Out,
+    /// From there.
+    In,
+}
+
+/// Loses whatever goes this way at a port of the router.
 ///
 /// # Errors
 /// nft refused.
-pub(crate) async fn lose(router: &Namespace, port: &str) -> anyhow::Result<()> {
+pub(crate) async fn lose(router: &Namespace, port: &str, way: Way) -> anyhow::Result<()> {
+    let hook = match way {
+        Way::Out => "egress",
+        Way::In => "ingress",
+    };
     let table = format!(
-        "table netdev lab-loss {{ chain out {{ type filter hook egress device \"{port}\" priority 0; policy drop; }}; }}\n"
+        "table netdev lab-loss {{ chain lost {{ type filter hook {hook} device \"{port}\" priority 0; policy drop; }}; }}\n"
     );
     router.feed("nft", &["-f", "-"], &table).await
 }
@@ -94,6 +107,44 @@ pub(crate) async fn lose(router: &Namespace, port: &str) -> anyhow::Result<()> {
 /// nft refused.
 pub(crate) async fn lose_nothing(router: &Namespace) -> anyhow::Result<()> {
     router.feed("nft", &["-f", "-"], "delete table netdev lab-loss\n").await
+}
+
+/// Of what leaves a port of the router, one packet in eight is sent twice and one in four comes late, behind others.
+///
+/// The kernel's emulator of networks (netem) is a module that many have not: nftables makes the copies, and the late ones
+/// wait in a class of their own for a rate that is too low.
+///
+/// # Errors
+/// tc or nft refused.
+pub(crate) async fn garble(router: &Namespace, port: &str) -> anyhow::Result<()> {
+    let queues = format!(
+        "qdisc add dev {port} root handle 1: htb default 10\n\
+         class add dev {port} parent 1: classid 1:10 htb rate 10gbit quantum 60000\n\
+         class add dev {port} parent 1: classid 1:20 htb rate 500kbit ceil 500kbit burst 100b cburst 100b\n"
+    );
+    router.feed("tc", &["-batch", "-"], &queues).await?;
+    let table = format!(
+        "table netdev lab-garble {{ chain out {{ type filter hook egress device \"{port}\" priority 0; \
+         numgen random mod 8 == 0 dup to \"{port}\"; numgen random mod 4 == 0 meta priority set 0x10020; }}; }}\n"
+    );
+    router.feed("nft", &["-f", "-"], &table).await
+}
+
+/// Ends [`garble`].
+///
+/// # Errors
+/// tc or nft refused.
+pub(crate) async fn garble_nothing(router: &Namespace, port: &str) -> anyhow::Result<()> {
+    router.feed("nft", &["-f", "-"], "delete table netdev lab-garble\n").await?;
+    router.feed("tc", &["qdisc", "del", "dev", port, "root"], "").await
+}
+
+/// The kernel of a namespace resets every BGP connection that it has.
+///
+/// # Errors
+/// ss refused.
+pub(crate) async fn reset_sessions(namespace: &Namespace) -> anyhow::Result<()> {
+    namespace.feed("ss", &["-K", "( sport = :179 or dport = :179 )"], "").await
 }
 
 async fn batch(lines: &str) -> anyhow::Result<()> {

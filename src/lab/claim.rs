@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, TryLockError},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{netns::Namespace, xdp::BPFFS};
+use super::{disk, netns::Namespace};
 
 const FOLDER: &str = "/run/ironcast/lab";
 /// More labs side by side than any machine bears.
@@ -128,11 +128,7 @@ fn remove(number: u32) -> anyhow::Result<()> {
             bail!("ip netns del {}: {status}", namespace.name());
         }
     }
-    let bpffs = folder(number).join(BPFFS);
-    if bpffs.is_dir() {
-        // Not mounted, it fails, and there is nothing to unmount.
-        let _ = Command::new("umount").args(["--quiet", "--lazy"]).arg(bpffs).stderr(Stdio::null()).status();
-    }
+    disk::remove(&folder(number));
     match fs::remove_dir_all(folder(number)) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context("remove its folder"),
         _ => Ok(()),

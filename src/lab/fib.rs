@@ -32,8 +32,7 @@ pub(crate) async fn read(handle: &Handle) -> anyhow::Result<Ports> {
     let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await.context("read the links")?;
     let names: BTreeMap<u32, String> = links.iter().filter_map(|l| Some((l.header.index, name(l)?))).collect();
     let mut routes = Ports::new();
-    let questions = [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
-    for question in questions {
+    for question in questions() {
         let mut answers = Box::pin(handle.route().get(question).execute());
         while let Some(route) = answers.try_next().await.context("read the routing table")? {
             if let Some((prefix, ports)) = parse(&route) {
@@ -42,6 +41,29 @@ pub(crate) async fn read(handle: &Handle) -> anyhow::Result<Ports> {
         }
     }
     Ok(routes)
+}
+
+/// Every route of BGP, with its gateways: what a router that died has left.
+///
+/// # Errors
+/// The kernel did not answer.
+pub(crate) async fn left(handle: &Handle) -> anyhow::Result<Routes> {
+    let mut routes = Routes::new();
+    for question in questions() {
+        let mut answers = Box::pin(handle.route().get(question).execute());
+        while let Some(route) = answers.try_next().await.context("read the routing table")? {
+            if route.header.protocol == RouteProtocol::Bgp
+                && let Some((prefix, gateways)) = gateways(&route)
+            {
+                routes.insert(prefix, gateways);
+            }
+        }
+    }
+    Ok(routes)
+}
+
+fn questions() -> [RouteMessage; 2] {
+    [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()]
 }
 
 fn name(link: &LinkMessage) -> Option<String> {
@@ -75,8 +97,7 @@ fn parse(message: &RouteMessage) -> Option<(IpNet, BTreeSet<u32>)> {
     let (mut destination, mut gateway, mut port, mut ports) = (None, false, None, BTreeSet::new());
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Destination(RouteAddress::Inet(to)) => destination = Some(IpAddr::from(*to)),
-            RouteAttribute::Destination(RouteAddress::Inet6(to)) => destination = Some(IpAddr::from(*to)),
+            RouteAttribute::Destination(to) => destination = ip(to),
             RouteAttribute::Gateway(_) => gateway = true,
             RouteAttribute::Oif(index) => port = Some(*index),
             RouteAttribute::MultiPath(hops) => {
@@ -91,6 +112,36 @@ fn parse(message: &RouteMessage) -> Option<(IpNet, BTreeSet<u32>)> {
     }
     let prefix = IpNet::new(destination?, message.header.destination_prefix_length).ok()?;
     (!ports.is_empty()).then_some((prefix, ports))
+}
+
+/// The gateways of a route of the main table.
+fn gateways(message: &RouteMessage) -> Option<(IpNet, BTreeSet<IpAddr>)> {
+    if message.header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let gateway = |attribute: &RouteAttribute| match attribute {
+        RouteAttribute::Gateway(via) => ip(via),
+        _ => None,
+    };
+    let (mut destination, mut gateways) = (None, BTreeSet::new());
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => destination = ip(to),
+            RouteAttribute::MultiPath(hops) => {
+                gateways.extend(hops.iter().flat_map(|hop| hop.attributes.iter().filter_map(gateway)));
+            }
+            other => gateways.extend(gateway(other)),
+        }
+    }
+    Some((IpNet::new(destination?, message.header.destination_prefix_length).ok()?, gateways))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some((*ip).into()),
+        RouteAddress::Inet6(ip) => Some((*ip).into()),
+        _ => None,
+    }
 }
 
 /// The kernel finds the interface by the gateway's address.

@@ -63,11 +63,16 @@ impl Seen {
 }
 
 /// Starts looking, in the router's namespace.
-pub(crate) fn start(site: &Site, router: &Inside, sockets: BTreeMap<String, PathBuf>) -> watch::Receiver<Arc<Seen>> {
+pub(crate) fn start(
+    site: &Site,
+    router: &Inside,
+    sockets: BTreeMap<String, PathBuf>,
+    every: Duration,
+) -> watch::Receiver<Arc<Seen>> {
     let (sender, receiver) = watch::channel(Arc::new(Seen::default()));
     let names: Vec<String> = site.nodes.iter().map(|n| n.name.clone()).collect();
     router.spawn(async move {
-        if let Err(error) = look(&sender, &names, &sockets).await {
+        if let Err(error) = look(&sender, &names, &sockets, every).await {
             tracing::error!("the lab's eyes failed: {error:#}");
         }
     });
@@ -78,6 +83,7 @@ async fn look(
     sender: &watch::Sender<Arc<Seen>>,
     names: &[String],
     sockets: &BTreeMap<String, PathBuf>,
+    every: Duration,
 ) -> anyhow::Result<()> {
     let (connection, netlink, _) = rtnetlink::new_connection().context("open netlink")?;
     tokio::spawn(connection);
@@ -89,7 +95,7 @@ async fn look(
         let states = join_all(names.iter().map(ask)).await;
         let nodes = names.iter().cloned().zip(states).collect();
         sender.send_replace(Arc::new(Seen { nodes, routes: fib::read(&netlink).await? }));
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
     }
     Ok(())
 }

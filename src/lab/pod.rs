@@ -60,7 +60,7 @@ async fn returning(socket: UdpSocket) -> std::io::Result<()> {
 }
 
 /// Both families on one socket, whatever the host's default is.
-fn listen(port: u16) -> std::io::Result<tokio::net::TcpListener> {
+pub(super) fn listen(port: u16) -> std::io::Result<tokio::net::TcpListener> {
     let socket = Socket::new(Domain::IPV6, Type::STREAM.nonblocking(), None)?;
     socket.set_only_v6(false)?;
     socket.set_reuse_address(true)?;

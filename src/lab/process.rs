@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
 use tokio::process::Child;
 
 use super::netns::Namespace;
@@ -26,6 +27,18 @@ pub(crate) struct Spec<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) program: &'a Path,
     pub(crate) arguments: Vec<String>,
+}
+
+/// What a process takes of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    /// Resident memory in KiB.
+    pub(crate) resident: u32,
+    /// The part of it that no file backs, in KiB.
+    pub(crate) anonymous: u32,
+    /// Open file descriptors.
+    pub(crate) files: u32,
+    pub(crate) threads: u32,
 }
 
 /// A running process; killed when dropped.
@@ -67,11 +80,15 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Resident memory in kilobytes.
-    pub(crate) fn resident(&self) -> Option<u32> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        line.split_whitespace().next()?.parse().ok()
+    /// What it takes of the machine, while it runs.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let folder = format!("/proc/{}", self.child.id()?);
+        let status = std::fs::read_to_string(format!("{folder}/status")).ok()?;
+        let files = u32::try_from(std::fs::read_dir(format!("{folder}/fd")).ok()?.count()).ok()?;
+        let field =
+            |name: &str| status.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok();
+        let (resident, anonymous) = (field("VmRSS:")?, field("RssAnon:")?);
+        Some(Usage { resident, anonymous, files, threads: field("Threads:")? })
     }
 
     /// SIGSTOP, or SIGCONT.

@@ -10,6 +10,8 @@ use std::{
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::process::Usage;
+
 /// One thing that must come true within its time.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Expectation {
@@ -36,6 +38,8 @@ pub(crate) struct Progress {
     pub(crate) expectations: Vec<Expectation>,
     /// What was measured, by name.
     pub(crate) timings: BTreeMap<String, Figure>,
+    /// What the daemons took of the machine, in the order of time.
+    pub(crate) samples: Vec<Sample>,
     /// What was done and what is worth knowing, newest last.
     pub(crate) notes: Vec<String>,
 }
@@ -63,6 +67,29 @@ impl Figure {
     }
 }
 
+/// What a daemon takes of the machine at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Sample {
+    /// Since the scenario began.
+    pub(crate) minute: u64,
+    pub(crate) daemon: String,
+    #[serde(flatten)]
+    pub(crate) usage: Usage,
+    /// Connections that the maps of its packet path remember.
+    pub(crate) flows: usize,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { minute, daemon, usage: Usage { resident, anonymous, files, threads }, flows } = self;
+        write!(
+            f,
+            "minute {minute:>3}  {daemon:<4} {resident:>7} KiB resident {anonymous:>7} anonymous {files:>4} files \
+             {threads:>3} threads {flows:>6} flows"
+        )
+    }
+}
+
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.value, self.unit)
@@ -87,6 +114,8 @@ pub(crate) struct Verdict {
     pub(crate) seconds: f64,
     pub(crate) expectations: Vec<Expectation>,
     pub(crate) timings: BTreeMap<String, Figure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) samples: Vec<Sample>,
 }
 
 impl Report {
@@ -116,6 +145,12 @@ impl Report {
         self.progress.send_modify(|p| {
             p.timings.insert(name.to_owned(), Figure::new(value, unit));
         });
+    }
+
+    /// A row of the table of samples.
+    pub(crate) fn sample(&self, sample: Sample) {
+        self.print(format_args!("     {sample}"));
+        self.progress.send_modify(|p| p.samples.push(sample));
     }
 
     /// Adds something that is settled already; for scenarios that wait for several things at once.

@@ -79,7 +79,7 @@ impl Router {
     /// # Errors
     /// It cannot be started, ends, or does not listen within ten seconds.
     pub(crate) async fn start(kind: RouterKind, site: &Site, folder: &Path, logs: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir(folder)?;
+        std::fs::create_dir_all(folder)?;
         let bench = Bench { site, folder, logs };
         let mut router = match kind {
             RouterKind::Builtin => builtin(&bench)?,
@@ -90,6 +90,17 @@ impl Router {
         };
         router.listens(site).await?;
         Ok(router)
+    }
+
+    /// kill -9; what it has in the kernel stays.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
+        for mut process in self.processes.drain(..) {
+            process.kill().await?;
+        }
+        Ok(())
     }
 
     /// Stops all of it where it stands, or lets it go on.

@@ -1,5 +1,6 @@
 //! What happens in the lab. A scenario acts, and says what must come of it within which time.
 
+mod agreement;
 mod chaos;
 mod coexistence;
 mod drain;
@@ -11,6 +12,7 @@ pub(crate) mod interop;
 mod node_loss;
 mod restart;
 mod service_churn;
+mod soak;
 #[cfg(feature = "xdp")]
 pub(crate) mod throughput;
 
@@ -20,6 +22,7 @@ use super::{
     args::{Args, DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
     client::Tally,
     manifests::ServiceSpec,
+    observe,
     site::Site,
     stage::{Lab, Observation, Stop},
 };
@@ -53,6 +56,7 @@ pub(crate) async fn run(args: &Args, lab: &mut Lab) -> Result<(), Stop> {
         ScenarioKind::EcmpRehash => ecmp_rehash::run(lab).await,
         ScenarioKind::Restart => restart::run(lab).await,
         ScenarioKind::ServiceChurn => service_churn::run(lab).await,
+        ScenarioKind::Soak => soak::run(lab, args.length()).await,
         #[cfg(feature = "emulator")]
         ScenarioKind::ElasticIp => elastic_ip::run(lab).await,
         #[cfg(not(feature = "emulator"))]
@@ -140,9 +144,19 @@ pub(crate) fn graceful_restart(kind: ScenarioKind) -> bool {
     kind != ScenarioKind::NodeLoss
 }
 
+/// Whether the files of daemons are on small disks, and daemons listen.
+pub(crate) fn rough(kind: ScenarioKind) -> bool {
+    kind == ScenarioKind::Chaos
+}
+
 /// How many nodes join only while a scenario runs.
 pub(crate) fn later(kind: ScenarioKind) -> usize {
     usize::from(kind == ScenarioKind::EcmpRehash)
+}
+
+/// Between two looks at everything: where nothing is timed, and much is there for long, seldom.
+pub(crate) fn looks(kind: ScenarioKind) -> Duration {
+    if kind == ScenarioKind::Soak { 10 * observe::EVERY } else { observe::EVERY }
 }
 
 /// Every scenario with a line on it.

@@ -1,5 +1,7 @@
 //! The running lab: what scenarios act on and look at.
 
+mod daemons;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -14,7 +16,7 @@ use tokio::sync::watch;
 #[cfg(feature = "emulator")]
 use super::{args::ProviderKind, provider};
 use super::{
-    args::{DatapathKind, RouterKind, word},
+    args::{DatapathKind, RouterKind},
     build::{self, ourselves},
     claim::Claim,
     client::{Client, Tally},
@@ -64,8 +66,12 @@ pub(crate) struct Setup {
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
     pub(crate) graceful_restart: bool,
+    /// Daemons keep their files on disks that are soon full, and listen for BGP: for faults.
+    pub(crate) rough: bool,
     /// So many nodes, the last ones, are not there at first.
     pub(crate) later: usize,
+    /// Between two looks at everything.
+    pub(crate) looks: Duration,
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
     /// Where addresses come from besides the pools.
@@ -83,6 +89,7 @@ pub(crate) struct Lab {
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
     folder: PathBuf,
+    setup: Setup,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
     services: watch::Sender<Services>,
@@ -130,7 +137,7 @@ impl Lab {
         report.note(format!("router: {}", router.description));
         let sockets = site.nodes.iter().map(|n| (n.name.clone(), socket(&folder, &n.name))).collect();
         let eyes = site.router.runtime()?;
-        let seen = observe::start(&site, &eyes, sockets);
+        let seen = observe::start(&site, &eyes, sockets, setup.looks);
         let services = watch::Sender::default();
         let (known, proxied) = watch::channel(Ok(BTreeSet::new()));
         // With XDP nobody needs rules.
@@ -147,6 +154,7 @@ impl Lab {
             datapath: setup.datapath,
             delivery: setup.delivery,
             folder,
+            setup: *setup,
             daemons,
             pods,
             services,
@@ -158,6 +166,9 @@ impl Lab {
             cloud,
             _aids: aids,
         };
+        if setup.rough {
+            lab.mount_disks().await?;
+        }
         let nodes = lab.site.nodes.clone();
         nodes[..at_first].iter().try_for_each(|node| lab.start_daemon(node))?;
         Ok(lab)
@@ -172,79 +183,27 @@ impl Lab {
         self.cloud.as_ref().context("this lab has no provider")
     }
 
-    /// Starts a node's daemon.
+    /// kill -9 of the router; routes stay in its kernel.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) async fn kill_router(&mut self) -> anyhow::Result<()> {
+        self.router.kill().await
+    }
+
+    /// Starts the router again.
     ///
     /// # Errors
     /// It cannot be started.
-    pub(crate) fn start_daemon(&mut self, node: &Node) -> anyhow::Result<()> {
-        let state = self.folder.join(&node.name);
-        std::fs::create_dir_all(&state)?;
-        let (datapath, delivery) = (word(self.datapath), word(self.delivery));
-        let mut arguments: Vec<String> = ["run", "--node", &node.name, "--vip-interface", "none", "--admin", "none"]
-            .into_iter()
-            .chain(["--datapath", &datapath, "--delivery", &delivery, "--max-flows", "65536"])
-            .map(str::to_owned)
-            .collect();
-        for (flag, path) in [
-            ("--manifests", self.manifests.folder().to_owned()),
-            ("--admin-socket", self.socket(&node.name)),
-            ("--state-dir", state),
-            ("--pins", xdp::pins(&self.folder, &node.name)),
-        ] {
-            arguments.extend([flag.to_owned(), path.display().to_string()]);
-        }
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
-        let process = Process::start(&spec, &self.folder.join("logs"))?;
-        self.daemons.insert(node.name.clone(), process);
+    pub(crate) async fn start_router(&mut self) -> anyhow::Result<()> {
+        let (folder, logs) = (self.folder.join("router"), self.folder.join("logs"));
+        self.router = Router::start(self.setup.router, &self.site, &folder, &logs).await?;
         Ok(())
     }
 
-    /// kill -9.
-    ///
-    /// # Errors
-    /// There is none, or the kernel refused.
-    pub(crate) async fn kill_daemon(&mut self, node: &str) -> anyhow::Result<()> {
-        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
-        daemon.kill().await
-    }
-
-    /// SIGSTOP, or SIGCONT.
-    ///
-    /// # Errors
-    /// There is none, or the kernel refused.
-    pub(crate) fn freeze_daemon(&self, node: &str, on: bool) -> anyhow::Result<()> {
-        self.daemons.get(node).with_context(|| format!("{node} has no daemon"))?.freeze(on)
-    }
-
-    /// Cuts every file of the node's state folder in half, as a machine that lost its power does.
-    ///
-    /// # Errors
-    /// The folder cannot be read or written.
-    pub(crate) fn tear_state(&self, node: &str) -> anyhow::Result<()> {
-        let mut folders = vec![self.folder.join(node)];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))? {
-                let (path, kind) =
-                    (entry.as_ref().map(std::fs::DirEntry::path), entry.as_ref().map(std::fs::DirEntry::file_type));
-                let (Ok(path), Ok(Ok(kind))) = (path, kind) else { continue };
-                if kind.is_dir() {
-                    folders.push(path);
-                } else if kind.is_file() {
-                    let content = std::fs::read(&path)?;
-                    std::fs::write(&path, &content[..content.len() / 2])?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// SIGTERM, as at an upgrade.
-    ///
-    /// # Errors
-    /// There is none, or it does not end.
-    pub(crate) async fn stop_daemon(&mut self, node: &str) -> anyhow::Result<()> {
-        let mut daemon = self.daemons.remove(node).with_context(|| format!("{node} has no daemon"))?;
-        daemon.terminate().await
+    /// Whether the router is our own.
+    pub(crate) fn is_builtin(&self) -> bool {
+        self.setup.router == RouterKind::Builtin
     }
 
     /// The admin socket of a node's daemon.
@@ -401,12 +360,6 @@ impl Lab {
         self.site.router.set(&build::SPREAD_BY_FIELDS)?;
         let write = move || std::fs::write("/proc/sys/net/ipv4/fib_multipath_hash_seed", format!("{seed}"));
         self.site.router.inside(write)?.context("set fib_multipath_hash_seed (Linux 6.11 and later)")
-    }
-
-    /// Resident memory of the largest daemon in MiB.
-    pub(crate) fn largest_daemon(&self) -> f64 {
-        let kilobytes = self.daemons.values().filter_map(Process::resident).max().unwrap_or_default();
-        f64::from(kilobytes) / 1024.0
     }
 
     /// Everybody who should run, runs.

@@ -3,6 +3,9 @@
 //!
 //! A peer behind a port without carrier is given up at once, as routers with fast external fall-over do;
 //! everything else is the hold timer's business.
+//!
+//! One that died and is started again finds its routes in the kernel and leaves them there until the nodes have said
+//! everything again (RFC 4724 §4.1).
 
 mod ports;
 mod table;
@@ -32,6 +35,8 @@ use super::{
 
 /// Never the smaller one: what the nodes offer counts.
 const HOLD: u16 = 90;
+/// How long routes of before a restart wait for the nodes.
+const RESTART: Duration = Duration::from_secs(30);
 /// How often GoBGP is asked.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 /// Received routes that wait for the kernel; the speaker waits when it is full.
@@ -48,17 +53,19 @@ pub(crate) async fn run(args: RouterArgs) -> anyhow::Result<()> {
     if let Some(api) = args.follow_gobgp {
         return follow(handle, api).await;
     }
+    let left = fib::left(&handle).await?;
     let (received, mut routes) = mpsc::channel(QUEUE);
-    let (speaker, running) = Speaker::start(identity()?, Some(received)).context("start the speaker")?;
+    let (speaker, running) =
+        Speaker::start(identity(!left.is_empty())?, Some(received)).context("start the speaker")?;
     let mut running = tokio::spawn(running);
     let mut ports = Ports::default();
     ports.read(&handle).await?;
-    let mut kernel = Kernel { handle, installed: Routes::new() };
+    let mut kernel = Kernel { handle, installed: left.clone() };
     let peers = peers(&args)?;
     speaker.set_peers(reachable(&peers, &ports)).await?;
     // Nothing, but said: the end of it is what a node with graceful restart waits for.
     speaker.set_exports(Exports::new()).await?;
-    let mut table = Table::default();
+    let mut table = Table::after_restart(left, Instant::now() + RESTART);
     loop {
         let deadline = table.deadline();
         tokio::select! {
@@ -141,12 +148,12 @@ async fn follow(handle: Handle, api: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-fn identity() -> anyhow::Result<SpeakerConfig> {
+fn identity(restarted: bool) -> anyhow::Result<SpeakerConfig> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     Ok(SpeakerConfig {
         router_id: RouterId::new(Ipv4Addr::new(10, 255, 0, 1))?,
         listen: any.map(|ip| SocketAddr::new(ip, 179)).to_vec(),
-        restarted: false,
+        restarted,
         dynamic: Vec::new(),
     })
 }

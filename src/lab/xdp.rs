@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::site::Site;
 
 /// Where a lab's bpffs is mounted, below its folder.
-pub(crate) const BPFFS: &str = "bpf";
+const BPFFS: &str = "bpf";
 
 /// Keeps the router's programs where they are.
 #[derive(Debug)]
@@ -23,6 +23,31 @@ pub(crate) struct Aids {
 /// The folder in which a node's daemon pins.
 pub(crate) fn pins(folder: &Path, node: &str) -> PathBuf {
     folder.join(BPFFS).join(node)
+}
+
+/// Connections that the maps pinned in this folder remember.
+///
+/// # Errors
+/// One of them cannot be read.
+#[cfg(feature = "xdp")]
+pub(crate) fn remembered(pins: &Path) -> anyhow::Result<usize> {
+    use anyhow::Context;
+    use aya::maps::{HashMap, Map, MapData};
+
+    use crate::datapath::types::{Flow, FlowKey};
+
+    let count = |name: &str| -> anyhow::Result<usize> {
+        let map = MapData::from_pin(pins.join(name)).with_context(|| format!("open the map {name}"))?;
+        let map: HashMap<MapData, FlowKey, Flow> = Map::LruHashMap(map).try_into()?;
+        Ok(map.keys().filter(Result::is_ok).count())
+    };
+    Ok(count("flows")? + count("replies")?)
+}
+
+/// Never: the command line was refused.
+#[cfg(not(feature = "xdp"))]
+pub(crate) fn remembered(_: &Path) -> anyhow::Result<usize> {
+    anyhow::bail!("this program was built without the feature `xdp`")
 }
 
 /// Prepares a site that is built.

@@ -418,7 +418,7 @@ impl World {
             let wait = self.dice.millis(200, 10_000);
             return self.clock.after(wait, Event::List { node, process, kind });
         }
-        let version = self.listed_version();
+        let version = self.api.version;
         let objects = self.api.list_at(kind, version);
         self.trace(|| format!("n{node}: lists {kind} at {version}"));
         self.daemon(node).listed(kind, version, objects);
@@ -426,15 +426,6 @@ impl World {
         let (wait, upto) = (self.dice.millis(1, 500), self.api.version);
         self.clock.after(wait, Event::Deliver { node, process, kind, upto });
         self.due(node, Due::Decide, Duration::from_millis(5));
-    }
-
-    /// A list that asks for any version may be of a server that is behind.
-    fn listed_version(&mut self) -> u64 {
-        let consistent = crate::source::kubernetes::watch::ANY_VERSION != "0";
-        match consistent || self.calm || self.dice.once_in(2) {
-            true => self.api.version,
-            false => self.api.version.saturating_sub(self.dice.below(20) as u64),
-        }
     }
 
     /// Follows what became of the machine.

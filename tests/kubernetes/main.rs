@@ -3,6 +3,7 @@
 mod capi;
 mod claims;
 mod crds;
+mod faults;
 mod lease;
 mod source;
 mod status;

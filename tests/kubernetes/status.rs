@@ -10,6 +10,7 @@ use ironcast::{
     },
     types::{NodeState, SessionState, SourceState},
 };
+use kube::Client;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +23,9 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A daemon's Kubernetes side: source, plan, record.
-struct Daemon {
+pub(crate) struct Daemon {
     leader: watch::Sender<bool>,
+    plans: watch::Receiver<Option<Planned>>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
     _source: Source,
@@ -31,16 +33,24 @@ struct Daemon {
 
 impl Daemon {
     async fn start(cluster: &Cluster, leads: bool) -> Self {
-        let client = cluster.client_as("daemon").await;
+        Self::start_with(cluster.client_as("daemon").await, leads)
+    }
+
+    pub(crate) fn start_with(client: Client, leads: bool) -> Self {
         let source = Source::start_with(client.clone());
         let (leader, leads) = watch::channel(leads);
         let (planned, plans) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(decide(source.receiver(), planned));
+        let to_record = plans.clone();
         tasks.spawn(async move {
-            status::record(client, SPACE, "n1", plans, leads).await;
+            status::record(client, SPACE, "n1", to_record, leads).await;
         });
-        Self { leader, stop: CancellationToken::new(), tasks, _source: source }
+        Self { leader, plans, stop: CancellationToken::new(), tasks, _source: source }
+    }
+
+    pub(crate) fn plans(&self) -> watch::Receiver<Option<Planned>> {
+        self.plans.clone()
     }
 
     /// One that leads when the Lease says so.

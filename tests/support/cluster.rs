@@ -38,7 +38,7 @@ pub struct Cluster {
     // Order is the order of dropping: clients first, the folder last.
     controllers: Option<Program>,
     apiserver: Option<Program>,
-    etcd: Program,
+    etcd: Option<Program>,
     assets: PathBuf,
     place: Place,
     ports: [u16; 4],
@@ -93,7 +93,7 @@ impl Cluster {
         let ports = free_ports();
         let kubelets: Vec<String> = kubelets.iter().map(|name| (*name).to_owned()).collect();
         write_files(&folder, place.address, ports[2], &kubelets);
-        let etcd = run(&place, &folder, &assets.join("etcd"), etcd_flags(&folder, &ports));
+        let etcd = Some(run(&place, &folder, &assets.join("etcd"), etcd_flags(&folder, &ports)));
         let mut cluster =
             Self { controllers: None, apiserver: None, etcd, assets, place, ports, kubelets, folder, _sweep: sweep };
         cluster.start_apiserver().await;
@@ -113,7 +113,8 @@ impl Cluster {
         flags.push("kubelet-preferred-address-types=InternalIP".into());
         let apiserver = run(&self.place, &self.folder, &self.assets.join("kube-apiserver"), flags);
         until(&format!("API server ready; its log is in {}", self.folder.display()), READY, || async {
-            assert!(apiserver.running(), "kube-apiserver ended:\n{}\netcd:\n{}", apiserver.tail(), self.etcd.tail());
+            let etcd = self.etcd.as_ref().map(Program::tail).unwrap_or_default();
+            assert!(apiserver.running(), "kube-apiserver ended:\n{}\netcd:\n{etcd}", apiserver.tail());
             self.ready().then_some(())
         })
         .await;
@@ -123,6 +124,29 @@ impl Cluster {
     /// Kills the API server.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
+    }
+
+    /// Keeps what etcd has, for [`Self::put_back`]. The API server is away meanwhile.
+    pub async fn back_up(&mut self) {
+        self.with_etcd_stopped("etcd", "backup").await;
+    }
+
+    /// Puts back what etcd had, with the versions of then: what is newer never was.
+    pub async fn put_back(&mut self) {
+        std::fs::remove_dir_all(self.folder.join("etcd")).expect("it is there");
+        self.with_etcd_stopped("backup", "etcd").await;
+    }
+
+    async fn with_etcd_stopped(&mut self, from: &str, to: &str) {
+        (self.apiserver, self.etcd) = (None, None);
+        let [from, to] = [from, to].map(|name| self.folder.join(name));
+        // Absent at first.
+        let _ = std::fs::remove_dir_all(&to);
+        let copied = Command::new("cp").arg("-a").args([&from, &to]).status().expect("cp runs");
+        assert!(copied.success());
+        let program = self.assets.join("etcd");
+        self.etcd = Some(run(&self.place, &self.folder, &program, etcd_flags(&self.folder, &self.ports)));
+        self.start_apiserver().await;
     }
 
     fn ready(&self) -> bool {

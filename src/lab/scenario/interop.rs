@@ -156,5 +156,6 @@ fn verdict(args: &Args, make: Make, plays: &[Play<'_>], report: &Report, started
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
         timings: progress.timings,
+        samples: Vec::new(),
     }
 }

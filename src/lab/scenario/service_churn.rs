@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ROUTE_WITHIN, all_names, both, nodes_with_pods, sessions, vip};
+use super::{ROUTE_WITHIN, agreement::every_one_answers, all_names, both, nodes_with_pods, sessions, vip};
 use crate::lab::{
     manifests::ServiceSpec,
     observe::Seen,
@@ -50,7 +50,7 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
         &format!("{} moved {}", moved.len(), moved.join(" ")),
         moved.is_empty(),
     )?;
-    every_one_answers(lab, &wanted).await?;
+    every_one_answers(lab, &wanted, ROUTE_WITHIN).await?;
 
     lab.report.note("every Service is deleted");
     for service in std::mem::take(&mut wanted).values() {
@@ -152,29 +152,6 @@ async fn agree(lab: &mut Lab, name: &str, wanted: &BTreeMap<String, ServiceSpec>
             && any_route == addresses.len()
             && requested;
         Ok(Observation { seen: text, ok })
-    })
-    .await?;
-    Ok(())
-}
-
-/// Each address answers a few requests over its port.
-async fn every_one_answers(lab: &mut Lab, wanted: &BTreeMap<String, ServiceSpec>) -> Result<(), Stop> {
-    let balanced: Vec<ServiceSpec> = wanted.values().filter(|s| s.load_balancer).cloned().collect();
-    let expected = format!("{} addresses answer", 2 * balanced.len());
-    lab.expect("every Service answers", &expected, ROUTE_WITHIN, async |lab: &Lab| {
-        let seen = lab.seen();
-        let (mut good, mut silent) = (0, Vec::new());
-        for service in &balanced {
-            for address in seen.addresses(&service.key()) {
-                if lab.has_rules(address) && lab.ask(address, service.port, 2).await?.failed() == 0 {
-                    good += 1;
-                } else {
-                    silent.push(format!("{} at {address}", service.name));
-                }
-            }
-        }
-        let seen = if silent.is_empty() { format!("{good} answer") } else { format!("silent: {}", silent.join(", ")) };
-        Ok(Observation { seen, ok: good == 2 * balanced.len() })
     })
     .await?;
     Ok(())

@@ -116,6 +116,7 @@ pub(crate) async fn run(args: &Args, claim: &Claim, report: Report) -> anyhow::R
         seconds: (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
         expectations: progress.expectations,
         timings: progress.timings,
+        samples: Vec::new(),
     })
 }
 

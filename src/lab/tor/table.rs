@@ -1,5 +1,6 @@
 //! What nodes announced, and what of it counts: routes of a node that may be restarting stay until it has
-//! said everything again or its time is over (RFC 4724 §4.2). Pure; time is an argument.
+//! said everything again or its time is over (RFC 4724 §4.2), and so do those that this router left in the kernel when it
+//! died (§4.1). Pure; time is an argument.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
@@ -12,6 +13,8 @@ use crate::lab::fib::Routes;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     peers: BTreeMap<PeerId, Peer>,
+    /// Of before our restart, and when the rest of it goes.
+    left: Option<(Routes, Instant)>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +33,11 @@ struct Entry {
 }
 
 impl Table {
+    /// With what is in the kernel already: a next hop of it stays until its node has said everything, or until then.
+    pub(super) fn after_restart(left: Routes, until: Instant) -> Self {
+        Self { peers: BTreeMap::new(), left: (!left.is_empty()).then_some((left, until)) }
+    }
+
     /// Takes what a peer sent.
     pub(super) fn handle(&mut self, now: Instant, event: Received) {
         match event {
@@ -45,8 +53,9 @@ impl Table {
                 }
             }
             Received::EndOfRib { peer, family } => {
+                let v4 = family == ironcast_bgp::Family::Ipv4Unicast;
+                self.forget_left(&peer, v4);
                 if let Some(peer) = self.peers.get_mut(&peer) {
-                    let v4 = family == ironcast_bgp::Family::Ipv4Unicast;
                     peer.routes.retain(|(prefix, _), entry| !entry.stale || prefix.addr().is_ipv4() != v4);
                 }
             }
@@ -61,13 +70,27 @@ impl Table {
         }
     }
 
+    /// A node has said again all that holds of one family. The names of peers end with their addresses.
+    fn forget_left(&mut self, peer: &PeerId, v4: bool) {
+        let Some((left, _)) = &mut self.left else { return };
+        let address = peer.0.rsplit('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+        left.retain(|prefix, next_hops| {
+            if prefix.addr().is_ipv4() == v4 {
+                next_hops.retain(|next_hop| Some(*next_hop) != address);
+            }
+            !next_hops.is_empty()
+        });
+    }
+
     /// When [`Table::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.peers.values().filter_map(|peer| peer.until).min()
+        let left = self.left.as_ref().map(|(_, until)| *until);
+        self.peers.values().filter_map(|peer| peer.until).chain(left).min()
     }
 
     /// Drops what stayed stale for too long.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.left.take_if(|(_, until)| *until <= now);
         for peer in self.peers.values_mut() {
             if peer.until.is_some_and(|until| until <= now) {
                 peer.until = None;
@@ -78,7 +101,7 @@ impl Table {
 
     /// Every prefix with the next hops of all peers that announce it.
     pub(super) fn routes(&self) -> Routes {
-        let mut routes = Routes::new();
+        let mut routes = self.left.as_ref().map(|(left, _)| left.clone()).unwrap_or_default();
         for ((prefix, _), entry) in self.peers.values().flat_map(|peer| &peer.routes) {
             routes.entry(*prefix).or_default().insert(entry.next_hop);
         }
@@ -136,6 +159,24 @@ mod tests {
         table.expire(now + Duration::from_secs(30));
         assert_eq!(hops(&table, "192.0.2.1/32"), 0);
         assert_eq!(table.deadline(), None);
+    }
+
+    #[test]
+    fn what_is_left_of_before_a_restart_goes_node_by_node_or_in_the_end() {
+        let prefix = |n: u8| format!("192.0.2.{n}/32").parse::<IpNet>().expect("prefix");
+        let hop = |n: u8| format!("10.77.{n}.2").parse::<IpAddr>().expect("address");
+        let left = Routes::from([(prefix(1), [hop(1), hop(2)].into()), (prefix(2), [hop(1)].into())]);
+        let now = Instant::now();
+        let mut table = Table::after_restart(left, now + Duration::from_secs(30));
+        table.handle(now, announce(1, "192.0.2.1/32"));
+        assert_eq!((hops(&table, "192.0.2.1/32"), hops(&table, "192.0.2.2/32")), (2, 1));
+        table.handle(now, Received::EndOfRib { peer: peer(1), family: Family::Ipv6Unicast });
+        assert_eq!(hops(&table, "192.0.2.2/32"), 1, "the other family's end says nothing of this one");
+        table.handle(now, Received::EndOfRib { peer: peer(1), family: Family::Ipv4Unicast });
+        assert_eq!((hops(&table, "192.0.2.1/32"), hops(&table, "192.0.2.2/32")), (2, 0));
+        assert_eq!(table.deadline(), Some(now + Duration::from_secs(30)));
+        table.expire(now + Duration::from_secs(30));
+        assert_eq!((hops(&table, "192.0.2.1/32"), table.deadline()), (1, None));
     }
 
     #[test]

@@ -43,8 +43,9 @@ const RELIST: Duration = Duration::from_millis(200);
 const LASTED: Duration = Duration::from_secs(5);
 /// Waits while the resource is not served.
 const ABSENT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// What a list that begins a watch asks for: whatever version the server has at hand.
-pub(crate) const ANY_VERSION: &str = "0";
+/// What a list that begins a watch asks for: the newest version. Any version (`0`) might be of a server that is behind
+/// the others; a Service that it does not know yet would be withdrawn.
+const NEWEST: &str = "";
 /// So many answers of 404 in a row make a resource that was there absent: an API server that starts may say 404
 /// for custom resources.
 const ABSENCES: u32 = 3;
@@ -171,6 +172,8 @@ pub(super) struct Watch<T> {
     /// Version to go on from; `None` asks for a complete list.
     version: Option<String>,
     streaming: bool,
+    /// The last connection broke: the server may know less than before.
+    doubted: bool,
     /// Answers of 404 in a row.
     absences: u32,
     /// A complete list, or the absence, has been told.
@@ -180,7 +183,7 @@ pub(super) struct Watch<T> {
 impl<T: Clone + Send> Watch<T> {
     /// A watch that tells `out` what happens, each time with the `tag`.
     pub(super) fn new(client: Client, target: Target, tag: T, out: mpsc::Sender<(T, Event)>) -> Self {
-        Self { client, target, tag, out, version: None, streaming: true, absences: 0, told: false }
+        Self { client, target, tag, out, version: None, streaming: true, doubted: false, absences: 0, told: false }
     }
 
     /// Watches until nobody listens.
@@ -235,6 +238,7 @@ impl<T: Clone + Send> Watch<T> {
             WatchError::Forbidden(_) => warn!(path, %error, "not allowed to watch"),
             error => {
                 info!(path, %error, cause = root(&error), "the watch broke; what is known stands");
+                self.doubted = true;
                 if matches!(error, WatchError::Unreadable(_)) {
                     self.version = None;
                 }
@@ -261,11 +265,30 @@ impl<T: Clone + Send> Watch<T> {
 
     /// One connection from its request to its end; `Ok` where the server ended it in order.
     async fn connection(&mut self) -> Result<(), WatchError> {
+        if self.doubted {
+            self.look_back().await?;
+        }
         match self.version.clone() {
             Some(version) => self.live(&version, false).await,
-            None if self.streaming => self.live(ANY_VERSION, true).await,
+            None if self.streaming => self.live(NEWEST, true).await,
             None => self.list().await,
         }
+    }
+
+    /// A server whose etcd was restored from a backup has versions below ours. It would leave a watch from a version that
+    /// is yet to come without a word, and go on from there as if nothing had been. Versions are numbers that grow
+    /// (KEP-5504).
+    async fn look_back(&mut self) -> Result<(), WatchError> {
+        if let Some(version) = &self.version {
+            let page = self.page(&ListParams { limit: Some(1), ..self.list_params() }).await?;
+            let now = page.metadata.resource_version;
+            if is_below(&now, version) {
+                info!(path = self.target.path, %version, %now, "versions went back, as after a restore of etcd; listing again");
+                self.version = None;
+            }
+        }
+        self.doubted = false;
+        Ok(())
     }
 
     fn watch_params(&self, initial: bool) -> WatchParams {
@@ -327,17 +350,23 @@ impl<T: Clone + Send> Watch<T> {
         Ok(())
     }
 
+    fn list_params(&self) -> ListParams {
+        let (label_selector, field_selector) = (self.target.labels.clone(), self.target.fields.clone());
+        ListParams { limit: Some(PAGE), label_selector, field_selector, ..Default::default() }
+    }
+
+    async fn page(&self, params: &ListParams) -> Result<Page, WatchError> {
+        let request = Request::new(&self.target.path).list(params).map_err(|e| WatchError::Server(e.to_string()))?;
+        let page = timeout(ANSWER, self.client.request::<Page>(request)).await;
+        Ok(page.map_err(|_| WatchError::Silent(ANSWER))??)
+    }
+
     /// A complete list in pages; the watch goes on from its version.
     async fn list(&mut self) -> Result<(), WatchError> {
-        let mut params = ListParams { limit: Some(PAGE), ..Default::default() };
-        params.label_selector.clone_from(&self.target.labels);
-        params.field_selector.clone_from(&self.target.fields);
+        let mut params = self.list_params();
         self.send(Event::Restart).await?;
         loop {
-            let request =
-                Request::new(&self.target.path).list(&params).map_err(|e| WatchError::Server(e.to_string()))?;
-            let page = timeout(ANSWER, self.client.request::<Page>(request)).await;
-            let page = page.map_err(|_| WatchError::Silent(ANSWER))??;
+            let page = self.page(&params).await?;
             for object in page.items {
                 self.send(Event::Listed(object)).await?;
             }
@@ -350,6 +379,11 @@ impl<T: Clone + Send> Watch<T> {
             params.continue_token = Some(page.metadata.next);
         }
     }
+}
+
+/// Whether a version is older than another; what is no number is not compared.
+fn is_below(version: &str, other: &str) -> bool {
+    matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
 }
 
 /// The innermost cause: "connection refused", where the layers above say "client error".

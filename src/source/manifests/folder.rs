@@ -70,25 +70,35 @@ impl Folder {
                 present.insert(path);
             }
         }
+        self.read_files(present);
+        Ok(())
+    }
+
+    /// Reads those of the files of the folder that changed. One that was removed since they were listed is no broken file.
+    pub(super) fn read_files(&mut self, present: BTreeSet<PathBuf>) {
         let files = self.files.len();
         self.files.retain(|path, _| present.contains(path));
-        let gone = files - self.files.len();
+        let mut gone = files - self.files.len();
         let mut changed: BTreeMap<PathBuf, Content> = BTreeMap::new();
         for path in present {
             let stamp = stamp(&path);
-            let file = self.files.entry(path.clone()).or_default();
-            if stamp.is_none() || stamp != file.stamp {
-                file.stamp = stamp;
-                let mut content = read(&path);
-                file.settle(&mut content);
-                changed.insert(path, content);
+            if stamp.is_some() && self.files.get(&path).is_some_and(|file| file.stamp == stamp) {
+                continue;
             }
+            let mut content = read(&path);
+            if content.incomplete && is_removed(&path) {
+                gone += usize::from(self.files.remove(&path).is_some());
+                continue;
+            }
+            let file = self.files.entry(path.clone()).or_default();
+            file.stamp = stamp;
+            file.settle(&mut content);
+            changed.insert(path, content);
         }
         if gone > 0 || !changed.is_empty() {
             debug!(changed = changed.len(), gone, "files changed");
             self.feed(changed);
         }
-        Ok(())
     }
 
     /// Reads the state file again; what was read before stays in use while it is gone.
@@ -208,6 +218,11 @@ impl Folder {
         }
         owners
     }
+}
+
+/// A link that leads nowhere is still there.
+fn is_removed(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 impl FileState {

@@ -202,6 +202,22 @@ fn a_service_that_cannot_be_read_at_the_start_keeps_its_address() {
     assert_eq!(read.names(), ["b"], "it is really gone");
 }
 
+#[test]
+fn a_file_that_is_removed_while_the_folder_is_read_is_gone_and_no_problem() {
+    let mut read = Read::new();
+    read.write("a.yaml", &service("a"));
+    read.write("b.yaml", &service("b"));
+    assert_eq!(read.names(), ["a", "b"]);
+    let listed: std::collections::BTreeSet<_> =
+        ["a.yaml", "b.yaml", "c.yaml"].map(|name| read.dir.path().join(name)).into();
+    read.remove("b.yaml");
+    read.folder.read_files(listed);
+    let snapshot = read.folder.snapshot().expect("complete");
+    assert_eq!((snapshot.services.len(), snapshot.problems.len()), (1, 0), "{:?}", snapshot.problems);
+    std::os::unix::fs::symlink("nowhere", read.dir.path().join("c.yaml")).expect("made");
+    assert_eq!(read.snapshot().problems.len(), 1, "a link that leads nowhere is a problem");
+}
+
 struct Running {
     dir: TempDir,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,

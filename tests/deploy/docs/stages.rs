@@ -47,6 +47,7 @@ const EXCUSED: &[(&str, &str, &str)] = &[
     ("kubectl ironcast", "needs the program under that name", FROM_OUTSIDE),
     ("ln -s", "would change this machine", FROM_OUTSIDE),
     ("make lab ARGS=\"--scenario chaos", "minutes; its schedule and its books have tests", "src/lab/scenario/chaos.rs"),
+    ("make lab ARGS=\"--scenario soak", "an hour; how it judges has tests", "src/lab/scenario/soak/flat.rs"),
     ("make simulate", "an optimised build; `cargo test` tries 1,000 seeds", "src/simulation"),
     ("IRONCAST_SIMULATION_SEED=", "CI tries 10,000 seeds, this one among them", "src/simulation"),
     ("make lab ARGS=\"--scenario ecmp-rehash\"", "half a minute", "rehash_breaks_no_connection_with_xdp"),

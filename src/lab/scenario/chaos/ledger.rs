@@ -20,6 +20,10 @@ pub(super) struct Entry {
     pub(super) answered: u64,
     /// Time for which requests failed.
     pub(super) black_hole: Duration,
+    /// Addresses recorded in the end that no Service has.
+    pub(super) leaked: usize,
+    /// Addresses routed in the end that no Service has.
+    pub(super) stray: usize,
 }
 
 impl Entry {
@@ -39,9 +43,14 @@ impl Entry {
         entry
     }
 
+    /// With what was found in the end.
+    pub(super) fn with(self, leaked: usize, stray: usize) -> Self {
+        Self { leaked, stray, ..self }
+    }
+
     /// Within what the fault may cost.
     pub(super) fn is_bearable(&self, step: &Step) -> bool {
-        self.lost == 0 && self.black_hole <= step.fault.silence(step.lasts)
+        self.lost + self.leaked + self.stray == 0 && self.black_hole <= step.fault.silence(step.lasts)
     }
 
     /// Connections that died.
@@ -52,13 +61,19 @@ impl Entry {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lost, unavoidable, failed, answered, black_hole } = self;
+        let Self { lost, unavoidable, failed, answered, black_hole, leaked, stray } = self;
         write!(
             f,
             "{lost} connections lost, {unavoidable} that had to be; {failed} of {} requests failed",
             answered + failed
         )?;
-        if black_hole.is_zero() { Ok(()) } else { write!(f, ", {:.2} s of black hole", black_hole.as_secs_f64()) }
+        if !black_hole.is_zero() {
+            write!(f, ", {:.2} s of black hole", black_hole.as_secs_f64())?;
+        }
+        if leaked + stray > 0 {
+            write!(f, "; {leaked} addresses leaked, {stray} routed and nobody's")?;
+        }
+        Ok(())
     }
 }
 
@@ -78,6 +93,26 @@ impl Ledger {
     /// Connections lost that need not have been.
     pub(super) fn lost(&self) -> usize {
         self.0.iter().map(|(_, entry)| entry.lost).sum()
+    }
+
+    /// Connections lost that had to be.
+    pub(super) fn unavoidable(&self) -> usize {
+        self.0.iter().map(|(_, entry)| entry.unavoidable).sum()
+    }
+
+    /// Addresses that nobody has any more and that are recorded still.
+    pub(super) fn leaked(&self) -> usize {
+        self.0.iter().map(|(_, entry)| entry.leaked).sum()
+    }
+
+    /// Addresses that nobody has any more and that are routed still.
+    pub(super) fn stray(&self) -> usize {
+        self.0.iter().map(|(_, entry)| entry.stray).sum()
+    }
+
+    /// Time for which requests failed, whether they might or not.
+    pub(super) fn dark(&self) -> Duration {
+        self.0.iter().map(|(_, entry)| entry.black_hole).sum()
     }
 
     /// Requests that failed where nothing may.
@@ -110,7 +145,7 @@ mod tests {
     fn only_what_died_with_its_node_is_excused() {
         let pods = |a: usize, b: usize| Pods::from([("a".into(), [10 - a, a]), ("b".into(), [10 - b, b])]);
         let pause = Duration::from_millis(10);
-        let step = |fault| Step { fault, node: 0, lasts: Duration::from_secs(1), written: 0, deleted: 0 };
+        let step = |fault| Step { fault, node: 0, lasts: Duration::from_secs(1), written: 0, deleted: 0, seed: 0 };
         let cut = Entry::new([&pods(1, 0), &pods(4, 0)], |pod| pod == "a", [20, 500], pause);
         assert_eq!((cut.lost, cut.unavoidable, cut.black_hole), (0, 3, Duration::from_millis(200)));
         assert!(cut.is_bearable(&step(Fault::CableCut)) && !cut.is_bearable(&step(Fault::DaemonKilled)));
@@ -118,9 +153,12 @@ mod tests {
         assert!(!needless.is_bearable(&step(Fault::CableCut)), "b's node lived");
         let silent = Entry::new([&pods(0, 0), &pods(0, 0)], |_| false, [80, 500], pause);
         assert!(!silent.is_bearable(&step(Fault::CableCut)), "for too long");
+        let leaking = silent.clone().with(1, 0);
+        assert!(!Entry { black_hole: Duration::ZERO, ..leaking }.is_bearable(&step(Fault::CableCut)), "for ever");
         let mut ledger = Ledger::default();
         ledger.book(&step(Fault::CableCut), silent);
-        ledger.book(&step(Fault::LossOneWay), cut);
+        ledger.book(&step(Fault::LossToNode), cut);
         assert_eq!((ledger.lost(), ledger.failed(), ledger.overdue()), (0, 0, Duration::from_millis(300)));
+        assert_eq!((ledger.unavoidable(), ledger.dark()), (3, Duration::from_millis(1000)));
     }
 }

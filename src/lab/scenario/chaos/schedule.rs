@@ -20,28 +20,77 @@ pub(super) enum Fault {
     DaemonUpgraded,
     /// kill -9 of a daemon, and every file of its own that can be written is torn in the middle.
     StateTorn,
+    /// kill -9 of a daemon; for the time each that starts has too little memory, and is killed by the kernel.
+    DaemonStarved,
+    /// The disks of a daemon, and the one with the record, are full for the time.
+    DiskFull,
+    /// kill -9 of a daemon; for the time another runs that cannot write its files.
+    DiskReadOnly,
     /// SIGSTOP of the router for the time: it neither reads nor writes, its kernel forwards.
     RouterFrozen,
+    /// kill -9 of the router; another starts after the time and finds its routes in the kernel.
+    RouterRestarted,
+    /// Every session is reset again and again for the time.
+    RouterFlaps,
+    /// The router takes a few octets now and then for the time.
+    RouterSlow,
+    /// kill -9 of the router; for the time somebody with its address answers with garbage.
+    RouterHostile,
+    /// From the router's address, and from a client's, a node gets garbage to all its open ports for the time.
+    Garbage,
     /// The node's cable is out for the time, and its pods are not ready.
     CableCut,
     /// Whatever the router sends to the node is lost for the time; the other way works.
-    LossOneWay,
+    LossToNode,
+    /// Whatever the node sends is lost for the time; the other way works.
+    LossFromNode,
+    /// Packets to the node are doubled and overtake each other for the time.
+    Garbled,
     /// `ironcast drain` for the time.
     NodeDrained,
+    /// A thousand Services come and go, a hundred at once.
+    Wave,
 }
 
-/// Each with the longest that it lasts, in milliseconds.
-const FAULTS: [(Fault, u64); 8] = [
-    // Tables of a daemon that was away for longer are trusted by nobody for a day.
-    (Fault::DaemonKilled, 3000),
-    (Fault::DaemonFrozen, 6000),
-    (Fault::DaemonUpgraded, 2000),
-    (Fault::StateTorn, 3000),
-    (Fault::RouterFrozen, 6000),
-    (Fault::CableCut, 4000),
-    // Shorter than what a connection that hangs is given.
-    (Fault::LossOneWay, 2500),
-    (Fault::NodeDrained, 3000),
+/// What a fault is.
+struct Nature {
+    name: &'static str,
+    /// Of a node, or of all together.
+    of_node: bool,
+    /// The longest that it lasts, in milliseconds.
+    longest: u64,
+    cost: Cost,
+}
+
+/// What may be lost.
+enum Cost {
+    Nothing,
+    /// Requests by that node.
+    WhileItLasts,
+    /// Connections to pods of that node, and requests until it is noticed.
+    Node,
+}
+
+const FAULTS: [Fault; 19] = [
+    Fault::DaemonKilled,
+    Fault::DaemonFrozen,
+    Fault::DaemonUpgraded,
+    Fault::StateTorn,
+    Fault::DaemonStarved,
+    Fault::DiskFull,
+    Fault::DiskReadOnly,
+    Fault::RouterFrozen,
+    Fault::RouterRestarted,
+    Fault::RouterFlaps,
+    Fault::RouterSlow,
+    Fault::RouterHostile,
+    Fault::Garbage,
+    Fault::CableCut,
+    Fault::LossToNode,
+    Fault::LossFromNode,
+    Fault::Garbled,
+    Fault::NodeDrained,
+    Fault::Wave,
 ];
 const SHORTEST: u64 = 300;
 
@@ -56,54 +105,87 @@ pub(super) struct Step {
     pub(super) written: usize,
     /// Services of former steps that are deleted while it lasts.
     pub(super) deleted: usize,
+    /// For what the fault itself decides.
+    pub(super) seed: u64,
 }
 
 impl Fault {
+    fn nature(self) -> Nature {
+        use Cost::{Node, Nothing, WhileItLasts};
+        let of_node = |name, longest, cost| Nature { name, of_node: true, longest, cost };
+        let of_all = |name, longest| Nature { name, of_node: false, longest, cost: Nothing };
+        match self {
+            // Tables of a daemon that was away for longer are trusted by nobody for a day.
+            Self::DaemonKilled => of_node("daemon killed", 3000, Nothing),
+            Self::DaemonFrozen => of_node("daemon frozen", 6000, Nothing),
+            Self::DaemonUpgraded => of_node("daemon upgraded", 2000, Nothing),
+            Self::StateTorn => of_node("daemon killed, its files torn", 3000, Nothing),
+            Self::DaemonStarved => of_node("daemon without memory", 3000, Nothing),
+            Self::DiskFull => of_node("disks full", 6000, Nothing),
+            Self::DiskReadOnly => of_node("daemon killed, its disk read-only", 6000, Nothing),
+            Self::RouterFrozen => of_all("router frozen", 6000),
+            Self::RouterRestarted => of_all("router killed", 6000),
+            Self::RouterFlaps => of_all("router flaps", 6000),
+            Self::RouterSlow => of_all("router slow to read", 6000),
+            Self::RouterHostile => of_all("router talks garbage", 4000),
+            Self::Garbage => of_node("garbage from outside", 4000, Nothing),
+            Self::CableCut => of_node("cable cut", 4000, Node),
+            // Shorter than what a connection that hangs is given.
+            Self::LossToNode => of_node("loss on the way to the node", 2500, WhileItLasts),
+            Self::LossFromNode => of_node("loss on the way from the node", 2500, WhileItLasts),
+            Self::Garbled => of_node("packets doubled and out of order", 6000, Nothing),
+            Self::NodeDrained => of_node("node drained", 3000, Nothing),
+            Self::Wave => of_all("1,000 Services", 3000),
+        }
+    }
+
+    /// Whether it befalls one node.
+    pub(super) fn is_of_node(self) -> bool {
+        self.nature().of_node
+    }
+
+    /// Whether only our own router has it: other makes have ways of their own to keep routes over a restart.
+    fn is_of_builtin(self) -> bool {
+        matches!(self, Self::RouterRestarted | Self::RouterHostile)
+    }
+
     /// What may be lost, in words.
     pub(super) fn costs(self) -> &'static str {
-        match self {
-            Self::CableCut => "connections to pods of that node, requests until the router has noticed",
-            Self::LossOneWay => "requests by that node while it lasts: without BFD only the hold time would notice",
-            _ => "nothing",
+        match self.nature().cost {
+            Cost::Nothing => "nothing",
+            Cost::WhileItLasts => "requests by that node while it lasts: without BFD only the hold time would notice",
+            Cost::Node => "connections to pods of that node, requests until the router has noticed",
         }
     }
 
     /// The longest that new requests may fail.
     pub(super) fn silence(self, lasts: Duration) -> Duration {
-        match self {
-            Self::CableCut => NOTICED,
-            Self::LossOneWay => lasts,
-            _ => Duration::ZERO,
+        match self.nature().cost {
+            Cost::Nothing => Duration::ZERO,
+            Cost::WhileItLasts => lasts,
+            Cost::Node => NOTICED,
         }
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DaemonKilled => "daemon killed",
-            Self::DaemonFrozen => "daemon frozen",
-            Self::DaemonUpgraded => "daemon upgraded",
-            Self::StateTorn => "daemon killed, its files torn",
-            Self::RouterFrozen => "router frozen",
-            Self::CableCut => "cable cut",
-            Self::LossOneWay => "loss on the way to the node",
-            Self::NodeDrained => "node drained",
-        })
+        f.write_str(self.nature().name)
     }
 }
 
 /// Steps for so long; every fault comes before one comes again.
-pub(super) fn schedule(seed: u64, nodes: usize, length: Duration) -> Vec<Step> {
+pub(super) fn schedule(seed: u64, nodes: usize, builtin: bool, length: Duration) -> Vec<Step> {
     let mut chance = Chance(seed);
     let (mut steps, mut left, mut bag) = (Vec::new(), length, Vec::new());
     loop {
         if bag.is_empty() {
-            bag = FAULTS.to_vec();
+            bag = FAULTS.into_iter().filter(|fault| builtin || !fault.is_of_builtin()).collect();
         }
-        let (fault, longest) = bag.swap_remove(chance.below(bag.len()));
-        let lasts = Duration::from_millis(SHORTEST + chance.next() % (longest - SHORTEST));
-        let step = Step { fault, node: chance.below(nodes), lasts, written: chance.below(4), deleted: chance.below(4) };
+        let fault = bag.swap_remove(chance.below(bag.len()));
+        let lasts = Duration::from_millis(SHORTEST + chance.next() % (fault.nature().longest - SHORTEST));
+        let (node, written, deleted) = (chance.below(nodes), chance.below(4), chance.below(4));
+        let step = Step { fault, node, lasts, written, deleted, seed: chance.next() };
         let Some(rest) = left.checked_sub(lasts + SETTLES) else { return steps };
         left = rest;
         steps.push(step);
@@ -111,10 +193,10 @@ pub(super) fn schedule(seed: u64, nodes: usize, length: Duration) -> Vec<Step> {
 }
 
 /// splitmix64: small, and the same everywhere.
-struct Chance(u64);
+pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -122,7 +204,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound.max(1) as u64).unwrap_or_default()
     }
 }
@@ -136,13 +218,17 @@ mod tests {
     #[test]
     fn schedule_depends_on_its_seed_alone_and_leaves_no_fault_out() {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        let first = schedule(1, 3, minutes(3));
-        assert_eq!(first, schedule(1, 3, minutes(3)));
-        assert_ne!(first, schedule(2, 3, minutes(3)));
-        let kinds: BTreeSet<Fault> = first.iter().map(|step| step.fault).collect();
-        assert_eq!(kinds.len(), FAULTS.len(), "{first:?}");
-        let took: Duration = first.iter().map(|step| step.lasts + SETTLES).sum();
-        assert!(took <= minutes(3) && took > minutes(2), "{took:?}");
-        assert!(first.iter().all(|step| step.node < 3));
+        let of = |seed, builtin| schedule(seed, 3, builtin, minutes(3));
+        for seed in 1..=5 {
+            let steps = of(seed, true);
+            assert_eq!(steps, of(seed, true));
+            let kinds: BTreeSet<Fault> = steps.iter().map(|step| step.fault).collect();
+            assert_eq!(kinds.len(), FAULTS.len(), "seed {seed}: {steps:?}");
+            let took: Duration = steps.iter().map(|step| step.lasts + SETTLES).sum();
+            assert!(took <= minutes(3) && took > minutes(2), "{took:?}");
+            assert!(steps.iter().all(|step| step.node < 3));
+        }
+        assert_ne!(of(1, true), of(2, true));
+        assert!(of(1, false).iter().all(|step| step.fault != Fault::RouterRestarted), "other routers keep nothing");
     }
 }
