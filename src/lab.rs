@@ -16,6 +16,7 @@ mod client;
 mod connections;
 mod datagrams;
 mod fib;
+mod flood;
 mod manifests;
 mod netns;
 mod observe;

@@ -14,7 +14,7 @@ pub struct Args {
     pub router: RouterKind,
 
     /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's [default: xdp for the
-    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, chaos), none for the others]
+    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, flood, chaos), none for the others]
     #[arg(long, value_enum, value_name = "NAME")]
     pub datapath: Option<DatapathKind>,
 
@@ -89,8 +89,8 @@ impl Args {
 
     /// What was asked for, or what the scenario is about.
     pub(crate) fn datapath(&self) -> DatapathKind {
-        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, NodeLoss, Restart};
-        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Chaos);
+        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, Flood, NodeLoss, Restart};
+        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Flood | Chaos);
         let usual = if about_it && cfg!(feature = "xdp") { DatapathKind::Xdp } else { DatapathKind::None };
         self.datapath.unwrap_or(usual)
     }
@@ -172,6 +172,8 @@ pub enum ScenarioKind {
     /// Beside kube-proxy's rules, a strict reverse path filter, masquerading and an overlay, requests are answered and
     /// uploads arrive whole.
     Coexistence,
+    /// SYNs from forged sources as fast as the machine gives, at addresses with open connections; none breaks.
+    Flood,
     /// Faults by a schedule from --seed for --minutes, under traffic, with a ledger of what each cost and may cost.
     Chaos,
     /// Dozens of Services come, change and go; at the end everybody agrees.

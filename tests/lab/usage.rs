@@ -9,8 +9,17 @@ fn scenarios_are_listed() {
     let output = lab(&["--list"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success());
-    let all =
-        ["first-light", "node-loss", "drain", "service-churn", "ecmp-rehash", "restart", "coexistence", "interop"];
+    let all = [
+        "first-light",
+        "node-loss",
+        "drain",
+        "service-churn",
+        "ecmp-rehash",
+        "restart",
+        "coexistence",
+        "flood",
+        "interop",
+    ];
     for scenario in all {
         assert!(text.lines().any(|line| line.starts_with(scenario)), "{text}");
     }
