@@ -170,6 +170,7 @@ async fn in_lab(
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
         budget: scenario::budget(args.scenario),
+        daemon: args.daemon.clone(),
         #[cfg(feature = "emulator")]
         provider: args.provider,
     };

@@ -58,6 +58,11 @@ pub struct Args {
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 
+    /// What the nodes run instead of this program: another version of it, or a sandbox around it, which must become the
+    /// daemon (exec)
+    #[arg(long, value_name = "PROGRAM")]
+    pub daemon: Option<PathBuf>,
+
     /// Leave the lab running after the scenario until Ctrl-C
     #[arg(long)]
     pub keep: bool,

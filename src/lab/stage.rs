@@ -58,7 +58,7 @@ pub(crate) struct Observation {
 }
 
 /// What a lab is built with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) router: RouterKind,
     pub(crate) datapath: DatapathKind,
@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) later: usize,
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
+    /// What the nodes run; `None` is this program.
+    pub(crate) daemon: Option<PathBuf>,
     /// Where addresses come from besides the pools.
     #[cfg(feature = "emulator")]
     pub(crate) provider: ProviderKind,
@@ -83,6 +85,8 @@ pub(crate) struct Lab {
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
     folder: PathBuf,
+    /// What the nodes run.
+    program: PathBuf,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
     services: watch::Sender<Services>,
@@ -147,6 +151,7 @@ impl Lab {
             datapath: setup.datapath,
             delivery: setup.delivery,
             folder,
+            program: setup.daemon.clone().unwrap_or_else(ourselves),
             daemons,
             pods,
             services,
@@ -193,7 +198,7 @@ impl Lab {
         ] {
             arguments.extend([flag.to_owned(), path.display().to_string()]);
         }
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
+        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &self.program, arguments };
         let process = Process::start(&spec, &self.folder.join("logs"))?;
         self.daemons.insert(node.name.clone(), process);
         Ok(())
