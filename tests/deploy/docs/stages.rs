@@ -35,6 +35,7 @@ const EXCUSED: &[(&str, &str, &str)] = &[
     ("make build", "the program of all these tests, optimised", "Makefile"),
     ("cargo bench", "minutes on an idle machine; `make lint` compiles each", "Makefile"),
     ("skopeo copy", "needs a registry", "image_of_two_platforms_holds_one_program_each_and_the_same_octets_twice"),
+    ("install -D", "would change this machine", "tests/confined.rs"),
     ("ctr ", "needs containerd", "image_without_a_registry_has_the_name_that_the_chart_asks_for"),
     ("ironcast status --watch", "it ends with q", "src/cli/live.rs"),
     ("ironcast status --page", "it ends with Ctrl-C", "page_tells_bad_news_legibly_and_runs_nothing_that_it_shows"),
