@@ -35,6 +35,8 @@ const EXCUSED: &[(&str, &str, &str)] = &[
     ("make build", "the program of all these tests, optimised", "Makefile"),
     ("cargo bench", "minutes on an idle machine; `make lint` compiles each", "Makefile"),
     ("skopeo copy", "needs a registry", "image_of_two_platforms_holds_one_program_each_and_the_same_octets_twice"),
+    ("digest=$(skopeo", "needs a registry", "image_of_two_platforms_holds_one_program_each_and_the_same_octets_twice"),
+    ("cosign ", "needs a key and a registry", "deploy/image"),
     ("install -D", "would change this machine", "tests/confined.rs"),
     ("ctr ", "needs containerd", "image_without_a_registry_has_the_name_that_the_chart_asks_for"),
     ("ironcast status --watch", "it ends with q", "src/cli/live.rs"),
