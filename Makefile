@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test test-kubelets simulate fuzz bench bench-cluster lint deny doc crds manifests reference pictures image release clean
+.PHONY: help setup build lab test test-kubelets simulate fuzz miri asan advisories bench bench-cluster lint deny doc crds manifests reference pictures image release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -60,6 +60,22 @@ bench-cluster: ## one daemon and a real API server with many Services (SERVICES=
 	@tests/setup build test
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && \
 	  cargo bench -p ironcast --all-features --bench cluster -- $(SERVICES) $(ENDPOINTS)
+
+NIGHTLY ?= nightly
+miri: ## the core of bgp/ and what it depends on under Miri (NIGHTLY=nightly)
+	@tests/setup build nightly
+	MIRIFLAGS=-Zmiri-disable-isolation PROPTEST_CASES=4 cargo +$(NIGHTLY) miri test -p ironcast-bgp --no-default-features --lib
+
+asan: ## what talks to the kernel, with AddressSanitizer: bgp/ and the packet path (NIGHTLY=nightly)
+	@tests/setup build nightly
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo +$(NIGHTLY) test --target-dir target/asan \
+	  --target $$(rustc -vV | sed -n 's/^host: //p') -p ironcast-bgp --all-features
+	RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo +$(NIGHTLY) test --target-dir target/asan \
+	  --target $$(rustc -vV | sed -n 's/^host: //p') -p ironcast --test datapath_vectors --test datapath_flows
+
+advisories: ## known weaknesses of every dependency; needs the internet
+	@tests/setup deny
+	cargo deny check advisories
 
 lint: ## formatting, clippy, the core without I/O
 	cargo fmt --all --check

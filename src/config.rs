@@ -75,7 +75,7 @@ pub struct Run {
     #[arg(long, value_name = "DIR", default_value = PINS)]
     pub pins: PathBuf,
 
-    /// Connections of this node's pods that are remembered at most, 1024 to 67108864
+    /// Connections of this node's pods that are remembered at most, 1024 to 67108864; of datagrams half as many flows
     #[arg(long, value_name = "N", default_value_t = 1 << 18, value_parser = clap::value_parser!(u32).range(1024..=1 << 26))]
     pub max_flows: u32,
 

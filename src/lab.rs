@@ -17,6 +17,7 @@ mod connections;
 mod datagrams;
 mod disk;
 mod fib;
+mod flood;
 mod manifests;
 mod netns;
 mod observe;
@@ -172,6 +173,7 @@ async fn in_lab(
         later: scenario::later(args.scenario),
         looks: scenario::looks(args.scenario),
         budget: scenario::budget(args.scenario),
+        daemon: args.daemon.clone(),
         #[cfg(feature = "emulator")]
         provider: args.provider,
     };

@@ -7,7 +7,11 @@ use std::net::IpAddr;
 
 use datapath_support::{run::*, *};
 use ironcast::{
-    datapath::{hash::Tuple, kernel::Datapath, types::Reason},
+    datapath::{
+        hash::Tuple,
+        kernel::{Datapath, Side},
+        types::Reason,
+    },
     types::ServiceKey,
 };
 
@@ -80,15 +84,15 @@ fn service_counts_from_zero_though_it_gets_the_number_of_one_that_is_gone() {
 fn replies_leave_with_the_vip_and_only_the_pod_moves_a_flow_to_the_established() {
     let Some(dp) = loaded(&spec()) else { return };
     for v6 in [false, true] {
-        let before = dp.flows("replies").expect("readable").len();
+        let before = dp.flows(Side::Pod).expect("readable").len();
         assert!(delivered(&dp, &segment(v6, 80, SYN), v6));
         ask(&dp, &segment(v6, 80, ACK).frame());
         assert_eq!(dp.handshakes().expect("readable").len(), 1, "a forged ACK establishes nothing");
-        assert_eq!(dp.flows("replies").expect("readable").len(), before);
+        assert_eq!(dp.flows(Side::Pod).expect("readable").len(), before);
         handshake(&dp, v6, 80);
         assert_eq!(dp.handshakes().expect("readable").len(), 0);
-        assert_eq!(dp.flows("replies").expect("readable").len(), before + 1);
-        assert_eq!(dp.flows("flows").expect("readable").len(), before + 1);
+        assert_eq!(dp.flows(Side::Pod).expect("readable").len(), before + 1);
+        assert_eq!(dp.flows(Side::Vip).expect("readable").len(), before + 1);
     }
 }
 
@@ -374,7 +378,7 @@ fn a_question_leaves_no_trace() {
         let (client, vip) = ends(v6);
         for packet in [segment(v6, 80, SYN), Packet::udp((client, PORT), (vip, 80), b"?"), segment(v6, 81, ACK)] {
             let asked = dp.ask_in_vain(&packet.frame()).expect("the program runs");
-            let left = ["flows", "replies"].map(|table| dp.flows(table).expect("readable").len());
+            let left = [Side::Vip, Side::Pod].map(|side| dp.flows(side).expect("readable").len());
             assert_eq!((left, dp.handshakes().expect("readable").len()), ([0; 2], 0), "v6 {v6}");
             let real = ask(&loaded(&spec()).expect("root"), &packet.frame());
             assert_eq!((asked.verdict, asked.frame), (real.verdict, real.frame));
@@ -461,11 +465,11 @@ fn a_flood_of_syns_keeps_the_youngest_and_evicts_no_flow() {
     let Some(dp) = loaded(&spec()) else { return };
     let (client, vip) = ends(false);
     handshake(&dp, false, 80);
-    let flows = dp.flows("flows").expect("readable");
+    let flows = dp.flows(Side::Vip).expect("readable");
     for port in 1..40_000 {
         ask(&dp, &Packet::tcp((ip("203.0.113.77"), port), (vip, 80), SYN, b"").frame());
     }
-    assert_eq!(dp.flows("flows").expect("readable"), flows);
+    assert_eq!(dp.flows(Side::Vip).expect("readable"), flows);
     let kept = dp.handshakes().expect("readable");
     // 16,384 places; some buckets get fewer than they have.
     assert!(kept.len() > 16_000 && kept.len() <= 16_387, "{}", kept.len());

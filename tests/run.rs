@@ -220,3 +220,31 @@ fn check_names_what_is_wrong_before_anything_runs() {
     let (code, _, err) = check(&[]);
     assert!(code == Some(2) && err.contains("read the folder"), "{code:?} {err}");
 }
+
+/// A shell that dumps, so that the test says something, and the daemon under the same limit, which does not.
+#[test]
+fn a_daemon_that_crashes_leaves_no_core() {
+    use std::os::unix::process::ExitStatusExt;
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("a network namespace needs root");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let dumping = |command: &str| {
+        let mut shell = std::process::Command::new("unshare");
+        shell.args(["--net", "sh", "-c"]).arg(format!("ulimit -c unlimited && {command}")).current_dir(&folder);
+        shell
+    };
+    let control = dumping("kill -ABRT $$").status().expect("unshare runs");
+    if !control.core_dumped() {
+        return support::skip("this machine writes no core files: see /proc/sys/kernel/core_pattern");
+    }
+    let (program, socket) = (env!("CARGO_BIN_EXE_ironcast"), folder.path().join("admin.sock"));
+    let flags = "--node n1 --manifests . --state-dir state --admin none --datapath none --vip-interface none";
+    let mut daemon =
+        dumping(&format!("exec {program} run {flags} --admin-socket admin.sock")).spawn().expect("it runs");
+    until("the daemon is there", || socket.exists().then_some(()));
+    let pid = rustix::process::Pid::from_child(&daemon);
+    rustix::process::kill_process(pid, rustix::process::Signal::ABORT).expect("it is ours");
+    let ended = daemon.wait().expect("it ends");
+    assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));
+}

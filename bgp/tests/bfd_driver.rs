@@ -171,6 +171,32 @@ fn what_strangers_send_is_counted_and_changes_nothing() {
     assert_eq!(failures(&pair.drivers[1]), 0);
 }
 
+/// From another address of the link, with the right TTL: without the number that stands for the session, nothing.
+#[test]
+fn guessed_discriminators_bring_no_session_down() {
+    if skipped(&[]) {
+        return;
+    }
+    let pair = Pair::up(params(50));
+    pair.spaces[0].ip("addr add 10.77.0.9/24 dev eth0");
+    pair.spaces[0].enter(|| {
+        let socket = UdpSocket::bind("10.77.0.9:49152").expect("binds");
+        socket.set_ttl(255).expect("sets");
+        let mut down = [0u8; 24];
+        (down[0], down[1], down[2], down[3], down[7]) = (0x20, 0x40, 3, 24, 9);
+        for guess in (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761)) {
+            down[8..12].copy_from_slice(&guess.to_be_bytes());
+            let _ = socket.send_to(&down, "10.77.0.2:3784");
+        }
+    });
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while pair.drivers[1].bfd.report().unmatched < 1000 {
+        assert!(Instant::now() < deadline, "{:?}", pair.drivers[1].bfd.report());
+        thread::sleep(ms(5));
+    }
+    assert_eq!([failures(&pair.drivers[0]), failures(&pair.drivers[1])], [0, 0]);
+}
+
 #[test]
 fn flood_neither_silences_the_sender_nor_brings_the_session_down() {
     if skipped(&[]) {

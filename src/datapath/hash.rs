@@ -153,6 +153,79 @@ pub fn node_ids<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeMap<&'a
 mod tests {
     use super::*;
 
+    /// What it is called, and address and port of the `n`th client.
+    type Pattern = (&'static str, fn(u32) -> (u32, u16));
+
+    /// How many of these have each slot of a table of 1,024.
+    fn loads(keys: &FlowKeys, of: &[Tuple], affinity: bool) -> BTreeMap<u32, usize> {
+        let mut loads = BTreeMap::new();
+        of.iter().for_each(|t| *loads.entry(keys.hash(t, affinity) >> 22).or_default() += 1);
+        loads
+    }
+
+    fn buckets(keys: &FlowKeys, of: &[Tuple]) -> BTreeMap<u32, usize> {
+        let mut loads = BTreeMap::new();
+        of.iter().for_each(|t| *loads.entry(keys.handshake_bucket(t.client, t.client_port, 1024)).or_default() += 1);
+        loads
+    }
+
+    fn clients(v6: bool) -> impl Iterator<Item = Tuple> {
+        let vip = if v6 { "2001:db8::10" } else { "192.0.2.10" }.parse().expect("an address");
+        (0_u32..).map(move |n| {
+            let client = match v6 {
+                true => std::net::Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(n)).into(),
+                false => std::net::Ipv4Addr::from(0x0b00_0000 | n).into(),
+            };
+            Tuple { client, vip, client_port: 1024 + (n % 60_000) as u16, vip_port: 80, protocol: 6 }
+        })
+    }
+
+    /// As evenly as 4,096 balls in 1,024 boxes: four in each, and hardly ever more than 20.
+    fn assert_spread(loads: &BTreeMap<u32, usize>, what: &str) {
+        let most = loads.values().max().copied().unwrap_or_default();
+        assert!(loads.len() > 900 && most <= 20, "{what}: {} places, {most} in one", loads.len());
+    }
+
+    #[test]
+    fn sources_chosen_for_one_key_do_not_collide_under_another() {
+        let (known, ours) = (FlowKeys::new(&[1; 32]), FlowKeys::new(&[2; 32]));
+        for v6 in [false, true] {
+            for affinity in [false, true] {
+                let slot = |t: &Tuple| known.hash(t, affinity) >> 22 == 77;
+                let chosen: Vec<Tuple> = clients(v6).filter(slot).take(4096).collect();
+                assert_eq!(loads(&known, &chosen, affinity).len(), 1, "who knows the key can aim");
+                assert_spread(&loads(&ours, &chosen, affinity), &format!("slots, v6 {v6}, affinity {affinity}"));
+            }
+            let bucket = |t: &Tuple| known.handshake_bucket(t.client, t.client_port, 1024) == 77;
+            let chosen: Vec<Tuple> = clients(v6).filter(bucket).take(4096).collect();
+            assert_eq!(buckets(&known, &chosen).len(), 1);
+            assert_spread(&buckets(&ours, &chosen), &format!("handshakes, v6 {v6}"));
+        }
+    }
+
+    #[test]
+    fn no_pattern_of_sources_collides_under_keys_that_nobody_knows() {
+        let first = clients(false).next().expect("one");
+        let patterns: [Pattern; 4] = [
+            ("one address, every port", |n| (0x0b00_0001, n as u16)),
+            ("addresses in a row", |n| (0x0b00_0000 | n, 40_000)),
+            ("the upper half of the address", |n| (n << 20 | 5, 40_000)),
+            ("address and port together", |n| (0x0b00_0000 | n << 8, n as u16)),
+        ];
+        for secret in 0..50 {
+            let keys = FlowKeys::new(&[secret; 32]);
+            for (what, make) in patterns {
+                let of = |n| {
+                    let (address, client_port) = make(n);
+                    Tuple { client: std::net::Ipv4Addr::from(address).into(), client_port, ..first }
+                };
+                let all: Vec<Tuple> = (0..4096).map(of).collect();
+                let most = loads(&keys, &all, false).into_values().max().unwrap_or_default();
+                assert!(most <= 64, "{what}, secret {secret}: {most} of 4,096 in one of 1,024 slots");
+            }
+        }
+    }
+
     #[test]
     fn no_two_nodes_are_called_the_same_in_the_header() {
         let names: Vec<String> = (0..8000).map(|n| format!("node-{n}")).collect();

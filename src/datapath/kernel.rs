@@ -30,7 +30,7 @@ mod attach;
 mod inspect;
 
 pub use attach::{Mode, Step, is_bpffs, is_pinned, remove, skipped_policy};
-pub use inspect::Answer;
+pub use inspect::{Answer, Side};
 
 /// The compiled programs.
 static AT_XDP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ironcast.bpf.o"));
@@ -43,7 +43,7 @@ const IN: &str = "ironcast_in";
 const OUT: &str = "ironcast_out";
 /// Maps that outlive the daemon.
 /// Not those of Services: a new daemon numbers them anew.
-const PINNED_MAPS: [&str; 5] = ["flows", "replies", "handshakes", "fragments", "counters"];
+const PINNED_MAPS: [&str; 7] = ["flows", "replies", "datagrams", "answers", "handshakes", "fragments", "counters"];
 
 /// `bypass`: what comes in, at ingress of an uplink.
 const TO_POD: &str = "ironcast_to_pod";
@@ -109,7 +109,7 @@ pub struct Options {
     pub slots: u32,
     /// Backends of all tables together.
     pub backends: u32,
-    /// Established connections of this node's pods.
+    /// Established connections of this node's pods, and half as many flows of datagrams.
     pub flows: u32,
     /// Handshakes under way.
     pub syns: u32,
@@ -370,6 +370,8 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
         .map_max_entries("backends", options.backends)
         .map_max_entries("flows", options.flows)
         .map_max_entries("replies", options.flows)
+        .map_max_entries("datagrams", options.flows.div_ceil(2))
+        .map_max_entries("answers", options.flows.div_ceil(2))
         .map_max_entries("handshakes", options.syns.div_ceil(types::HANDSHAKE_WAYS as u32).max(1))
         .map_max_entries("service_counters", options.services);
     if let Some(pins) = &options.pins {

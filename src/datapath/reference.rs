@@ -62,9 +62,9 @@ pub enum Outcome {
 pub enum Remember {
     /// Nothing.
     Nothing,
-    /// A handshake under way.
+    /// A handshake under way, or a segment that nobody knows: the pod says what it is.
     Handshake,
-    /// A flow.
+    /// A flow of datagrams.
     Flow,
 }
 
@@ -350,6 +350,7 @@ fn deliver(q: &Question<'_>, pod: IpAddr, port: u16, remember: Remember) -> Outc
     let remember = match remember {
         _ if q.parsed.error => Remember::Nothing,
         _ if q.parsed.fresh => Remember::Handshake,
+        Remember::Flow if q.parsed.tuple.protocol == 6 => Remember::Handshake,
         other => other,
     };
     Outcome::Deliver { pod, port, remember }

@@ -14,7 +14,7 @@ pub struct Args {
     pub router: RouterKind,
 
     /// What carries packets from the node to the pod; `none` leaves it to rules like kube-proxy's [default: xdp for the
-    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, chaos, soak), none for the others]
+    /// scenarios that are about it (node-loss, ecmp-rehash, restart, coexistence, flood, chaos, soak), none for the others]
     #[arg(long, value_enum, value_name = "NAME")]
     pub datapath: Option<DatapathKind>,
 
@@ -58,6 +58,11 @@ pub struct Args {
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
 
+    /// What the nodes run instead of this program: another version of it, or a sandbox around it, which must become the
+    /// daemon (exec)
+    #[arg(long, value_name = "PROGRAM")]
+    pub daemon: Option<PathBuf>,
+
     /// Leave the lab running after the scenario until Ctrl-C
     #[arg(long)]
     pub keep: bool,
@@ -90,8 +95,8 @@ impl Args {
 
     /// What was asked for, or what the scenario is about.
     pub(crate) fn datapath(&self) -> DatapathKind {
-        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, NodeLoss, Restart, Soak};
-        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Chaos | Soak);
+        use ScenarioKind::{Chaos, Coexistence, EcmpRehash, Flood, NodeLoss, Restart, Soak};
+        let about_it = matches!(self.scenario, NodeLoss | EcmpRehash | Restart | Coexistence | Flood | Chaos | Soak);
         let usual = if about_it && cfg!(feature = "xdp") { DatapathKind::Xdp } else { DatapathKind::None };
         self.datapath.unwrap_or(usual)
     }
@@ -173,6 +178,8 @@ pub enum ScenarioKind {
     /// Beside kube-proxy's rules, a strict reverse path filter, masquerading and an overlay, requests are answered and
     /// uploads arrive whole.
     Coexistence,
+    /// SYNs from forged sources as fast as the machine gives, at addresses with open connections; none breaks.
+    Flood,
     /// Faults by a schedule from --seed for --minutes, under traffic, with a ledger of what each cost and may cost.
     Chaos,
     /// An hour of Services, endpoints, connections and sessions that come and go, for --minutes; what the daemons take of

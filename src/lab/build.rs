@@ -77,6 +77,15 @@ pub(crate) async fn mend(node: &Node) -> anyhow::Result<()> {
     configure(&node.namespace, &uplink(node)).await
 }
 
+/// What goes to these networks ends at the router, and nobody is told.
+///
+/// # Errors
+/// The kernel refused.
+pub(crate) async fn swallow(router: &Namespace, networks: [&str; 2]) -> anyhow::Result<()> {
+    let lines: String = networks.iter().map(|network| format!("route add blackhole {network}\n")).collect();
+    configure(router, &lines).await
+}
+
 /// A direction at a port of the router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {

@@ -8,6 +8,7 @@ mod ecmp_rehash;
 #[cfg(feature = "emulator")]
 mod elastic_ip;
 mod first_light;
+mod flood;
 pub(crate) mod interop;
 mod node_loss;
 mod restart;
@@ -21,6 +22,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use super::{
     args::{Args, DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
     client::Tally,
+    connections::{Connections, Fate},
     manifests::ServiceSpec,
     observe,
     site::Site,
@@ -39,6 +41,8 @@ const ADDRESS_WITHIN: Duration = Duration::from_secs(5);
 const ROUTE_WITHIN: Duration = Duration::from_secs(10);
 /// Rules and neighbour entries are there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
+/// A round of every connection, and what a loaded machine takes.
+const HEARD_WITHIN: Duration = Duration::from_secs(12);
 /// Enough that random choice leaves out no node but once in a million runs.
 pub(super) const REQUESTS: usize = 60;
 
@@ -50,6 +54,7 @@ pub(crate) async fn run(args: &Args, lab: &mut Lab) -> Result<(), Stop> {
     match args.scenario {
         ScenarioKind::Chaos => chaos::run(lab, args.seed, args.length()).await,
         ScenarioKind::FirstLight => first_light::run(lab).await,
+        ScenarioKind::Flood => flood::run(lab).await,
         ScenarioKind::NodeLoss => node_loss::run(lab).await,
         ScenarioKind::Coexistence => coexistence::run(lab).await,
         ScenarioKind::Drain => drain::run(lab).await,
@@ -75,7 +80,7 @@ pub(crate) async fn run(args: &Args, lab: &mut Lab) -> Result<(), Stop> {
 /// It does not; the text says what to change.
 pub(crate) fn check(kind: ScenarioKind, datapath: DatapathKind, site: &Site) -> anyhow::Result<()> {
     anyhow::ensure!(
-        !matches!(kind, ScenarioKind::Restart | ScenarioKind::Chaos) || datapath.is_ours(),
+        !matches!(kind, ScenarioKind::Restart | ScenarioKind::Chaos | ScenarioKind::Flood) || datapath.is_ours(),
         "{} shows what the packet path keeps: give --datapath xdp",
         word(kind)
     );
@@ -267,6 +272,18 @@ async fn answered(lab: &mut Lab, name: &str, to: IpAddr, port: u16, on: usize) -
     })
     .await?;
     Ok(last)
+}
+
+/// Every connection has gone a round since now, and lives.
+async fn heard(lab: &mut Lab, connections: &Connections, when: &str) -> Result<(), Stop> {
+    let mark = connections.mark();
+    lab.expect(when, "every connection gets its bytes back", HEARD_WITHIN, async |_: &Lab| {
+        let alive = connections.fates().get(&Fate::Alive).copied().unwrap_or_default();
+        let ok = alive == mark.len() && connections.behind(&mark, 1) == 0;
+        Ok(Observation { seen: format!("{alive} of {} alive", mark.len()), ok })
+    })
+    .await?;
+    Ok(())
 }
 
 /// Nodes with a pod.

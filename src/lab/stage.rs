@@ -60,7 +60,7 @@ pub(crate) struct Observation {
 }
 
 /// What a lab is built with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) router: RouterKind,
     pub(crate) datapath: DatapathKind,
@@ -74,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) looks: Duration,
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
+    /// What the nodes run; `None` is this program.
+    pub(crate) daemon: Option<PathBuf>,
     /// Where addresses come from besides the pools.
     #[cfg(feature = "emulator")]
     pub(crate) provider: ProviderKind,
@@ -154,7 +156,7 @@ impl Lab {
             datapath: setup.datapath,
             delivery: setup.delivery,
             folder,
-            setup: *setup,
+            setup: setup.clone(),
             daemons,
             pods,
             services,

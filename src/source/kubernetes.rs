@@ -14,6 +14,7 @@
 
 pub(crate) mod backoff;
 mod decode;
+pub(crate) mod rights;
 pub(crate) mod saved;
 mod secrets;
 pub(crate) mod watch;

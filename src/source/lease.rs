@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::rules::{Attempt, Rules, Term};
-use super::kubernetes::backoff::jitter;
+use super::kubernetes::{backoff::jitter, rights::Rights};
 
 /// What is competed for, and by whom.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl Default for Timing {
 /// Competes until `stop`, then releases the Lease if it is held. `leader` says whether this process leads.
 pub async fn elect(client: Client, election: Election, leader: watch::Sender<bool>, stop: CancellationToken) {
     let api = Api::namespaced(client, &election.namespace);
-    let mut candidate = Candidate { api, rules: Rules::new(election) };
+    let mut candidate = Candidate { api, rules: Rules::new(election), rights: Rights::default() };
     while let Some(held) = stop.run_until_cancelled(candidate.acquire()).await {
         info!(lease = candidate.rules.election.name, identity = candidate.rules.election.identity, "leading");
         leader.send_replace(true);
@@ -92,6 +92,7 @@ struct Held {
 struct Candidate {
     api: Api<Lease>,
     rules: Rules,
+    rights: Rights,
 }
 
 impl Candidate {
@@ -103,6 +104,7 @@ impl Candidate {
                 Ok(Ok(Err((other, expires)))) => self.wait_for_change(&other, expires).await,
                 Ok(Err(error)) if is_conflict(&error) => debug!("another candidate was faster"),
                 Ok(Err(error)) => {
+                    self.rights.complain(&error);
                     debug!(%error, "the Lease cannot be read or taken");
                     sleep(jitter(self.rules.election.timing.retry)).await;
                 }
@@ -123,7 +125,7 @@ impl Candidate {
     }
 
     /// Returns on the first change after this version, or when it has expired.
-    async fn wait_for_change(&self, lease: &Lease, expires: Instant) {
+    async fn wait_for_change(&mut self, lease: &Lease, expires: Instant) {
         let version = lease.metadata.resource_version.as_deref().unwrap_or("0");
         let params = WatchParams::default().fields(&format!("metadata.name={}", self.rules.election.name));
         let change = async {
@@ -135,6 +137,7 @@ impl Candidate {
                 .transpose()
         };
         if let Ok(Err(error)) = timeout_at(expires, change).await {
+            self.rights.complain(&error);
             debug!(%error, "the Lease cannot be watched");
             sleep(jitter(self.rules.election.timing.retry)).await;
         }

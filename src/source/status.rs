@@ -31,7 +31,10 @@ use tokio::{
 use tracing::debug;
 
 use self::{events::Events, node::NodeReport, resources::Resources, services::Services};
-use super::kubernetes::backoff::{Backoff, jitter};
+use super::kubernetes::{
+    backoff::{Backoff, jitter},
+    rights::Rights,
+};
 use crate::{plan::Planned, types::NodeState};
 
 /// A write that takes longer has failed. Shorter than `lease - give_up` of an election.
@@ -68,6 +71,17 @@ impl WriteError {
     }
 }
 
+impl WriteError {
+    /// What the API server said, where it answered.
+    fn answer(&self) -> Option<&kube::Error> {
+        match self {
+            Self::Refused(error) => Some(error),
+            Self::Unknown(error) => error.answer(),
+            Self::Late(_) | Self::Conflict | Self::Gone => None,
+        }
+    }
+}
+
 impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
         match &error {
@@ -95,7 +109,7 @@ pub async fn record(
     let events = Events::start(client.clone(), node);
     let mut services = Services::new(client.clone(), leader.clone(), events.sender());
     let mut resources = Resources::new(client, namespace, events.sender());
-    let mut retry = Backoff::new(RETRY.0, RETRY.1);
+    let (mut retry, mut rights) = (Backoff::new(RETRY.0, RETRY.1), Rights::default());
     let mut wake = Instant::now() + jitter(REPAIR);
     loop {
         let due = tokio::select! {
@@ -113,9 +127,11 @@ pub async fn record(
         match recorded.and(shown) {
             Ok(()) => {
                 retry.reset();
+                rights.forget();
                 wake = services.waits_until().map_or(wake, |until| until.min(wake));
             }
             Err(error) => {
+                error.answer().into_iter().for_each(|answer| rights.complain(answer));
                 debug!(%error, "not everything was written; trying again");
                 wake = Instant::now() + retry.wait();
             }
@@ -131,7 +147,7 @@ pub async fn report(
     mut states: Receiver<Option<Arc<NodeState>>>,
 ) -> Infallible {
     let mut report = NodeReport::new(client, namespace, node);
-    let mut retry = Backoff::new(RETRY.0, RETRY.1);
+    let (mut retry, mut rights) = (Backoff::new(RETRY.0, RETRY.1), Rights::default());
     let mut wake = Instant::now() + jitter(REPAIR);
     loop {
         tokio::select! {
@@ -142,8 +158,12 @@ pub async fn report(
         let Some(state) = states.borrow_and_update().clone() else { continue };
         match report.write(&state).await {
             Ok(false) => continue,
-            Ok(true) => retry.reset(),
+            Ok(true) => {
+                retry.reset();
+                rights.forget();
+            }
             Err(error) => {
+                error.answer().into_iter().for_each(|answer| rights.complain(answer));
                 debug!(%error, "the node's status was not written; trying again");
                 wake = Instant::now() + retry.wait();
             }

@@ -45,6 +45,8 @@ pub(crate) const FULL: &[&str] = &[
     "updateStrategy.maxUnavailable=10%",
     "podAnnotations.a=b",
     "podLabels.a=b",
+    "seccompProfile.type=Localhost",
+    "seccompProfile.localhostProfile=ironcast.json",
     "seLinuxOptions.type=spc_t",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].key=edge",
     "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].operator=Exists",
@@ -176,6 +178,9 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["terminationGracePeriodSeconds=0"], "/terminationGracePeriodSeconds'"),
     (&["priorityAndFairness.nominalConcurrencyShares=0"], "/priorityAndFairness/nominalConcurrencyShares'"),
     (&["podLabels.a=1"], "/podLabels/a': got number, want string"),
+    (&["seccompProfile.type=Custom"], "/seccompProfile/type'"),
+    (&["seccompProfile.type=Localhost"], "localhostProfile belongs to type Localhost"),
+    (&["seccompProfile.localhostProfile=a.json"], "localhostProfile belongs to type Localhost"),
     (&["crds.enabled=yes"], "/crds/enabled': got string, want boolean"),
 ];
 
@@ -219,6 +224,30 @@ fn arguments_are_those_that_the_daemon_knows() {
          --maintenance-taint=repair --maintenance-taint=power=off --on-shutdown=stop --cluster-secret=/etc/ironcast/cluster-secret \
          --admin=0.0.0.0:7473 --admin-public --router-id=192.0.2.1"
     );
+}
+
+/// Capabilities by what the daemon is told to do.
+#[test]
+fn capabilities_are_those_that_the_mode_needs() {
+    let Some(helm) = helm() else { return };
+    let path = ["NET_ADMIN", "BPF", "PERFMON", "NET_RAW", "SYS_NICE"];
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&[], &path),
+        (&["daemon.datapath=generic"], &path),
+        (&["daemon.datapath=none"], &["NET_ADMIN", "NET_RAW", "SYS_NICE"]),
+        (&["daemon.listen={0.0.0.0}"], &["NET_ADMIN", "BPF", "PERFMON", "NET_RAW", "NET_BIND_SERVICE", "SYS_NICE"]),
+        (
+            &["daemon.listen={0.0.0.0}", "daemon.datapath=none"],
+            &["NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE", "SYS_NICE"],
+        ),
+    ];
+    for (values, expected) in cases {
+        let set = daemon(&render_with(&helm, values).expect("renders"));
+        let context = &set["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+        assert_eq!(context["capabilities"]["add"], serde_json::json!(expected), "{values:?}");
+        assert_eq!(context["capabilities"]["drop"], serde_json::json!(["ALL"]));
+        assert_eq!(context["seccompProfile"], serde_json::json!({ "type": "RuntimeDefault" }));
+    }
 }
 
 /// `admin.address` and where the kubelet looks.

@@ -11,21 +11,14 @@ use ironcast::{
 use crate::{
     crds::install,
     source::SPACE,
-    support::{cluster::Cluster, until},
+    support::{
+        cluster::Cluster,
+        ipam::{crd, give},
+        until,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// As Cluster API defines them, as far as the contract says.
-fn crd(kind: &str, plural: &str) -> String {
-    format!(
-        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
-         metadata: {{name: {plural}.ipam.cluster.x-k8s.io, annotations: {{api-approved.kubernetes.io: unapproved}}}}\n\
-         spec:\n  group: ipam.cluster.x-k8s.io\n  scope: Namespaced\n  names: {{kind: {kind}, plural: {plural}}}\n  versions:\n  \
-         - name: v1beta1\n    served: true\n    storage: true\n    subresources: {{status: {{}}}}\n    \
-         schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}\n"
-    )
-}
 
 fn config(pool: &str) -> ProviderConfig {
     ProviderConfig {
@@ -48,19 +41,6 @@ fn order(id: u64, family: Family) -> Order {
     let marks = Marks { cluster: "6c5f".into(), claim: ClaimId::new(id), pool: "edge".into(), service };
     let prefix_len = if family == Family::Ipv4 { 32 } else { 128 };
     Order { family, kind: None, region: None, prefix_len, marks }
-}
-
-/// What a manager of addresses does when it sees a claim.
-fn give(cluster: &Cluster, claim: &str, address: &str) {
-    let object = format!(
-        "apiVersion: ipam.cluster.x-k8s.io/v1beta1\nkind: IPAddress\nmetadata: {{name: {claim}, namespace: {SPACE}}}\n\
-         spec: {{address: '{address}', prefix: 24, gateway: 192.0.2.1, claimRef: {{name: {claim}}}, \
-         poolRef: {{apiGroup: ipam.cluster.x-k8s.io, kind: InClusterIPPool, name: edge}}}}\n"
-    );
-    cluster.apply(&object).expect("accepted");
-    let status = format!(r#"{{"status":{{"addressRef":{{"name":"{claim}"}}}}}}"#);
-    let patch = ["patch", "ipaddressclaim", claim, "-n", SPACE, "--subresource=status", "--type=merge", "-p", &status];
-    cluster.kubectl(&patch).expect("patched");
 }
 
 async fn source(cluster: &Cluster) -> std::sync::Arc<dyn AddressSource> {

@@ -75,6 +75,8 @@ scenarios! {
     #[cfg(feature = "xdp")]
     rehash_breaks_no_connection_behind_xdp: "builtin" "ecmp-rehash" "--datapath" "tcx",
     #[cfg(feature = "xdp")]
+    flood_of_forged_syns_breaks_no_connection: "builtin" "flood",
+    #[cfg(feature = "xdp")]
     packet_path_works_beside_others_that_change_packets: "builtin" "coexistence" "--datapath" "xdp",
     #[cfg(feature = "xdp")]
     churning_services_end_in_agreement_with_xdp: "builtin" "service-churn" "--datapath" "xdp",

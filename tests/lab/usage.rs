@@ -17,6 +17,7 @@ fn scenarios_are_listed() {
         "ecmp-rehash",
         "restart",
         "coexistence",
+        "flood",
         "interop",
         "chaos",
         "soak",

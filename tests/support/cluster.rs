@@ -33,6 +33,10 @@ const WORKLOADS: &str = "daemonset-controller,deployment-controller,replicaset-c
 const TOKENS: &str = "admin-token,admin,1,\"system:masters\"\n\
     daemon-token,system:serviceaccount:ironcast-system:ironcast,2,\"system:serviceaccounts,system:serviceaccounts:ironcast-system,system:authenticated\"\n";
 
+/// Who asked for what, of the daemon alone.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+    - {level: Metadata, users: ['system:serviceaccount:ironcast-system:ironcast']}\n- {level: None}\n";
+
 /// A running control plane.
 pub struct Cluster {
     // Order is the order of dropping: clients first, the folder last.
@@ -44,6 +48,8 @@ pub struct Cluster {
     ports: [u16; 4],
     /// Names of the nodes that have a kubelet.
     kubelets: Vec<String>,
+    /// What the daemon asks for is written down.
+    audited: bool,
     folder: PathBuf,
     _sweep: Program,
 }
@@ -84,6 +90,15 @@ impl Cluster {
     /// The same for nodes with kubelets: each has a kubeconfig by its name, pods reach the API server by its Service,
     /// and there are the controllers that make pods.
     pub async fn start_for(place: Place, kubelets: &[&str]) -> Option<Self> {
+        Self::start_with(place, kubelets, false).await
+    }
+
+    /// As [`Self::start_at`], and what the daemon asks for is written down, see [`Self::audit`].
+    pub async fn start_audited(place: Place) -> Option<Self> {
+        Self::start_with(place, &[], true).await
+    }
+
+    async fn start_with(place: Place, kubelets: &[&str], audited: bool) -> Option<Self> {
         let Some(assets) = assets() else {
             skip("no API server: run tests/cluster/build once, or set KUBEBUILDER_ASSETS");
             return None;
@@ -94,8 +109,18 @@ impl Cluster {
         let kubelets: Vec<String> = kubelets.iter().map(|name| (*name).to_owned()).collect();
         write_files(&folder, place.address, ports[2], &kubelets);
         let etcd = Some(run(&place, &folder, &assets.join("etcd"), etcd_flags(&folder, &ports)));
-        let mut cluster =
-            Self { controllers: None, apiserver: None, etcd, assets, place, ports, kubelets, folder, _sweep: sweep };
+        let mut cluster = Self {
+            controllers: None,
+            apiserver: None,
+            etcd,
+            assets,
+            place,
+            ports,
+            kubelets,
+            audited,
+            folder,
+            _sweep: sweep,
+        };
         cluster.start_apiserver().await;
         let flags = controller_flags(&cluster.folder, ports[3], !cluster.kubelets.is_empty());
         let program = cluster.assets.join("kube-controller-manager");
@@ -111,6 +136,13 @@ impl Cluster {
         let reconciler = if self.kubelets.is_empty() { "none" } else { "lease" };
         flags.push(format!("endpoint-reconciler-type={reconciler}"));
         flags.push("kubelet-preferred-address-types=InternalIP".into());
+        if self.audited {
+            let folder = self.folder.display();
+            flags.push(format!("audit-policy-file={folder}/audit.yaml"));
+            flags.push(format!("audit-log-path={folder}/audit.log"));
+            // As before 1.34: lists are lists, and not watches that begin with one.
+            flags.push("feature-gates=WatchList=false".into());
+        }
         let apiserver = run(&self.place, &self.folder, &self.assets.join("kube-apiserver"), flags);
         until(&format!("API server ready; its log is in {}", self.folder.display()), READY, || async {
             let etcd = self.etcd.as_ref().map(Program::tail).unwrap_or_default();
@@ -173,6 +205,12 @@ impl Cluster {
     /// The folder with kubectl.
     pub fn assets(&self) -> &Path {
         &self.assets
+    }
+
+    /// The daemon's requests that are over, and watches that began: `audit.k8s.io/v1` events.
+    pub fn audit(&self) -> Vec<serde_json::Value> {
+        let log = std::fs::read_to_string(self.folder.join("audit.log")).unwrap_or_default();
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// A folder for the test's own files, removed with the cluster.
@@ -290,6 +328,7 @@ fn controller_flags(folder: &Path, port: u16, kubelets: bool) -> Vec<String> {
 
 fn write_files(folder: &Path, address: IpAddr, port: u16, kubelets: &[String]) {
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("the folder is writable");
+    write("audit.yaml", AUDIT);
     let of_node = |name: &String| format!("{name}-token,system:node:{name},{name},\"system:nodes\"\n");
     write("tokens.csv", &kubelets.iter().fold(TOKENS.to_owned(), |all, name| all + &of_node(name)));
     let [private, public] = signing_keys();

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod fabric;
+pub mod ipam;
 pub mod program;
 pub mod routers;
 
@@ -11,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Deserialize;
+
 /// Says in one line that a test did not run and why. With `IRONCAST_NO_SKIP` in the environment (CI) that is a failure.
 pub fn skip(reason: &str) {
     assert!(
@@ -18,6 +21,14 @@ pub fn skip(reason: &str) {
         "IRONCAST_NO_SKIP is set, and this test would be skipped: {reason}"
     );
     eprintln!("skipped: {reason}");
+}
+
+/// The objects of `deploy/manifests`.
+pub fn manifests() -> Vec<serde_json::Value> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests/ironcast.yaml");
+    let text = std::fs::read_to_string(path).expect("readable");
+    let documents = serde_norway::Deserializer::from_str(&text);
+    documents.map(|document| serde_json::Value::deserialize(document).expect("YAML")).collect()
 }
 
 /// Asks again every 50 ms until the answer is there; panics with `what` after `limit`.

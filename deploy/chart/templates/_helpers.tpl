@@ -19,6 +19,11 @@ app.kubernetes.io/name: ironcast
 {{- if or (eq $host "0.0.0.0") (eq $host "::") }}127.0.0.1{{ else }}{{ $host }}{{ end -}}
 {{- end }}
 
+{{- /* No packet path, no programs to load; no port 179, none to bind. */ -}}
+{{- define "ironcast.capabilities" -}}
+NET_ADMIN{{ if ne .Values.daemon.datapath "none" }}, BPF, PERFMON{{ end }}, NET_RAW{{ if .Values.daemon.listen }}, NET_BIND_SERVICE{{ end }}, SYS_NICE
+{{- end }}
+
 {{- /* What belongs together and the schema cannot say in words. */ -}}
 {{- define "ironcast.check" -}}
 {{- $host := include "ironcast.adminHost" . -}}
@@ -31,6 +36,9 @@ app.kubernetes.io/name: ironcast
 {{- end -}}
 {{- if and (eq (toString .Values.daemon.unclassed) "false") (not .Values.daemon.loadBalancerClass) -}}
 {{- fail "daemon.unclassed: false without daemon.loadBalancerClass leaves no Service to take: add the class" -}}
+{{- end -}}
+{{- if ne (eq .Values.seccompProfile.type "Localhost") (not (empty .Values.seccompProfile.localhostProfile)) -}}
+{{- fail "seccompProfile: localhostProfile belongs to type Localhost, and to no other" -}}
 {{- end -}}
 {{- if and .Values.namespace.create (eq .Release.Namespace "default") -}}
 {{- fail "namespace.create: true needs a namespace of its own: add --namespace ironcast-system" -}}

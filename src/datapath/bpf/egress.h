@@ -145,7 +145,7 @@ INLINE int translation_of(const struct reply *r, struct flow *out)
 			*out = *f;
 		return !!f;
 	}
-	f = map_lookup(&replies, &k);
+	f = find_reply(&k);
 	if (f) {
 		if (unlikely(r->flags & (TCP_FIN | TCP_RST)))
 			mark_closing(r, f);

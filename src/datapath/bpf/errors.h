@@ -96,7 +96,7 @@ GLOBAL int translate_error(struct __sk_buff *skb, u32 l3, u32 l4, int v6)
 		return TCX_NEXT;
 	if (!read_quote(&q, data, end, l3, v6))
 		return TCX_NEXT;
-	known = map_lookup(&replies, &q.flow);
+	known = find_reply(&q.flow);
 	if (known)
 		f = *known;
 	else if (!begun(&q.flow, &f))

@@ -42,6 +42,12 @@ INLINE int forward(struct xdp_md *ctx, const struct tables *t, const struct pack
 	return send_encapsulated(ctx, p->l3, n, o);
 }
 
+/* What a client begins is a handshake until the pod has said that it knows it; of datagrams nobody says anything. */
+INLINE int remember(const struct tuple *t, int shares, const struct ip *pod, be16 port)
+{
+	return t->protocol == IP_TCP ? remember_handshake(t, shares, pod, port) : remember_flow(t, pod, port);
+}
+
 INLINE int deliver(struct xdp_md *ctx, const struct tables *t, const struct service *s, struct packet *p,
 		   const struct verdict *v)
 {
@@ -54,8 +60,7 @@ INLINE int deliver(struct xdp_md *ctx, const struct tables *t, const struct serv
 	if (unlikely(p->icmp))
 		return rewrite_error(ctx, p, v->pod, v->port);
 	if (unlikely(p->flags & (TCP_SYN | TCP_FIN | TCP_RST) || v->remember) && !is_question(ctx)) {
-		if (is_fresh(p) ? remember_syn(&p->t, s->flags & SERVICE_SHARES, v->pod, v->port)
-				: v->remember && remember_flow(&p->t, v->pod, v->port))
+		if ((is_fresh(p) || v->remember) && remember(&p->t, s->flags & SERVICE_SHARES, v->pod, v->port))
 			return drop(R_DROP_COLLISION);
 		if (!is_fresh(p) && p->flags & (TCP_FIN | TCP_RST))
 			note_end(&p->t);

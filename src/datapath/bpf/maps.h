@@ -36,6 +36,9 @@ ARRAY(backends, struct backend, BACKENDS);
 ARRAY(handshakes, struct handshakes, HANDSHAKE_BUCKETS);
 LRU(replies, struct flow_key, struct flow, FLOWS);
 LRU(flows, struct flow_key, struct flow, FLOWS);
+/* The same two for UDP. Anybody's datagram is a new flow: they must push no connection out. */
+LRU(answers, struct flow_key, struct flow, FLOWS);
+LRU(datagrams, struct flow_key, struct flow, FLOWS);
 LRU(fragments, struct fragment_key, struct flow, FRAGMENTS);
 
 PERCPU(rings, struct rings, 1);

@@ -105,7 +105,7 @@ GLOBAL int begins_in_vain(struct xdp_md *ctx, int shares, const struct ip *pod, 
 	}
 	t.client_port = tcp->from;
 	t.vip_port = tcp->to;
-	return remember_syn(&t, shares, pod, port);
+	return remember_handshake(&t, shares, pod, port);
 }
 
 INLINE int plain_deliver(struct xdp_md *ctx, const struct tables *t, void *l3, struct tcp *tcp, const struct service *s,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::owner::Owner;
 use crate::datapath::{
     hash::Tuple,
-    kernel::{Answer, Datapath, DatapathError},
+    kernel::{Answer, Datapath, DatapathError, Side},
     query::{CandidateAnswer, FlowAnswer, FlowList, L4, PacketAnswer, Query, Question},
     reference::{Memory, Outcome, Reference},
     spec::Spec,
@@ -99,7 +99,7 @@ fn memory(datapath: &Datapath, tuple: &Tuple) -> Result<(Memory, Option<String>)
         memory.begin(tuple, pod.ip(), pod.port());
         words = Some(format!("{pod}, handshake"));
     }
-    if let Some(flow) = datapath.flow("flows", &by_vip)? {
+    if let Some(flow) = datapath.flow(Side::Vip, &by_vip)? {
         let pod = end(flow.ip.into(), flow.port);
         memory.flows.insert(*tuple, (pod.ip(), pod.port(), flow.closing != 0));
         words = Some(format!("{pod}, {}", if flow.closing != 0 { "closing" } else { "established" }));
@@ -140,7 +140,7 @@ fn said(seen: &Answer, asked: &[u8], spec: &Spec) -> String {
 
 fn flows(datapath: &Datapath, limit: usize) -> Result<FlowList, DatapathError> {
     let mut list = FlowList::default();
-    let (found, more) = datapath.some_flows("flows", limit)?;
+    let (found, more) = datapath.some_flows(Side::Vip, limit)?;
     list.flows.extend(found.iter().map(|(key, flow)| flow_answer(key, flow)));
     let handshakes = datapath.handshakes()?;
     let left = limit - list.flows.len();

@@ -17,6 +17,7 @@ use crate::{
 };
 
 const HANDSHAKES: &str = "handshakes";
+const UDP: u8 = 17;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -30,6 +31,25 @@ const BUFFER_SEGMENTS: usize = 164;
 const BUFFER_SEGMENT_SIZE: usize = 176;
 /// Bytes of the mark before a frame that is only asked about.
 const QUESTION_LENGTH: usize = size_of_val(&QUESTION);
+
+/// From which side the owner's flows are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// By the client's packet: the VIP, and the pod is told.
+    Vip,
+    /// By the pod's: the pod, and the VIP is told.
+    Pod,
+}
+
+impl Side {
+    /// Of connections, of datagrams.
+    fn tables(self) -> [&'static str; 2] {
+        match self {
+            Self::Vip => ["flows", "datagrams"],
+            Self::Pod => ["replies", "answers"],
+        }
+    }
+}
 
 impl Datapath {
     /// The program for incoming frames, for harnesses that call it.
@@ -125,25 +145,29 @@ impl Datapath {
         Ok(all)
     }
 
-    /// The flows in one of the owner's tables: `flows` or `replies`.
-    pub fn flows(&self, table: &'static str) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
-        self.flow_map(table)?.iter().map(|entry| entry.map_err(read(table))).collect()
+    /// The flows as one side sees them, connections and datagrams.
+    pub fn flows(&self, side: Side) -> Result<Vec<(FlowKey, Flow)>, DatapathError> {
+        Ok(self.some_flows(side, usize::MAX)?.0)
     }
 
     /// The first so many of them, and whether there are more.
-    pub fn some_flows(&self, table: &'static str, limit: usize) -> Result<(Vec<(FlowKey, Flow)>, bool), DatapathError> {
+    pub fn some_flows(&self, side: Side, limit: usize) -> Result<(Vec<(FlowKey, Flow)>, bool), DatapathError> {
         let mut found = Vec::new();
-        for entry in self.flow_map(table)?.iter() {
-            if found.len() == limit {
-                return Ok((found, true));
+        for table in side.tables() {
+            for entry in self.flow_map(table)?.iter() {
+                if found.len() == limit {
+                    return Ok((found, true));
+                }
+                found.push(entry.map_err(read(table))?);
             }
-            found.push(entry.map_err(read(table))?);
         }
         Ok((found, false))
     }
 
     /// One flow.
-    pub fn flow(&self, table: &'static str, key: &FlowKey) -> Result<Option<Flow>, DatapathError> {
+    pub fn flow(&self, side: Side, key: &FlowKey) -> Result<Option<Flow>, DatapathError> {
+        let [connections, datagrams] = side.tables();
+        let table = if key.protocol == UDP { datagrams } else { connections };
         match self.flow_map(table)?.get(key, 0) {
             Ok(flow) => Ok(Some(flow)),
             Err(aya::maps::MapError::KeyNotFound) => Ok(None),

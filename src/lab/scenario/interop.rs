@@ -46,6 +46,7 @@ use self::{
 };
 use crate::lab::{
     args::{Args, word},
+    build::ourselves,
     claim::Claim,
     report::{Expectation, Report, Verdict},
     stage::Stop,
@@ -73,14 +74,16 @@ pub(crate) async fn run(
     let cells: Vec<Cell> = Cell::ALL.into_iter().filter(|cell| make.lacks(*cell).is_none()).collect();
     report.note(format!("{} cells, folder {}", cells.len(), folder.display()));
     let links = Link::plan(claim, &cells);
+    let program = args.daemon.clone().unwrap_or_else(ourselves);
     let place = Place { namespace: claim.namespace("tor"), folder: folder.join("router"), logs: logs.clone() };
     link::build(&place.namespace, &links).await.context("build the rack")?;
     let mut router = Router::start(make, place.clone(), &links).await?;
     let (sender, seen) = watch::channel(Arc::new(router.look().await?));
     let mut plays = Vec::new();
     for cell in cells {
-        let nodes = links.iter().filter(|link| link.cell == cell).map(|link| Node::new(link.clone(), &folder, &logs));
-        let nodes = nodes.collect::<anyhow::Result<_>>()?;
+        let nodes = links.iter().filter(|link| link.cell == cell);
+        let nodes =
+            nodes.map(|link| Node::new(link.clone(), &folder, &logs, &program)).collect::<anyhow::Result<_>>()?;
         plays.push(Play { cell, nodes, make, place: &place, seen: seen.clone(), report: &report, ok: true });
     }
     let all = join_all(plays.iter_mut().map(async |play| match checks::run(play).await {

@@ -3,9 +3,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{ROUTE_WITHIN, SESSIONS_WITHIN, address, all_names, routes, sessions};
+use super::{ROUTE_WITHIN, SESSIONS_WITHIN, address, all_names, heard, routes, sessions};
 use crate::lab::{
-    connections::{Connections, Fate},
     manifests::ServiceSpec,
     site::ECHO_PORTS,
     stage::{Lab, Observation, Stop},
@@ -17,8 +16,6 @@ const CONNECTIONS: usize = 300;
 const STREAMS: usize = 3;
 /// A node is without its daemon for so long.
 const AWAY: Duration = Duration::from_secs(1);
-/// A round of every connection, and what a loaded machine takes.
-const HEARD_WITHIN: Duration = Duration::from_secs(12);
 
 pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     sessions(lab).await?;
@@ -57,16 +54,4 @@ pub(super) async fn run(lab: &mut Lab) -> Result<(), Stop> {
     let count = datagrams.stop().await?;
     let seen = format!("{} sent, {} back", count.sent, count.back);
     lab.verify("datagrams meanwhile", "every one comes back", &seen, count.sent == count.back && count.sent > 0)
-}
-
-/// Every connection has gone a round since now, and lives.
-async fn heard(lab: &mut Lab, connections: &Connections, when: &str) -> Result<(), Stop> {
-    let mark = connections.mark();
-    lab.expect(when, "every connection gets its bytes back", HEARD_WITHIN, async |_: &Lab| {
-        let alive = connections.fates().get(&Fate::Alive).copied().unwrap_or_default();
-        let ok = alive == CONNECTIONS && connections.behind(&mark, 1) == 0;
-        Ok(Observation { seen: format!("{alive} of {CONNECTIONS} alive"), ok })
-    })
-    .await?;
-    Ok(())
 }

@@ -73,7 +73,8 @@ impl Lab {
         ] {
             arguments.extend([flag.to_owned(), path.display().to_string()]);
         }
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
+        let program = self.setup.daemon.clone().unwrap_or_else(ourselves);
+        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &program, arguments };
         Process::start(&spec, &self.folder.join("logs"))
     }
 

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{WriteError, within};
+use super::{Rights, WriteError, within};
 
 /// Events that wait to be told.
 const QUEUE: usize = 1024;
@@ -110,8 +110,10 @@ struct Teller {
 
 impl Teller {
     async fn run(mut self, mut notes: mpsc::Receiver<Note>) {
+        let mut rights = Rights::default();
         while let Some(note) = notes.recv().await {
             if let Err(error) = self.tell(note).await {
+                error.answer().into_iter().for_each(|answer| rights.complain(answer));
                 debug!(%error, "an Event was not written");
             }
         }

@@ -164,7 +164,7 @@ impl Cluster {
         for _ in 0..usize::from(HOPS_MAX) + usize::from(RING_MAX) + 3 {
             let parsed = Parsed { arrival, tuple, length: 100, whole: true, fresh, ends: false, error: false };
             match self.views[at].serve(&parsed, &self.memories[at]) {
-                Outcome::Deliver { remember: Remember::Flow, .. } => return End::Owner,
+                Outcome::Deliver { remember, .. } if !fresh && remember != Remember::Nothing => return End::Owner,
                 Outcome::Deliver { pod, port, .. } => return End::Pod(at, pod, port),
                 Outcome::Forward { node, onward, .. } => {
                     at = node[1..].parse().expect("a number");

@@ -17,7 +17,6 @@ use super::{
 use crate::{
     admin::client,
     lab::{
-        build::ourselves,
         process::{Process, Spec},
         site::NODE_ASN,
     },
@@ -46,6 +45,8 @@ pub(super) struct Node {
     pub(super) link: Link,
     folder: PathBuf,
     logs: PathBuf,
+    /// What it runs.
+    program: PathBuf,
     daemon: Option<Process>,
     speaker: Option<Speaking>,
 }
@@ -55,8 +56,9 @@ impl Node {
     ///
     /// # Errors
     /// The folder cannot be written.
-    pub(super) fn new(link: Link, folder: &Path, logs: &Path) -> anyhow::Result<Self> {
-        let node = Self { link, folder: folder.join("nodes"), logs: logs.into(), daemon: None, speaker: None };
+    pub(super) fn new(link: Link, folder: &Path, logs: &Path, program: &Path) -> anyhow::Result<Self> {
+        let (folder, logs, program) = (folder.join("nodes"), logs.into(), program.into());
+        let node = Self { link, folder, logs, program, daemon: None, speaker: None };
         std::fs::create_dir_all(node.manifests())?;
         std::fs::create_dir_all(node.state_dir())?;
         node.write("service", &services(&node.link))?;
@@ -94,7 +96,7 @@ impl Node {
             OnShutdown::Stop => "stop",
         };
         arguments.extend(["--on-shutdown", how].map(str::to_owned));
-        let spec = Spec { name: &name, namespace: &self.link.namespace, program: &ourselves(), arguments };
+        let spec = Spec { name: &name, namespace: &self.link.namespace, program: &self.program, arguments };
         self.daemon = Some(Process::start(&spec, &self.logs)?);
         Ok(())
     }

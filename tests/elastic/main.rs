@@ -1,6 +1,8 @@
 //! Addresses of a provider on a cluster: a real API server, daemons as real processes with the rights of the manifests, the
 //! emulated Packet API, and BIRD as both of its routers behind the nodes' gateway.
 
+mod rights;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -55,7 +57,7 @@ impl Site {
         }
         let fabric = Fabric::new(&[("tor", 1), ("tor2", 3), ("cp", 10), NODES[0], NODES[1]]);
         let place = Place { netns: Some(fabric.name("cp")), address: v4(10).into() };
-        let cluster = Cluster::start_at(place).await?;
+        let cluster = Cluster::start_audited(place).await?;
         let folder = tempfile::TempDir::with_prefix("ironcast-elastic-").expect("temporary folder").keep();
         let sweep = Program::sweep(&folder).expect("sh runs");
         NODES.iter().for_each(|(node, _)| std::fs::create_dir(folder.join(node)).expect("writable"));
