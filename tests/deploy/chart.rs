@@ -173,6 +173,17 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["admin.address=10.0.0.1:7472"], "has no authentication"),
     (&["monitoring.podMonitor.enabled=true"], "Prometheus does not reach admin.address 127.0.0.1:7472"),
     (&["monitoring.podMonitor.interval=often"], "/monitoring/podMonitor/interval'"),
+    (&["monitoring.serviceMonitor.enabled=true"], "monitoring.serviceMonitor.enabled: Prometheus does not reach"),
+    (&["monitoring.serviceMonitor.interval=often"], "/monitoring/serviceMonitor/interval'"),
+    (
+        &[
+            "monitoring.podMonitor.enabled=true",
+            "monitoring.serviceMonitor.enabled=true",
+            "admin.address=0.0.0.0:7472",
+            "admin.public=true",
+        ],
+        "enable one of them",
+    ),
     (&["updateStrategy.maxUnavailable=0"], "/updateStrategy/maxUnavailable'"),
     (&["updateStrategy.maxUnavailable=0%"], "/updateStrategy/maxUnavailable'"),
     (&["terminationGracePeriodSeconds=0"], "/terminationGracePeriodSeconds'"),
@@ -269,6 +280,46 @@ fn kubelet_probes_where_the_admin_port_is() {
             let get = &container[probe]["httpGet"];
             assert_eq!((&get["host"], &get["port"]), (&host.into(), &port.into()), "{address} {probe}");
         }
+    }
+}
+
+/// What either kind of monitor selects, and the port that it names, are there.
+#[test]
+fn monitors_find_the_port_of_the_daemons() {
+    let Some(helm) = helm() else { return };
+    for (value, kind, endpoints) in
+        [("podMonitor", "PodMonitor", "podMetricsEndpoints"), ("serviceMonitor", "ServiceMonitor", "endpoints")]
+    {
+        let enabled = format!("monitoring.{value}.enabled=true");
+        let labelled = format!("monitoring.{value}.labels.team=net");
+        let values = ["admin.address=0.0.0.0:7473", "admin.public=true", &enabled, &labelled];
+        let rendered = documents(&render_with(&helm, &values).expect("renders")).expect("YAML");
+        let of = |kind: &str| rendered.iter().find(|object| object["kind"] == kind);
+        let pod = &of("DaemonSet").expect("there")["spec"]["template"];
+        let service = of("Service");
+        let monitor = of(kind).expect("enabled");
+        let selected = match kind {
+            "PodMonitor" => pod,
+            _ => service.expect("what a ServiceMonitor selects"),
+        };
+        let wanted = &monitor["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"];
+        assert_eq!(wanted, &selected["metadata"]["labels"]["app.kubernetes.io/name"], "{kind}");
+        assert_eq!(monitor["metadata"]["labels"]["team"], "net");
+        let endpoint = &monitor["spec"][endpoints][0];
+        assert_eq!((&endpoint["path"], &endpoint["interval"]), (&"/metrics".into(), &"30s".into()), "{kind}");
+        let port = &pod["spec"]["containers"][0]["ports"][0];
+        assert_eq!((&port["name"], &port["containerPort"]), (&endpoint["port"], &7473.into()), "{kind}");
+        let Some(service) = service else { continue };
+        assert_eq!(kind, "ServiceMonitor", "nobody else needs a Service");
+        let job = monitor["spec"]["jobLabel"].as_str().expect("the Service's name is no job that alerts know");
+        assert_eq!(service["metadata"]["labels"][job], "ironcast");
+        let exposed = &service["spec"]["ports"][0];
+        assert_eq!(exposed["name"], endpoint["port"]);
+        assert_eq!((&exposed["port"], &exposed["targetPort"]), (&7473.into(), &port["name"]));
+        assert_eq!(
+            service["spec"]["selector"]["app.kubernetes.io/name"],
+            pod["metadata"]["labels"]["app.kubernetes.io/name"]
+        );
     }
 }
 

@@ -25,6 +25,8 @@ use support::{
 };
 
 const SPACE: &str = "ironcast-system";
+/// Rolling updates one after the other: what one leaves in the nodes' memory the next one meets.
+const UPDATES: usize = 3;
 const NAMES: [&str; 3] = [NODES[0].0, NODES[1].0, NODES[2].0];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +55,9 @@ async fn daemon_set_is_installed_updated_under_load_and_removed_without_a_trace(
     quiet(&site, [web, local]).await;
     local_policy_follows_its_pods(&site, local).await;
     quiet(&site, [web, local]).await;
-    tokio::task::block_in_place(|| rolling_update(&site, [web, local]));
+    for _ in 0..UPDATES {
+        tokio::task::block_in_place(|| rolling_update(&site, [web, local]));
+    }
     uninstall(&site, &[web, local]).await;
     nothing_is_left(&site, &before);
 }

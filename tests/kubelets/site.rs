@@ -148,7 +148,8 @@ fn wire(fabric: &Fabric) {
     run("client", "ethtool -K eth0 tx off".into());
     run("client", "ip link set eth0 up".into());
     run("client", "ip route add default via 10.78.0.1".into());
-    // So many that none is used twice while the pod that had it remembers (TIME_WAIT).
+    // However many there are, the kernel takes some again within seconds, as a NAT does: memory of what a port was used
+    // for before, at pods and in the packet path, must break nothing.
     run("client", "sysctl -qw net.ipv4.ip_local_port_range=1024\t65535".into());
     for (node, number) in NODES {
         run(node, set.into());

@@ -31,8 +31,13 @@ NET_ADMIN{{ if ne .Values.daemon.datapath "none" }}, BPF, PERFMON{{ end }}, NET_
 {{- if and (not $loopback) (not .Values.admin.public) -}}
 {{- fail (printf "admin.address %s can be reached from other hosts and has no authentication: use a loopback address, or set admin.public: true" .Values.admin.address) -}}
 {{- end -}}
-{{- if and .Values.monitoring.podMonitor.enabled $loopback -}}
-{{- fail (printf "monitoring.podMonitor.enabled: Prometheus does not reach admin.address %s: set admin.address: 0.0.0.0:7472 (or [::]:7472) and admin.public: true" .Values.admin.address) -}}
+{{- range $name := list "podMonitor" "serviceMonitor" -}}
+{{- if and (get $.Values.monitoring $name).enabled $loopback -}}
+{{- fail (printf "monitoring.%s.enabled: Prometheus does not reach admin.address %s: set admin.address: 0.0.0.0:7472 (or [::]:7472) and admin.public: true" $name $.Values.admin.address) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.monitoring.podMonitor.enabled .Values.monitoring.serviceMonitor.enabled -}}
+{{- fail "monitoring: podMonitor and serviceMonitor find the same daemons, each would be counted twice: enable one of them" -}}
 {{- end -}}
 {{- if and (eq (toString .Values.daemon.unclassed) "false") (not .Values.daemon.loadBalancerClass) -}}
 {{- fail "daemon.unclassed: false without daemon.loadBalancerClass leaves no Service to take: add the class" -}}
