@@ -84,6 +84,9 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
     }
     scenario::suits(args.scenario, args.router)?;
     scenario::provided(args.scenario, args.provider)?;
+    if args.previous.is_some() && args.scenario != args::ScenarioKind::Restart {
+        bail!("--previous needs --scenario restart, which upgrades and downgrades daemons");
+    }
     tools::check(args.datapath())?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
@@ -169,6 +172,7 @@ async fn in_lab(
         graceful_restart: scenario::graceful_restart(args.scenario),
         later: scenario::later(args.scenario),
         budget: scenario::budget(args.scenario),
+        previous: args.previous.clone(),
         #[cfg(feature = "emulator")]
         provider: args.provider,
     };

@@ -58,7 +58,7 @@ pub(crate) struct Observation {
 }
 
 /// What a lab is built with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setup {
     pub(crate) router: RouterKind,
     pub(crate) datapath: DatapathKind,
@@ -68,6 +68,8 @@ pub(crate) struct Setup {
     pub(crate) later: usize,
     /// Prefixes that an IPv4 session may carry.
     pub(crate) budget: Option<u32>,
+    /// The program that daemons are at first, where it is another than this.
+    pub(crate) previous: Option<PathBuf>,
     /// Where addresses come from besides the pools.
     #[cfg(feature = "emulator")]
     pub(crate) provider: ProviderKind,
@@ -82,6 +84,8 @@ pub(crate) struct Lab {
     pub(crate) client: Client,
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
+    /// The program that a daemon is when it is started.
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     daemons: BTreeMap<String, Process>,
     pods: Vec<Process>,
@@ -146,6 +150,7 @@ impl Lab {
             client,
             datapath: setup.datapath,
             delivery: setup.delivery,
+            program: setup.previous.clone().unwrap_or_else(ourselves),
             folder,
             daemons,
             pods,
@@ -193,7 +198,7 @@ impl Lab {
         ] {
             arguments.extend([flag.to_owned(), path.display().to_string()]);
         }
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &ourselves(), arguments };
+        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &self.program, arguments };
         let process = Process::start(&spec, &self.folder.join("logs"))?;
         self.daemons.insert(node.name.clone(), process);
         Ok(())
