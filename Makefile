@@ -10,7 +10,7 @@ export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := sudo -E
 endif
 
-.PHONY: help setup build lab test test-kubelets simulate fuzz miri asan advisories bench bench-cluster lint deny doc crds manifests reference pictures image release clean
+.PHONY: help setup build lab test test-kubelets test-upgrade simulate fuzz miri asan advisories bench bench-cluster lint deny doc crds manifests reference pictures image release clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -45,10 +45,19 @@ test-kubelets: ## the image on three nodes with kubelets: install, rolling updat
 	@assets=$$(tests/cluster/build) && export KUBEBUILDER_ASSETS=$$assets && tests/node/build > /dev/null && \
 	  cargo test --workspace --all-features --test kubelets -- --ignored --nocapture
 
+FROM ?= HEAD~1
+test-upgrade: ## daemons of another commit become this version and go back, under traffic (FROM=commit)
+	@tests/setup build lab
+	@cargo build --features emulator
+	@previous=$$(tests/previous $(FROM)) && $(SUDO) target/debug/ironcast lab --scenario restart --previous $$previous $(ARGS)
+
 SECONDS_EACH ?= 30
-fuzz: ## libFuzzer on every parser and state machine of bgp/ (SECONDS_EACH=30)
+MUTATIONS ?= 30000
+fuzz: ## libFuzzer on bgp/, damaged input and frames for everything else (SECONDS_EACH=30 MUTATIONS=30000)
 	@tests/setup build fuzz
 	@bgp/fuzz/run $(SECONDS_EACH)
+	IRONCAST_MUTATIONS=$(MUTATIONS) cargo test --workspace --all-features --lib -- mutated damage
+	IRONCAST_FRAMES=$$((10 * $(MUTATIONS))) cargo test --workspace --all-features --test datapath_generated
 
 bench: ## figures as ratios against a floor or a peer
 	@tests/setup build

@@ -86,6 +86,9 @@ pub async fn run(args: Args) -> anyhow::Result<bool> {
     }
     scenario::suits(args.scenario, args.router)?;
     scenario::provided(args.scenario, args.provider)?;
+    if args.previous.is_some() && args.scenario != args::ScenarioKind::Restart {
+        bail!("--previous needs --scenario restart, which upgrades and downgrades daemons");
+    }
     tools::check(args.datapath())?;
     routers::check(args.router)?;
     let interrupted = CancellationToken::new();
@@ -174,6 +177,7 @@ async fn in_lab(
         looks: scenario::looks(args.scenario),
         budget: scenario::budget(args.scenario),
         daemon: args.daemon.clone(),
+        previous: args.previous.clone(),
         #[cfg(feature = "emulator")]
         provider: args.provider,
     };

@@ -15,6 +15,8 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 pub mod lab;
+#[cfg(test)]
+mod mutated;
 pub mod netlink;
 pub mod plan;
 pub mod provider;

@@ -68,6 +68,10 @@ enum Mutant {
     ForgetsDrain,
     /// Leases are forgotten and not given back.
     ForgetsToRelease,
+    /// Withdrawals of what no Service has any more are never sent, though the Adj-RIB-Out says so.
+    ForgetsToWithdraw,
+    /// Nobody looks of which cluster the mark of a lease is.
+    TakesForOurs,
 }
 
 impl Mutant {

@@ -8,6 +8,7 @@ mod pool;
 mod provider;
 mod service;
 mod state;
+pub mod stored;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 

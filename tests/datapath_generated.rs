@@ -1,9 +1,11 @@
-//! Generated packets: the real program and the reference must come to the same end. Needs root.
+//! Generated packets, whole and damaged: the real program and the reference must come to the same end. Needs root.
+//!
+//! `IRONCAST_FRAMES` says how many for each hook, `IRONCAST_FRAMES_SEED` where chance begins.
 #![cfg(feature = "xdp")]
 
 mod datapath_support;
 
-use std::{cell::RefCell, net::IpAddr};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr};
 
 use datapath_support::{run::*, *};
 use ironcast::datapath::{
@@ -13,7 +15,10 @@ use ironcast::datapath::{
     spec::Spec,
     types::Reason,
 };
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::{
+    prelude::*,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 
 /// What a packet is like, before damage.
 #[derive(Debug, Clone)]
@@ -89,9 +94,71 @@ fn asked() -> impl Strategy<Value = [u16; 3]> {
     proptest::array::uniform3(prop_oneof![2 => Just(0), 2 => proptest::sample::select(known), 1 => any::<u16>()])
 }
 
-/// Some bytes overwritten, or the end cut off.
-fn damage() -> impl Strategy<Value = Vec<(usize, u8)>> {
-    prop_oneof![3 => Just(vec![]), 2 => proptest::collection::vec((12_usize..110, any::<u8>()), 1..3)]
+/// What becomes of a frame on its way.
+#[derive(Debug, Clone)]
+enum Damage {
+    /// Octets are others.
+    Overwritten(Vec<(usize, u8)>),
+    /// Only so much arrives.
+    Cut(usize),
+    /// Octets come between.
+    Grown(usize, Vec<u8>),
+    /// Octets are missing.
+    Shrunk(usize, usize),
+    /// Two parts changed places.
+    Swapped(usize, usize, usize),
+    /// The same octets stand there twice.
+    Doubled(usize, usize),
+    /// Behind the addresses of Ethernet is nothing that was there.
+    Noise(Vec<u8>),
+}
+
+impl Damage {
+    fn done(self, mut frame: Vec<u8>) -> Vec<u8> {
+        let end = frame.len();
+        let part = |at: usize, length: usize| at.min(end)..(at + length).min(end);
+        match self {
+            Self::Overwritten(octets) => octets.into_iter().for_each(|(at, octet)| {
+                if let Some(old) = frame.get_mut(at) {
+                    *old = octet;
+                }
+            }),
+            Self::Cut(length) => frame.truncate(length),
+            Self::Grown(at, octets) => drop(frame.splice(part(at, 0), octets)),
+            Self::Shrunk(at, length) => drop(frame.drain(part(at, length))),
+            Self::Swapped(one, other, length) if one + length <= other && other + length <= end => {
+                let (front, back) = frame.split_at_mut(other);
+                front[one..one + length].swap_with_slice(&mut back[..length]);
+            }
+            Self::Swapped(..) => {}
+            Self::Doubled(at, length) => {
+                let again = frame[part(at, length)].to_vec();
+                frame.splice(part(at, 0), again);
+            }
+            Self::Noise(octets) => {
+                frame.truncate(12);
+                frame.extend(octets);
+            }
+        }
+        // The program is asked with as much as a card would take.
+        frame.truncate(1500 + 14);
+        frame
+    }
+}
+
+/// Half of the frames come as they were sent; most others have a little that is wrong.
+fn damage() -> impl Strategy<Value = Vec<Damage>> {
+    let octets = || proptest::collection::vec(any::<u8>(), 1..24);
+    let one = prop_oneof![
+        4 => proptest::collection::vec((12_usize..110, any::<u8>()), 1..3).prop_map(Damage::Overwritten),
+        2 => (14_usize..120).prop_map(Damage::Cut),
+        1 => (12_usize..110, octets()).prop_map(|(at, octets)| Damage::Grown(at, octets)),
+        1 => (12_usize..110, 1_usize..24).prop_map(|(at, length)| Damage::Shrunk(at, length)),
+        1 => (12_usize..60, 12_usize..110, 1_usize..20).prop_map(|(a, b, length)| Damage::Swapped(a, b, length)),
+        1 => (12_usize..110, 1_usize..48).prop_map(|(at, length)| Damage::Doubled(at, length)),
+        1 => proptest::collection::vec(any::<u8>(), 2..160).prop_map(Damage::Noise),
+    ];
+    prop_oneof![5 => Just(vec![]), 4 => proptest::collection::vec(one, 1..3)]
 }
 
 fn packet(s: &Shape) -> Packet {
@@ -240,38 +307,62 @@ fn the_program_behind_xdp_and_the_reference_agree() {
     agree(Hook::Tcx);
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|n| n.parse().expect("a number"))
+}
+
+/// So many frames meet one memory: of more, some would have to be forgotten, which the reference does not do.
+const TOGETHER: u64 = 20_000;
+
 fn agree(hook: Hook) {
+    let (frames, seed) = (number("IRONCAST_FRAMES").unwrap_or(6_000), number("IRONCAST_FRAMES_SEED"));
+    let (mut counted, mut flows) = (BTreeMap::<Reason, u64>::new(), 0);
+    for round in 0..frames.div_ceil(TOGETHER) {
+        let cases = TOGETHER.min(frames - round * TOGETHER) as u32;
+        let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+        let runner = match seed {
+            Some(seed) => {
+                let seed: Vec<u8> = [seed, round, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+                TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+            }
+            None => TestRunner::new(config),
+        };
+        let Some((more, known)) = agree_with(hook, runner) else { return };
+        more.into_iter().for_each(|(reason, n)| *counted.entry(reason).or_default() += n);
+        flows += known;
+    }
+    let unseen: Vec<_> = counted.iter().filter(|(_, n)| **n == 0).map(|(reason, _)| reason).collect();
+    eprintln!("{frames} frames, {flows} flows; never seen: {unseen:?}");
+    assert!(flows > 20 && counted[&Reason::Chained] > 100, "the packets reach the interesting parts");
+}
+
+/// What was counted, and how many flows there are in the end.
+fn agree_with(hook: Hook, mut runner: TestRunner) -> Option<(BTreeMap<Reason, u64>, usize)> {
     let spec = spec();
-    let Some(dp) = loaded_at(hook, &spec) else { return };
+    let dp = loaded_at(hook, &spec)?;
     let reference = Reference::new(&spec);
     let memory = RefCell::new(Memory::default());
-    let config = ProptestConfig { cases: 6_000, failure_persistence: None, ..ProptestConfig::default() };
-    let cut = proptest::option::weighted(0.1, 14_usize..120);
-    TestRunner::new(config)
-        .run(&(shape(), damage(), cut), |(shape, damage, cut)| {
+    runner
+        .run(&(shape(), damage()), |(shape, damage)| {
             let mut packet = packet(&shape);
             if hook == Hook::Tcx {
                 // The kernel takes tags off before this hook.
                 packet.vlans.clear();
             }
-            let mut frame = packet.frame();
-            for (at, byte) in damage {
-                if let Some(b) = frame.get_mut(at) {
-                    *b = byte;
-                }
+            let whole = packet.frame();
+            let mut frame = damage.into_iter().fold(whole.clone(), |frame, damage| damage.done(frame));
+            let least = whole.len().min(14 + 40);
+            if hook == Hook::Tcx && frame.len() < least {
+                // Nor does the kernel run it on a frame without a whole IP header.
+                frame.extend_from_slice(&whole[frame.len()..least]);
             }
-            let cut = cut.unwrap_or(frame.len());
-            // Nor does the kernel run it on a frame without a whole IP header.
-            frame.truncate(if hook == Hook::Tcx { cut.max(14 + 40) } else { cut });
+            if frame.len() < 14 {
+                return Ok(());
+            }
             compare(&dp, &spec, &reference, &mut memory.borrow_mut(), &frame);
             Ok(())
         })
         .unwrap_or_else(|e| panic!("{e}"));
-    let kinds = dp.reasons().expect("readable");
-    let unseen: Vec<_> = Reason::ALL.iter().filter(|r| kinds[r] == 0).collect();
-    eprintln!("{} flows; never seen: {unseen:?}", memory.borrow().flows.len());
-    assert!(
-        memory.borrow().flows.len() > 20 && kinds[&Reason::Chained] > 100,
-        "the packets reach the interesting parts"
-    );
+    let flows = memory.borrow().flows.len();
+    Some((dp.reasons().expect("readable"), flows))
 }

@@ -454,3 +454,28 @@ fn a_restart_swaps_the_programs_and_carries_the_flows_over() {
     ironcast::datapath::kernel::remove(&pins).expect("removed");
     assert!(!pins.exists());
 }
+
+/// An upgrade from a release, or a downgrade to one, whose maps look different or are missing.
+#[test]
+fn pinned_map_of_another_layout_is_begun_anew_and_the_others_are_carried_over() {
+    if !is_root() {
+        return;
+    }
+    let bpffs = Bpffs::new();
+    let pins = bpffs.path().join("ironcast");
+    let load = || {
+        let options = Options { pins: Some(pins.clone()), slots: 1 << 16, backends: 1 << 10, ..Options::default() };
+        Datapath::load(options).expect("the programs load")
+    };
+    let id = |name: &str| aya::maps::MapInfo::from_pin(pins.join(name)).expect("pinned").id();
+    drop(load());
+    let (flows, replies, handshakes) = (id("flows"), id("replies"), id("handshakes"));
+    // What stands there is of another kind, of a later layout, or gone.
+    std::fs::rename(pins.join("handshakes"), pins.join("flows")).expect("in a bpffs");
+    std::fs::rename(pins.join("counters"), pins.join("counters-7")).expect("in a bpffs");
+    drop(load());
+    assert!(![flows, replies, handshakes].contains(&id("flows")), "a map of its own");
+    assert_eq!(id("replies"), replies, "carried over");
+    assert!(!pins.join("counters-7").exists() && pins.join("counters").exists());
+    ironcast::datapath::kernel::remove(&pins).expect("removed");
+}

@@ -81,7 +81,7 @@ impl AnnounceState {
     }
 
     /// The BFD sessions that belong to these peers.
-    pub(super) fn paths(
+    pub(crate) fn paths(
         &self,
         link_to: impl Fn(IpAddr) -> Option<bfd::Link>,
     ) -> BTreeMap<PeerId, ironcast_bgp::bfd::Config> {

@@ -43,7 +43,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<bool> {
         None if snapshot.providers.len() == 1 => snapshot.providers.values().next().context("counted")?,
         None => bail!("the folder has {} ProviderConfigs; name one with --provider", snapshot.providers.len()),
     };
-    if state_file::known_cluster_id(&args.folder).as_deref() == Some(args.cluster.as_str()) {
+    if state_file::known_cluster_id(&args.folder)?.as_deref() == Some(args.cluster.as_str()) {
         bail!("{} is the mark of this folder itself, which is no dead cluster's", args.cluster);
     }
     let provider = vendors::connect(config).map_err(|problem| anyhow!("{}: {}", problem.reason, problem.message))?;

@@ -28,6 +28,7 @@ use crate::types::ServiceKey;
 
 mod attach;
 mod inspect;
+mod pins;
 
 pub use attach::{Mode, Step, is_bpffs, is_pinned, remove, skipped_policy};
 pub use inspect::{Answer, Side};
@@ -41,9 +42,6 @@ static AT_TCX: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tc
 const IN: &str = "ironcast_in";
 /// The program for replies.
 const OUT: &str = "ironcast_out";
-/// Maps that outlive the daemon.
-/// Not those of Services: a new daemon numbers them anew.
-const PINNED_MAPS: [&str; 7] = ["flows", "replies", "datagrams", "answers", "handshakes", "fragments", "counters"];
 
 /// `bypass`: what comes in, at ingress of an uplink.
 const TO_POD: &str = "ironcast_to_pod";
@@ -375,14 +373,17 @@ fn load_object(options: &Options) -> Result<Ebpf, DatapathError> {
         .map_max_entries("handshakes", options.syns.div_ceil(types::HANDSHAKE_WAYS as u32).max(1))
         .map_max_entries("service_counters", options.services);
     if let Some(pins) = &options.pins {
-        std::fs::create_dir_all(pins).map_err(|e| DatapathError::Pin { path: pins.clone(), cause: Box::new(e) })?;
-        for name in PINNED_MAPS {
-            loader.map_pin_path(name, pins.join(name));
+        pins::make_way(pins)?;
+        for pinned in pins::PINNED {
+            loader.map_pin_path(pinned.name, pinned.path(pins));
         }
     }
     let loaded = loader.load(object).map_err(|e| DatapathError::Load(Box::new(e)));
     drop(loader);
     give_back_memory();
+    if let (Some(pins), Ok(_)) = (&options.pins, &loaded) {
+        pins::forget_others(pins)?;
+    }
     loaded
 }
 

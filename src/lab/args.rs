@@ -38,6 +38,10 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0, value_name = "M", value_parser = minutes)]
     pub minutes: f64,
 
+    /// Program of another version: daemons begin with it, become this one, and go back (needs --scenario restart)
+    #[arg(long, value_name = "FILE")]
+    pub previous: Option<PathBuf>,
+
     /// Print the scenarios, one a line, and exit
     #[arg(long)]
     pub list: bool,

@@ -76,9 +76,17 @@ pub(crate) struct Setup {
     pub(crate) budget: Option<u32>,
     /// What the nodes run; `None` is this program.
     pub(crate) daemon: Option<PathBuf>,
+    /// The program that daemons are at first, where it is another than this.
+    pub(crate) previous: Option<PathBuf>,
     /// Where addresses come from besides the pools.
     #[cfg(feature = "emulator")]
     pub(crate) provider: ProviderKind,
+}
+
+impl Setup {
+    fn program(&self) -> PathBuf {
+        self.daemon.clone().unwrap_or_else(ourselves)
+    }
 }
 
 /// The lab.
@@ -90,6 +98,8 @@ pub(crate) struct Lab {
     pub(crate) client: Client,
     pub(crate) datapath: DatapathKind,
     pub(crate) delivery: Delivery,
+    /// The program that a daemon is when it is started.
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     setup: Setup,
     daemons: BTreeMap<String, Process>,
@@ -155,6 +165,7 @@ impl Lab {
             client,
             datapath: setup.datapath,
             delivery: setup.delivery,
+            program: setup.previous.clone().unwrap_or_else(|| setup.program()),
             folder,
             setup: setup.clone(),
             daemons,
@@ -183,6 +194,11 @@ impl Lab {
     #[cfg(feature = "emulator")]
     pub(crate) fn cloud(&self) -> anyhow::Result<&provider::Cloud> {
         self.cloud.as_ref().context("this lab has no provider")
+    }
+
+    /// From now on daemons that are started are what the lab is about. Returns what they were before.
+    pub(crate) fn renew_program(&mut self) -> PathBuf {
+        std::mem::replace(&mut self.program, self.setup.program())
     }
 
     /// kill -9 of the router; routes stay in its kernel.

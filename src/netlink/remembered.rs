@@ -10,8 +10,15 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::types::stored;
+
+/// Of the file's form.
+const VERSION: u64 = 1;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
+    #[serde(default = "stored::first")]
+    version: u64,
     boot: String,
     addresses: BTreeSet<IpAddr>,
 }
@@ -25,11 +32,18 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// Reads the list; a missing, damaged or outdated one is empty.
+    /// Reads the list; a missing, damaged or outdated one, and one of a later version, is empty.
     pub(super) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("addresses.json");
         let boot = boot();
-        let content = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Content>(&bytes).ok());
+        let content = fs::read(&path).ok().and_then(|bytes| {
+            let read = stored::read::<Content>(&bytes, VERSION);
+            read.inspect_err(|error| {
+                let path = path.display();
+                tracing::warn!(%error, %path, "addresses of a predecessor stay where the kernel cannot mark them");
+            })
+            .ok()
+        });
         let addresses = content.filter(|c| c.boot == boot).map(|c| c.addresses).unwrap_or_default();
         Self { path, boot, addresses }
     }
@@ -44,7 +58,7 @@ impl Remembered {
             return Ok(());
         }
         self.addresses = addresses;
-        let content = Content { boot: self.boot.clone(), addresses: self.addresses.clone() };
+        let content = Content { version: VERSION, boot: self.boot.clone(), addresses: self.addresses.clone() };
         if let Some(dir) = self.path.parent() {
             fs::create_dir_all(dir)?;
         }
@@ -78,9 +92,26 @@ mod tests {
     }
 
     #[test]
-    fn damaged_list_is_empty() {
+    fn damaged_list_is_empty_or_says_what_it_can() {
         let dir = tempfile::tempdir().expect("a folder");
-        fs::write(dir.path().join("addresses.json"), b"{\"boot\": 1").expect("written");
-        assert!(Remembered::load(dir.path()).addresses().is_empty());
+        let mut list = Remembered::load(dir.path());
+        list.set(["192.0.2.1".parse().expect("valid")].into()).expect("written");
+        let file = dir.path().join("addresses.json");
+        let whole = fs::read(&file).expect("there");
+        for text in crate::mutated::damaged(&whole) {
+            fs::write(&file, &text).expect("written");
+            assert!(Remembered::load(dir.path()).addresses().len() <= 1);
+        }
+    }
+
+    #[test]
+    fn list_without_a_version_is_read_and_one_of_a_later_version_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let read = |version: &str| {
+            let text = format!(r#"{{{version}"boot": {:?}, "addresses": ["192.0.2.1"], "more": 1}}"#, boot());
+            fs::write(dir.path().join("addresses.json"), text).expect("written");
+            Remembered::load(dir.path()).addresses().len()
+        };
+        assert_eq!((read(""), read(r#""version": 1, "#), read(r#""version": 2, "#)), (1, 1, 0));
     }
 }

@@ -23,14 +23,14 @@ mod pace;
 use std::{
     fmt::Write as _,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::{
     client::{legacy, proxy::matcher::Matcher},
@@ -41,7 +41,10 @@ use tokio::time::{Instant, timeout_at};
 
 pub use crate::types::Secret;
 
-use self::{connect::Connector, pace::Pace};
+use self::{
+    connect::Connector,
+    pace::{Pace, retry_after},
+};
 use super::{Refusal, SourceError};
 
 /// One attempt, from the connection to the last octet.
@@ -352,7 +355,7 @@ impl Http {
 
     /// A request that may have arrived, without a readable answer.
     fn lost(&self, call: &Call, message: &str) -> Failed {
-        let message = self.words(message);
+        let message = self.words(call, message);
         if call.once() {
             return Failed::transport(&message, SourceError::Ambiguous(message.clone()));
         }
@@ -374,7 +377,7 @@ impl Http {
     }
 
     fn judge(&self, call: &Call, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failed {
-        let said = self.words(&spoken(body));
+        let said = self.words(call, &spoken(body));
         let message = if said.is_empty() { status.to_string() } else { said };
         let retry_after = retry_after(headers, SystemTime::now());
         let error = match status.as_u16() {
@@ -388,9 +391,9 @@ impl Http {
         Failed { status: Some(status), message, error }
     }
 
-    /// A provider's words without our token, shortened.
-    fn words(&self, text: &str) -> String {
-        let text = match &self.auth {
+    /// A provider's words without the token that the call bore, shortened.
+    fn words(&self, call: &Call, text: &str) -> String {
+        let text = match call.auth.as_ref().unwrap_or(&self.auth) {
             Auth::None => text.to_owned(),
             Auth::Bearer(secret) | Auth::Token(secret) | Auth::Header(_, secret) => secret.hide_in(text),
         };
@@ -449,17 +452,6 @@ fn spoken(body: &[u8]) -> String {
         }
     }
     value.to_string()
-}
-
-/// `Retry-After` in seconds or as a date (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = k8s_openapi::jiff::fmt::rfc2822::parse(text).ok()?;
-    let until = UNIX_EPOCH + Duration::from_secs(u64::try_from(date.timestamp().as_second()).ok()?);
-    Some(until.duration_since(now).unwrap_or_default())
 }
 
 /// 0.75 to 1.25, so that leaders of many clusters do not knock together.

@@ -11,7 +11,10 @@ use ironcast_bgp::{
     },
 };
 
-use super::world::{Event, World};
+use super::{
+    Mutant,
+    world::{Event, World},
+};
 
 /// One connection. End 0 is the node's, end 1 the router's.
 pub(super) struct Wire {
@@ -132,6 +135,8 @@ impl World {
         while let Some(output) = self.routers[r].speaker.poll() {
             match output {
                 Output::Close { id, farewell } => self.close(r, 1, id, farewell.map(|f| f.to_vec())),
+                Output::Received(Received::Withdraw { prefix, .. })
+                    if self.mutant == Some(Mutant::ForgetsToWithdraw) && self.is_nobodys(prefix.addr()) => {}
                 Output::Received(received) => {
                     self.trace(|| format!("router r{r}: {received:?}"));
                     self.routers[r].received(received);

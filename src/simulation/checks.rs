@@ -12,10 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::{daemon::Objects, objects, world::World};
 use crate::{
-    provider::{
-        SourceError,
-        claims::{Action, Outcome},
-    },
+    provider::claims::{Action, Outcome},
     source::{
         api::AddressClaim,
         index::{Kind, Object},
@@ -196,6 +193,11 @@ impl World {
         self.checks.recorded = recorded;
     }
 
+    /// Whether no Service has this address.
+    pub(super) fn is_nobodys(&self, address: IpAddr) -> bool {
+        !self.checks.recorded.contains(&address)
+    }
+
     /// Who is in touch follows what is so: no router has a route of such a node to an address that nobody has any more.
     pub(super) fn check_routers(&mut self) {
         let now = self.clock.now;
@@ -255,8 +257,7 @@ impl World {
                 }
             }
         }
-        let foreign = matches!(outcome, Outcome::Failed(SourceError::Foreign { .. }));
-        if !foreign && self.provider.foreign() != 4 {
+        if !self.provider.others_are_untouched() {
             self.violated("a lease of another cluster changed".into());
         }
         outcome

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::coordination::v1::Lease;
 
 use super::{
+    Mutant,
     api::Refused,
     calls::Call,
     daemon::{Claims, Due, Scribe},
@@ -308,6 +309,7 @@ impl World {
 
     pub(super) fn claims_loaded(&mut self, node: usize, claims: Option<Vec<(Claim, String)>>) {
         let seed = self.dice.0.next();
+        let cluster = if self.mutant == Some(Mutant::TakesForOurs) { "other" } else { "ours" };
         let daemon = self.daemon(node);
         let Claims { loading, seen, versions, facts, desk, failures, .. } = &mut daemon.claims;
         *loading = false;
@@ -319,7 +321,7 @@ impl World {
         *versions = claims.iter().map(|(claim, version)| (claim.id, version.clone())).collect();
         let claims: Vec<Claim> = claims.into_iter().map(|(claim, _)| claim).collect();
         let account = |(name, (config, _)): (&String, &(_, _))| {
-            (name.clone(), Account::new("ours", config, Ok(Marking::AtClaim), &claims, seed))
+            (name.clone(), Account::new(cluster, config, Ok(Marking::AtClaim), &claims, seed))
         };
         let facts = Arc::clone(facts);
         let accounts: BTreeMap<String, Account> = facts.providers.iter().map(account).collect();

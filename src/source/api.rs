@@ -12,6 +12,8 @@ mod advertisement;
 mod bfd;
 mod claim;
 mod community;
+#[cfg(test)]
+mod compatible;
 mod crds;
 mod node_status;
 mod peer;

@@ -13,7 +13,7 @@
 //! ends every watch.
 
 pub(crate) mod backoff;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod rights;
 pub(crate) mod saved;
 mod secrets;

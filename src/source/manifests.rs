@@ -18,7 +18,7 @@ mod watch;
 mod tests;
 
 pub use folder::Folder;
-pub(super) use {
+pub(crate) use {
     decode::{Decoded, decode},
     document::{Malformed, documents},
 };

@@ -15,12 +15,18 @@ use ironcast_bgp::{
 use serde::{Deserialize, Serialize};
 
 use super::policy;
+use crate::types::stored;
 
 /// How long peers are patient: as long as routers keep the routes of a node that restarts.
 pub(super) const WINDOW: Duration = policy::RESTART_TIME;
 
+/// Of the file's form.
+const VERSION: u64 = 1;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    #[serde(default = "stored::first")]
+    version: u64,
     /// Seconds of Unix time.
     written: u64,
     sessions: Vec<Session>,
@@ -45,16 +51,22 @@ struct Session {
 
 /// Writes what is left.
 pub(super) fn write(file: &File, left: &[Legacy], now: SystemTime) -> io::Result<()> {
-    let record = Record { written: seconds(now), sessions: left.iter().map(Session::from).collect() };
+    let record = Record { version: VERSION, written: seconds(now), sessions: left.iter().map(Session::from).collect() };
     fs::write(file, serde_json::to_vec(&record)?)
 }
 
 /// Takes what a predecessor left; nothing if there was none, if its peers have lost their patience since, or if the
-/// file makes no sense.
+/// file is damaged or of a later version.
 pub(super) fn take(file: &File, now: SystemTime) -> Vec<Legacy> {
     let Ok(text) = fs::read(file) else { return Vec::new() };
     let _ = fs::remove_file(file);
-    let Ok(record) = serde_json::from_slice::<Record>(&text) else { return Vec::new() };
+    let record = match stored::read::<Record>(&text, VERSION) {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::warn!(%error, path = %file.display(), "BFD sessions of a predecessor begin anew");
+            return Vec::new();
+        }
+    };
     let age = seconds(now).checked_sub(record.written);
     if age.is_none_or(|age| age >= WINDOW.as_secs()) {
         return Vec::new();
@@ -146,5 +158,42 @@ mod tests {
         fs::write(&file, "{").expect("written");
         assert_eq!(take(&file, now), [], "damaged");
         assert!(!file.exists());
+    }
+
+    /// As the release before versions wrote it.
+    const WITHOUT_VERSION: &str = r#"{"written":1000,"sessions":[{"peer":"tor","address":"192.0.2.1","local":null,
+        "interface":"eth0","minimum_ttl":null,"source_port":50000,"local_discr":1,"remote_discr":4294967295,
+        "remote_detect_mult":1,"remote_desired_min_tx":10000,"remote_required_min_rx":20000,"interval_micros":1000000}]}"#;
+
+    #[test]
+    fn file_without_a_version_is_read_and_one_of_a_later_version_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("bfd.json");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1001);
+        let read = |text: &str| {
+            fs::write(&file, text).expect("written");
+            take(&file, now)
+        };
+        assert_eq!(read(WITHOUT_VERSION), [left(Path::SingleHop)]);
+        assert_eq!(read(&WITHOUT_VERSION.replacen('{', r#"{"version":2,"#, 1)), []);
+    }
+
+    #[test]
+    fn no_damage_to_the_file_is_too_much() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("bfd.json");
+        let now = SystemTime::now();
+        let all = [left(Path::SingleHop), left(Path::MultiHop { minimum_ttl: 60 })];
+        write(&file, &all, now).expect("written");
+        let whole = fs::read(&file).expect("there");
+        let value: serde_json::Value = serde_json::from_slice(&whole).expect("JSON");
+        let look = |text: &[u8]| {
+            fs::write(&file, text).expect("written");
+            let taken = take(&file, now).len();
+            assert!(!file.exists());
+            taken
+        };
+        assert!(crate::mutated::damaged(&whole).map(|text| look(&text)).max() == Some(2));
+        crate::mutated::each(1, |damage| _ = look(damage.value(&value).to_string().as_bytes()));
     }
 }

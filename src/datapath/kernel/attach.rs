@@ -13,7 +13,7 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
-use super::{Datapath, DatapathError, FROM_POD, Hook, IN, OUT, PINNED_MAPS, TO_POD, classifier, xdp};
+use super::{Datapath, DatapathError, FROM_POD, Hook, IN, OUT, TO_POD, classifier, xdp};
 
 /// How an uplink is served, and why not better.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +240,7 @@ pub fn remove(pins: &Path) -> Result<(), DatapathError> {
         entries => entries.map_err(|e| failed(pins, e))?,
     };
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
-    paths.sort_by_key(|p| PINNED_MAPS.iter().any(|m| p.ends_with(m)));
+    paths.sort_by_key(|path| super::pins::is_map(path));
     for path in paths {
         std::fs::remove_file(&path).map_err(|e| failed(&path, e))?;
     }

@@ -9,13 +9,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Remembered, Tables};
-use crate::datapath::spec::{Backend, HISTORY, Membership, Table, TableId};
+use crate::{
+    datapath::spec::{Backend, HISTORY, Membership, Table, TableId},
+    types::stored::{self, Unreadable},
+};
 
-const VERSION: u32 = 1;
+/// Of the file's form.
+const VERSION: u64 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    version: u32,
+    version: u64,
     generation: u32,
     tables: std::collections::BTreeMap<TableId, Entry>,
 }
@@ -40,17 +44,6 @@ struct Layer {
     members: Vec<(IpAddr, u16, String, u32)>,
 }
 
-/// The record is not one of ours.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// It is torn or edited.
-    #[error("the record of memberships is damaged")]
-    Damaged(#[from] serde_json::Error),
-    /// Another version wrote it.
-    #[error("the record of memberships is of version {0}, this program reads {VERSION}")]
-    Version(u32),
-}
-
 impl Tables {
     /// What must outlive the daemon.
     pub fn encode(&self, now: Instant, wall: SystemTime) -> Vec<u8> {
@@ -62,12 +55,9 @@ impl Tables {
     /// With the memory of a predecessor.
     ///
     /// # Errors
-    /// The record is damaged or of another version.
-    pub fn restore(node: impl Into<String>, bytes: &[u8], now: Instant, wall: SystemTime) -> Result<Self, RecordError> {
-        let record: Record = serde_json::from_slice(bytes)?;
-        if record.version != VERSION {
-            return Err(RecordError::Version(record.version));
-        }
+    /// The record is damaged or of a later version.
+    pub fn restore(node: impl Into<String>, bytes: &[u8], now: Instant, wall: SystemTime) -> Result<Self, Unreadable> {
+        let record: Record = stored::read(bytes, VERSION)?;
         let remembered = record.tables.into_iter().map(|(id, entry)| (id, remembered(entry, now, wall))).collect();
         Ok(Self { node: node.into(), generation: record.generation, remembered, ..Self::default() })
     }
@@ -93,7 +83,8 @@ fn entry(remembered: &Remembered, now: Instant, wall: SystemTime) -> Entry {
 
 fn remembered(entry: Entry, now: Instant, wall: SystemTime) -> Remembered {
     let ago = |seconds: u64| {
-        let age = wall.duration_since(UNIX_EPOCH + Duration::from_secs(seconds)).unwrap_or_default();
+        let then = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        let age = then.and_then(|then| wall.duration_since(then).ok()).unwrap_or_default();
         // Older than this host's clock of the process: as old as it can say.
         now.checked_sub(age).unwrap_or(now)
     };

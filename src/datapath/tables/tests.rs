@@ -259,7 +259,47 @@ fn membership_of_yesterday_is_forgotten() {
 fn damaged_record_is_refused() {
     let restore = |bytes: &[u8]| Tables::restore("n1", bytes, Instant::now(), SystemTime::now());
     assert!(restore(b"{").is_err());
-    assert!(restore(br#"{"version":2,"generation":1,"tables":{}}"#).is_err());
+    let later = restore(br#"{"version":2,"generation":1,"names":{}}"#).expect_err("of the future");
+    assert_eq!(later.to_string(), "of version 2, this program reads 1");
+}
+
+/// As the first release wrote it, with a field that it did not know.
+const FIRST_RECORD: &str = r#"{"version":1,"generation":7,"more":1,"tables":{"default/web/TCP/80/192.0.2.1":{
+    "forgetful":false,"strange":1700000000,"history":[
+        {"slots_log2":10,"members":[["10.1.1.5",8080,"n1",1],["10.1.2.5",8080,"n2",1]]},
+        {"slots_log2":12,"replaced":1700000001,"members":[["10.1.1.5",8080,"n1",1]]}]}}}"#;
+
+#[test]
+fn record_of_the_first_release_is_read() {
+    let tables = Tables::restore("n1", FIRST_RECORD.as_bytes(), Instant::now(), SystemTime::now()).expect("ours");
+    let (generation, known) = (tables.generation, tables.remembered.values().next().expect("one"));
+    assert_eq!((generation, known.table.history.len(), known.replaced.len()), (7, 2, 1));
+}
+
+#[test]
+fn no_damage_to_the_record_is_too_much() {
+    let mut cluster = Cluster::new(&[endpoint("10.1.1.5", Some("n1"))]);
+    let (now, wall) = (Instant::now(), SystemTime::now());
+    let mut tables = Tables::new("n1");
+    cluster.spec(&mut tables, now);
+    cluster.put(&[endpoint("10.1.2.5", Some("n2"))]);
+    cluster.spec(&mut tables, now);
+    let whole = tables.encode(now, wall);
+    let value: serde_json::Value = serde_json::from_slice(&whole).expect("JSON");
+    let mut read = 0;
+    let mut look = |text: &[u8]| {
+        let Ok(mut tables) = Tables::restore("n1", text, now, wall) else { return };
+        let spec = cluster.spec(&mut tables, now);
+        read += 1;
+        let _ = tables.deadline();
+        assert!(spec.tables.values().all(|table| table.history.len() <= crate::datapath::spec::HISTORY));
+        if read % 50 == 0 {
+            spec.tables.values().for_each(|table| _ = crate::datapath::slots::lay_out(table));
+        }
+    };
+    crate::mutated::damaged(&whole).for_each(|text| look(&text));
+    crate::mutated::each(1, |damage| look(damage.value(&value).to_string().as_bytes()));
+    assert!(read > 100);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use anyhow::Context;
 use super::Lab;
 use crate::lab::{
     args::word,
-    build::ourselves,
     disk::{self, MemoryGroup},
     observe::EVERY,
     process::{Process, Spec, Usage},
@@ -73,8 +72,7 @@ impl Lab {
         ] {
             arguments.extend([flag.to_owned(), path.display().to_string()]);
         }
-        let program = self.setup.daemon.clone().unwrap_or_else(ourselves);
-        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &program, arguments };
+        let spec = Spec { name: &node.name, namespace: &node.namespace, program: &self.program, arguments };
         Process::start(&spec, &self.folder.join("logs"))
     }
 

@@ -1,5 +1,8 @@
 //! Errors in every form that vendors use, times to wait, secrets, and the way through a proxy.
 
+use std::time::UNIX_EPOCH;
+
+use hyper::header::RETRY_AFTER;
 use ironcast_emulator::{Emulator, Server, packet::Packet};
 use serde_json::json;
 use tokio::{
@@ -7,7 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{
+    pace::{WAIT_LIMIT, until},
+    *,
+};
 
 #[test]
 fn errors_are_read_in_every_form() {
@@ -42,6 +48,10 @@ fn retry_after_is_seconds_or_a_date() {
     assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(7)));
     assert_eq!(wait("Sun, 06 Nov 1994 08:49:20 GMT"), Some(Duration::ZERO));
     assert_eq!(wait("soon"), None);
+    // More than anybody may ask for: added to a time it would be none.
+    assert_eq!(wait("18446744073709551615"), Some(WAIT_LIMIT));
+    assert_eq!(wait("Thu, 01 Jan 9998 00:00:00 GMT"), Some(WAIT_LIMIT));
+    assert_eq!(until(u64::MAX, now), WAIT_LIMIT);
 }
 
 #[test]

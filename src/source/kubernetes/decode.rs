@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Namespace and name; `None` for what is no object.
-pub(super) fn key(value: &Value) -> Option<ObjectKey> {
+pub(crate) fn key(value: &Value) -> Option<ObjectKey> {
     let metadata = value.get("metadata")?;
     let text = |field| metadata.get(field).and_then(Value::as_str);
     Some(ObjectKey::new(text("namespace").unwrap_or_default(), text("name")?))
@@ -23,7 +23,7 @@ pub(super) fn slim(value: &mut Value) {
 }
 
 /// The object, or what is wrong with it.
-pub(super) fn decode(kind: Kind, value: Value) -> Result<Object, String> {
+pub(crate) fn decode(kind: Kind, value: Value) -> Result<Object, String> {
     match kind {
         Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value),
         Kind::EndpointSlice => typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(value),
@@ -45,7 +45,7 @@ fn typed<K: DeserializeOwned + Into<Object>>(value: Value) -> Result<Object, Str
 }
 
 /// What a person is told of an object that cannot be decoded.
-pub(super) fn problem(kind: Kind, key: &ObjectKey, reason: &str) -> Problem {
+pub(crate) fn problem(kind: Kind, key: &ObjectKey, reason: &str) -> Problem {
     Problem {
         object: key.reference(kind),
         field: String::new(),

@@ -6,6 +6,8 @@
 //!  list begins ─▶ KIND.new, a line per object ─list complete─▶ KIND, a line per change ─too long─▶ written anew
 //! ```
 //!
+//! The first line is the version of the form; a file of a later one is not used. A file without is of the first.
+//!
 //! Only the password Secrets that peers name are among them, and only root may read the folder. Nobody leads by what
 //! was saved: see [`Snapshot::saved`].
 
@@ -28,6 +30,8 @@ use crate::{
 
 /// Folder within the state folder.
 const FOLDER: &str = "objects";
+/// Of the files' form.
+const VERSION: u64 = 1;
 /// A file is written anew when it has so many lines more than twice those of its last list.
 const SLACK: usize = 10_000;
 
@@ -59,7 +63,7 @@ impl Saving {
     /// A list begins; what was saved of the kind stays until it is complete.
     pub(super) fn begin(&mut self, kind: Kind) {
         self.attempt(|saving, folder| {
-            let file = create(&folder.join(format!("{kind}.new")))?;
+            let file = begun(create(&folder.join(format!("{kind}.new")))?)?;
             saving.files.insert(kind, Journal { file, lines: 0, listed: None });
             Ok(())
         });
@@ -104,7 +108,7 @@ impl Saving {
                 Entry::Occupied(entry) => entry.into_mut(),
                 // Secrets come one by one, each with a list of its own.
                 Entry::Vacant(entry) => {
-                    let file = append(&folder.join(kind.name()))?;
+                    let file = begun(append(&folder.join(kind.name()))?)?;
                     entry.insert(Journal { file, lines: 0, listed: Some(0) })
                 }
             };
@@ -133,6 +137,12 @@ impl Saving {
     }
 }
 
+/// Says the version, each time that a process goes on with a file.
+fn begun(mut file: BufWriter<File>) -> io::Result<BufWriter<File>> {
+    writeln!(file, "v{VERSION}")?;
+    Ok(file)
+}
+
 fn create(path: &Path) -> io::Result<BufWriter<File>> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map(BufWriter::new)
 }
@@ -145,7 +155,7 @@ fn append(path: &Path) -> io::Result<BufWriter<File>> {
 fn rewritten(folder: &Path, kind: Kind) -> io::Result<Journal> {
     let (path, half) = (folder.join(kind.name()), folder.join(format!("{kind}.half")));
     let objects = read(&path)?;
-    let mut file = create(&half)?;
+    let mut file = begun(create(&half)?)?;
     for object in objects.values() {
         write!(file, "+")?;
         serde_json::to_writer(&mut file, object)?;
@@ -156,23 +166,49 @@ fn rewritten(folder: &Path, kind: Kind) -> io::Result<Journal> {
     Ok(Journal { file, lines: objects.len(), listed: Some(objects.len()) })
 }
 
-/// The objects of a file.
+/// The objects of a file. A line that is damaged is left out; nothing is used of a later version's.
 fn read(path: &Path) -> io::Result<BTreeMap<ObjectKey, Value>> {
-    let text = match fs::read_to_string(path) {
+    let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         text => text?,
     };
-    let mut objects = BTreeMap::new();
-    for line in text.lines() {
-        let Some((sign, json)) = line.split_at_checked(1) else { continue };
-        let Ok(value) = serde_json::from_str::<Value>(json) else { continue };
-        let Some(key) = decode::key(&value) else { continue };
-        match sign {
-            "+" => objects.insert(key, value),
-            _ => objects.remove(&key),
-        };
+    let (mut objects, mut damaged) = (BTreeMap::new(), 0_usize);
+    for line in text.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()) {
+        match Line::read(line) {
+            Some(Line::Version(found)) if found > VERSION => {
+                let message = format!("of version {found}, this program reads {VERSION}");
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            Some(Line::Version(_)) => {}
+            Some(Line::There(key, object)) => drop(objects.insert(key, object)),
+            Some(Line::Gone(key)) => drop(objects.remove(&key)),
+            None => damaged += 1,
+        }
+    }
+    if damaged > 0 {
+        warn!(path = %path.display(), lines = damaged, "damaged lines are left out of what was saved");
     }
     Ok(objects)
+}
+
+/// One line of a file.
+enum Line {
+    Version(u64),
+    There(ObjectKey, Value),
+    Gone(ObjectKey),
+}
+
+impl Line {
+    fn read(line: &[u8]) -> Option<Self> {
+        let (sign, rest) = line.split_first()?;
+        let object = || serde_json::from_slice::<Value>(rest).ok();
+        match sign {
+            b'v' => serde_json::from_slice(rest).ok().map(Self::Version),
+            b'+' => object().and_then(|object| Some(Self::There(decode::key(&object)?, object))),
+            b'-' => object().and_then(|object| Some(Self::Gone(decode::key(&object)?))),
+            _ => None,
+        }
+    }
 }
 
 /// What a predecessor saved below `state_dir`; `None` where no list of Services was ever complete.
@@ -183,7 +219,7 @@ pub(super) fn load(state_dir: &Path) -> Option<Snapshot> {
     }
     let objects = Kind::ALL.into_iter().flat_map(|kind| {
         let objects = read(&folder.join(kind.name())).unwrap_or_else(|error| {
-            warn!(%error, %kind, "what was saved cannot be read");
+            warn!(%error, %kind, "what was saved is not used");
             BTreeMap::new()
         });
         objects.into_values().filter_map(move |value| decode(kind, value).ok())
@@ -277,10 +313,10 @@ mod tests {
         }
         saving.flush();
         let lines = || fs::read_to_string(dir.path().join("objects/IPAddressPool")).expect("there").lines().count();
-        assert_eq!(lines(), 2);
+        assert_eq!(lines(), 1 + 2);
         saving.put(Kind::IPAddressPool, &pool("c", "192.0.2.128/25"));
         saving.flush();
-        assert_eq!((lines(), pools(dir.path()).len()), (3, 3));
+        assert_eq!((lines(), pools(dir.path()).len()), (1 + 3, 3));
     }
 
     #[test]
@@ -294,5 +330,61 @@ mod tests {
         let mut none = Saving::new(Some(Path::new("/proc/nowhere")));
         list(&mut none, Kind::Service, &[service("web")]);
         none.flush();
+    }
+
+    /// A file as the release before versions wrote it.
+    const WITHOUT_VERSION: &str = concat!(
+        r#"+{"metadata":{"name":"a","namespace":"s"},"spec":{"addresses":["192.0.2.0/25"]}}"#,
+        "\n",
+        r#"+{"metadata":{"name":"b","namespace":"s"},"spec":{"addresses":["198.51.100.0/24"]}}"#,
+        "\n",
+        r#"-{"metadata":{"name":"a","namespace":"s"}}"#,
+        "\n",
+    );
+
+    #[test]
+    fn file_without_a_version_is_read_and_one_of_a_later_version_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut saving = Saving::new(Some(dir.path()));
+        list(&mut saving, Kind::Service, &[service("web")]);
+        let file = dir.path().join("objects/IPAddressPool");
+        fs::write(&file, WITHOUT_VERSION).expect("written");
+        assert_eq!(pools(dir.path()), ["b"]);
+        fs::write(&file, format!("v2\n{WITHOUT_VERSION}")).expect("written");
+        let error = read(&file).expect_err("of the future").to_string();
+        assert_eq!(error, "of version 2, this program reads 1");
+        assert_eq!(load(dir.path()).map(|snapshot| (snapshot.pools.len(), snapshot.services.len())), Some((0, 1)));
+    }
+
+    #[test]
+    fn damage_to_a_file_costs_the_line_where_it_is() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut saving = Saving::new(Some(dir.path()));
+        list(&mut saving, Kind::Service, &[service("web")]);
+        let names = ["a", "b", "c"];
+        let range = |n: usize| format!("198.51.{n}.0/24");
+        let objects: Vec<Value> = names.iter().enumerate().map(|(n, name)| pool(name, &range(n))).collect();
+        list(&mut saving, Kind::IPAddressPool, &objects);
+        let file = dir.path().join("objects/IPAddressPool");
+        let whole = fs::read(&file).expect("there");
+        let ends: Vec<usize> = whole.iter().enumerate().filter(|(_, o)| **o == b'\n').map(|(at, _)| at).collect();
+        for text in crate::mutated::damaged(&whole) {
+            fs::write(&file, &text).expect("written");
+            let found = read(&file).map(|found| found.into_keys().map(|key| key.name).collect::<Vec<_>>());
+            let Ok(found) = found else {
+                assert!(
+                    text.len() > ends[0] && text[..ends[0]] != whole[..ends[0]],
+                    "the version alone refuses a file"
+                );
+                continue;
+            };
+            let first = text.iter().zip(&whole).position(|(is, was)| is != was).unwrap_or(text.len());
+            let is_cut = text.len() < whole.len();
+            let before = ends.iter().skip(1).filter(|end| **end < first + usize::from(is_cut)).count();
+            let kept = |name: &&&str| found.iter().any(|found| found == **name);
+            assert_eq!(names[..before].iter().filter(kept).count(), before, "{found:?}");
+            // A line's end that is damaged makes two lines one.
+            assert!(is_cut || names.iter().filter(kept).count() >= names.len() - 2, "{found:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// What became of a document.
 #[derive(Debug)]
-pub(in crate::source) enum Decoded {
+pub(crate) enum Decoded {
     /// An object, and its fields that nobody reads.
     Object(Object, Vec<Problem>),
     /// An object that is of a kind of ours but cannot be read.
@@ -30,7 +30,7 @@ pub(in crate::source) enum Decoded {
 }
 
 /// Reads a document.
-pub(in crate::source) fn decode(mut value: Value) -> Decoded {
+pub(crate) fn decode(mut value: Value) -> Decoded {
     let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (version, name) = (text(&value, "apiVersion"), text(&value, "kind"));
     let metadata = value.get("metadata").cloned().unwrap_or_default();

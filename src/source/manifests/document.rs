@@ -6,15 +6,15 @@ use serde_json::Value;
 
 /// A document that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::source) struct Malformed {
+pub(crate) struct Malformed {
     /// Line of the file, from 1.
-    pub(in crate::source) line: usize,
+    pub(crate) line: usize,
     /// What is wrong.
-    pub(in crate::source) message: String,
+    pub(crate) message: String,
 }
 
 /// Every document of a file; `List`s are taken apart, empty documents are left out.
-pub(in crate::source) fn documents(text: &str, json: bool) -> Vec<Result<Value, Malformed>> {
+pub(crate) fn documents(text: &str, json: bool) -> Vec<Result<Value, Malformed>> {
     let mut values = Vec::new();
     match json {
         true => read_json(text, &mut values),
@@ -40,7 +40,31 @@ fn parts(text: &str) -> Vec<(usize, Range<usize>)> {
     parts
 }
 
+/// Brackets that may be open at one time. At each word the parser looks at all of them: a file of a few hundred kilobytes
+/// of them would take it hours.
+const DEEPEST: usize = 500;
+
+/// The line where more are open.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    let line = text.lines().position(|line| {
+        line.bytes().any(|byte| {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            open > DEEPEST
+        })
+    });
+    line.map(|before| before + 1)
+}
+
 fn read_yaml(text: &str, lines: usize, values: &mut Vec<Result<Value, Malformed>>) {
+    if let Some(line) = too_deep(text) {
+        let message = format!("more than {DEEPEST} brackets are open");
+        return values.push(Err(Malformed { line: lines + line, message }));
+    }
     let text = text.trim_end().strip_suffix("\n...").unwrap_or(text);
     match serde_norway::from_str::<Value>(text) {
         Ok(value) => add(value, lines + 1, values),

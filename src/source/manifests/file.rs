@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
+    fs::{self, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::Path,
     time::{Duration, SystemTime},
 };
+
+use rustix::fs::OFlags;
 
 use super::{
     decode::{Decoded, decode},
@@ -19,6 +22,9 @@ use crate::{
 
 /// A file that changed less than this ago may change again without another time stamp.
 const RECENT: Duration = Duration::from_secs(2);
+
+/// More than ten thousand Services; as much again is needed to read it.
+const LIMIT: u64 = 64 << 20;
 
 /// What an object is called.
 pub(super) type Identity = (Kind, ObjectKey);
@@ -59,7 +65,7 @@ pub(super) struct Content {
 pub(super) fn read(path: &Path) -> Content {
     let file = file_name(path);
     let mut content = Content::default();
-    let text = match fs::read_to_string(path) {
+    let text = match text(path) {
         Ok(text) => text,
         Err(error) => {
             content.broken(&file, format!("cannot be read: {error}"), "make it a readable text file");
@@ -75,6 +81,20 @@ pub(super) fn read(path: &Path) -> Content {
         }
     }
     content
+}
+
+/// The text of a file. A pipe would be waited for, and a device has no end.
+fn text(path: &Path) -> io::Result<String> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(LIMIT + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LIMIT {
+        true => Err(io::Error::other(format!("it has more than {} MiB", LIMIT >> 20))),
+        false => Ok(text),
+    }
 }
 
 /// The name alone: every file is in the one folder.

@@ -33,8 +33,10 @@ pub struct Folder {
     owners: BTreeMap<Identity, PathBuf>,
     /// The state file, as it could last be read.
     record: Option<Record>,
-    /// Why it cannot be read now.
-    record_problem: Option<Problem>,
+    /// The journal of claims could be read once.
+    journal_read: bool,
+    /// Why they cannot be read now.
+    record_problems: Vec<Problem>,
 }
 
 /// A file as it was last read.
@@ -55,7 +57,8 @@ impl Folder {
     /// A folder that was not read yet.
     pub fn new(dir: PathBuf) -> Self {
         let (files, owners) = (BTreeMap::new(), BTreeMap::new());
-        Self { dir, index: Index::new([]), files, owners, record: None, record_problem: None }
+        let index = Index::new([]);
+        Self { dir, index, files, owners, record: None, journal_read: false, record_problems: Vec::new() }
     }
 
     /// Reads the files that changed since the last time.
@@ -101,28 +104,37 @@ impl Folder {
         }
     }
 
-    /// Reads the state file again; what was read before stays in use while it is gone.
+    /// Reads the state files again. What was read before stays in use while one is gone or cannot be read; where nothing
+    /// was, its version before the last change is.
     ///
     /// # Errors
-    /// It cannot be read, is torn or of a later version.
+    /// One cannot be read, is torn or of a later version.
     pub fn read_record(&mut self) -> Result<(), StateError> {
-        let record = state_file::load(&self.dir);
-        self.record_problem = record.as_ref().err().map(state_problem);
-        let record = match (record?, &self.record) {
-            (Some(record), _) => record,
-            (None, None) => Record::default(),
-            (None, Some(_)) => return Ok(()),
+        let (record, claims) = (state_file::load(&self.dir), state_file::load_claims(&self.dir));
+        self.record_problems =
+            [record.as_ref().err(), claims.as_ref().err()].into_iter().flatten().map(state_problem).collect();
+        let usable = match (&record, &self.record) {
+            (Ok(Some(record)), _) => Some(record.clone()),
+            (Ok(None), None) => Some(Record::default()),
+            // The folder is gone, and the journal with it.
+            (Ok(None), Some(_)) => return Ok(()),
+            (Err(_), None) => state_file::load_former(&self.dir).ok().flatten(),
+            (Err(_), Some(_)) => None,
         };
-        self.index.assign(record.addresses());
-        self.record = Some(record);
-        self.read_journal()
-    }
-
-    fn read_journal(&mut self) -> Result<(), StateError> {
-        let claims = state_file::load_claims(&self.dir);
-        self.record_problem = claims.as_ref().err().map(state_problem);
-        self.index.set_journal(claims?);
-        Ok(())
+        if let Some(usable) = usable {
+            self.index.assign(usable.addresses());
+            self.record = Some(usable);
+        }
+        let usable = match &claims {
+            Ok(claims) => Some(claims.clone()),
+            Err(_) if self.journal_read => None,
+            Err(_) => state_file::load_former_claims(&self.dir).ok(),
+        };
+        if let Some(usable) = usable {
+            self.index.set_journal(usable);
+            self.journal_read = true;
+        }
+        record.and(claims).map(drop)
     }
 
     /// Goes on as if there were no state file.
@@ -154,7 +166,7 @@ impl Folder {
             problem.file = self.file_of(&problem.object);
         }
         snapshot.problems.extend(self.files.values().flat_map(|file| file.problems.iter().cloned()));
-        snapshot.problems.extend(self.record_problem.clone());
+        snapshot.problems.extend(self.record_problems.iter().cloned());
         snapshot.problems.sort();
         snapshot.problems.dedup();
         Some(snapshot)
@@ -242,7 +254,7 @@ impl FileState {
 
 fn state_problem(error: &StateError) -> Problem {
     Problem {
-        object: ObjectRef::new("File", "", ".ironcast/state.json"),
+        object: ObjectRef::new("File", "", &format!(".ironcast/{}", error.file())),
         field: String::new(),
         message: error.to_string(),
         hint: std::error::Error::source(error).map(ToString::to_string).unwrap_or_default(),

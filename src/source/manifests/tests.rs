@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, net::IpAddr};
 
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
@@ -188,6 +188,54 @@ fn nothing_is_known_while_the_state_file_could_never_be_read() {
     read.write(".ironcast/state.json", "{\"vers");
     assert!(look(&mut read.folder).is_err());
     assert!(read.folder.snapshot().is_none(), "addresses in use would look free");
+}
+
+#[test]
+fn state_file_that_is_damaged_at_the_start_leaves_the_version_before_in_use() {
+    for later in ["{\"version\": 1, \"services\": {\"def", "{\"version\": 2, \"all\": {}}"] {
+        let mut read = Read::new();
+        read.write("a.yaml", &(pool("a", A) + &service("b")));
+        read.write(".ironcast/state.json", later);
+        read.write(".ironcast/state.json.bak", &state("b", "192.0.2.7"));
+        let error = look(&mut read.folder).expect_err("unreadable");
+        assert!(error.contains("state.json is "), "{error}");
+        let snapshot = read.folder.snapshot().expect("the version before is there");
+        assert_eq!(snapshot.services[&ServiceKey::new("default", "b")].assigned, [IpAddr::from([192, 0, 2, 7])]);
+        assert!(snapshot.problems.iter().any(|problem| problem.message.contains("state.json is ")));
+        // Once it is mended it counts, and nothing else does when it is damaged again.
+        read.write(".ironcast/state.json", &state("b", "192.0.2.8"));
+        read.snapshot();
+        read.write(".ironcast/state.json", later);
+        look(&mut read.folder).expect_err("unreadable");
+        let snapshot = read.folder.snapshot().expect("read before");
+        assert_eq!(snapshot.services[&ServiceKey::new("default", "b")].assigned, [IpAddr::from([192, 0, 2, 8])]);
+    }
+}
+
+#[test]
+fn claims_that_cannot_be_read_do_not_take_the_record_along() {
+    let mut read = Read::new();
+    read.write("a.yaml", &(pool("a", A) + &service("b")));
+    read.write(".ironcast/state.json", &state("b", "192.0.2.7"));
+    read.write(".ironcast/claims.json", "{\"version\": 1, \"cl");
+    let error = look(&mut read.folder).expect_err("torn");
+    assert!(error.contains("claims.json is damaged; put claims.json.bak"), "{error}");
+    let snapshot = read.folder.snapshot().expect("the record is there");
+    assert_eq!(snapshot.services[&ServiceKey::new("default", "b")].assigned.len(), 1);
+}
+
+#[test]
+fn what_is_no_file_of_text_is_said_and_not_waited_for() {
+    let mut read = Read::new();
+    read.write("a.yaml", &pool("a", A));
+    let pipe = read.dir.path().join("pipe.yaml");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("made");
+    std::os::unix::fs::symlink("/dev/zero", read.dir.path().join("zero.json")).expect("made");
+    fs::File::create(read.dir.path().join("large.yaml")).and_then(|f| f.set_len(1 << 40)).expect("made");
+    assert_eq!(read.names(), ["a"]);
+    read.tells("File pipe.yaml: cannot be read: it is no regular file");
+    read.tells("File zero.json: cannot be read: it is no regular file");
+    read.tells("File large.yaml: cannot be read: it has more than 64 MiB");
 }
 
 #[test]

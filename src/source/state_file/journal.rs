@@ -3,24 +3,26 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read, Write},
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{StateError, folder};
+use super::{StateError, folder, former, read, replace};
 use crate::{
     source::{api::AddressClaim, convert},
-    types::{Claim, ClaimId},
+    types::{Claim, ClaimId, stored},
 };
 
 const FILE: &str = "claims.json";
 const VERSION: u64 = 1;
 /// The mark of this folder.
 const CLUSTER: &str = "cluster-id";
+/// How marks begin that are made here; people may have written others.
+const MADE: &str = "folder-";
 
 #[derive(Serialize, Deserialize)]
 struct Form {
@@ -33,29 +35,31 @@ struct Form {
 /// # Errors
 /// The file is there and cannot be read, is torn, of a later version, or holds something that is no claim.
 pub fn load_claims(dir: &Path) -> Result<BTreeMap<ClaimId, Claim>, StateError> {
-    let path = folder(dir).join(FILE);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(StateError::io("read", &path)(error)),
-    };
-    let corrupt = |source| StateError::Corrupt { path: path.clone(), source };
-    let form: Form = serde_json::from_slice(&text).map_err(corrupt)?;
-    if form.version != VERSION {
-        return Err(StateError::Version { path, found: form.version });
-    }
+    load_from(&folder(dir).join(FILE))
+}
+
+/// The claims before the last change, for who cannot read the last ones: what was bound is most likely bound still.
+///
+/// # Errors
+/// As [`load_claims`].
+pub fn load_former_claims(dir: &Path) -> Result<BTreeMap<ClaimId, Claim>, StateError> {
+    load_from(&former(&folder(dir), FILE))
+}
+
+fn load_from(path: &Path) -> Result<BTreeMap<ClaimId, Claim>, StateError> {
+    let Some(text) = read(path)? else { return Ok(BTreeMap::new()) };
+    let form: Form = stored::read(&text, VERSION).map_err(StateError::unreadable(path))?;
     let read = |object: &AddressClaim| {
         let converted = convert::claim(object);
         let problem = || converted.problems.first().map(ToString::to_string).unwrap_or_default();
-        converted.value.clone().ok_or_else(|| corrupt(serde::de::Error::custom(problem())))
+        let damaged = || StateError::Corrupt { path: path.into(), source: serde::de::Error::custom(problem()) };
+        converted.value.clone().ok_or_else(damaged)
     };
     form.claims.iter().map(|object| read(object).map(|claim| (claim.id, claim))).collect()
 }
 
 /// Replaces the claims, atomically and so that it survives a power failure.
 fn store_claims(dir: &Path, claims: &BTreeMap<ClaimId, Claim>) -> Result<(), StateError> {
-    let folder = folder(dir);
-    fs::create_dir_all(&folder).map_err(StateError::io("make", &folder))?;
     let object = |claim: &Claim| {
         let mut object = AddressClaim::new(&claim.id.to_string(), convert::claim_spec(claim));
         object.status = Some(convert::claim_status(claim, None));
@@ -64,25 +68,39 @@ fn store_claims(dir: &Path, claims: &BTreeMap<ClaimId, Claim>) -> Result<(), Sta
     let form = Form { version: VERSION, claims: claims.values().map(object).collect() };
     let mut text = serde_json::to_vec_pretty(&form).expect("plain data");
     text.push(b'\n');
-    write_whole(&folder, FILE, &text)
-}
-
-fn write_whole(folder: &Path, name: &str, text: &[u8]) -> Result<(), StateError> {
-    let (path, half) = (folder.join(name), folder.join(format!("{name}.tmp")));
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&half)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&half, &path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(StateError::io("write", &path))
+    replace(&folder(dir), FILE, &text)
 }
 
 /// The mark of this folder, where it has one.
-pub fn known_cluster_id(dir: &Path) -> Option<String> {
-    let text = fs::read_to_string(folder(dir).join(CLUSTER)).ok()?;
-    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
+///
+/// # Errors
+/// It is there and cannot be read, or is damaged as its copy is.
+pub fn known_cluster_id(dir: &Path) -> Result<Option<String>, StateError> {
+    let folder = folder(dir);
+    match read_id(&folder.join(CLUSTER)) {
+        Err(StateError::Corrupt { path, source }) => match read_id(&former(&folder, CLUSTER)) {
+            Ok(Some(copy)) => Ok(Some(copy)),
+            _ => Err(StateError::Corrupt { path, source }),
+        },
+        read => read,
+    }
+}
+
+/// One word. Leases bear it: another one would make them another cluster's.
+fn read_id(path: &Path) -> Result<Option<String>, StateError> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    let id = String::from_utf8_lossy(&text).trim().to_owned();
+    let is_whole = match id.strip_prefix(MADE) {
+        Some(number) => number.len() == 32 && number.bytes().all(|digit| digit.is_ascii_hexdigit()),
+        None => !MADE.starts_with(&id) && id.bytes().all(|byte| byte.is_ascii_graphic()),
+    };
+    match is_whole {
+        true => Ok(Some(id)),
+        false => {
+            let source = serde::de::Error::custom("it must be one word");
+            Err(StateError::Corrupt { path: path.into(), source })
+        }
+    }
 }
 
 /// The mark of this folder: made once by the daemon that leads, and copied with the folder.
@@ -90,19 +108,17 @@ pub fn known_cluster_id(dir: &Path) -> Option<String> {
 /// # Errors
 /// It can be neither read nor made.
 pub fn cluster_id(dir: &Path) -> Result<String, StateError> {
-    let folder = folder(dir);
-    let path = folder.join(CLUSTER);
-    match fs::read_to_string(&path) {
-        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().into()),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StateError::io("read", &path)(error)),
-        Ok(_) | Err(_) => {}
+    if let Some(id) = known_cluster_id(dir)? {
+        return Ok(id);
     }
     let mut random = [0; 16];
     let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random));
     read.map_err(StateError::io("read", Path::new("/dev/urandom")))?;
-    let id = format!("folder-{:032x}", u128::from_be_bytes(random));
-    fs::create_dir_all(&folder).map_err(StateError::io("make", &folder))?;
-    write_whole(&folder, CLUSTER, format!("{id}\n").as_bytes())?;
+    let id = format!("{MADE}{:032x}", u128::from_be_bytes(random));
+    // The second time leaves the first as a copy.
+    for _ in 0..2 {
+        replace(&folder(dir), CLUSTER, format!("{id}\n").as_bytes())?;
+    }
     Ok(id)
 }
 

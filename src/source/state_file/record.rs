@@ -1,18 +1,20 @@
 //! What the state file says.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 
-use super::StateError;
 use crate::{
     plan::{Allocated, Planned},
-    types::{Service, ServiceKey, Snapshot},
+    types::{
+        Service, ServiceKey, Snapshot,
+        stored::{self, Unreadable},
+    },
 };
 
 /// Of the file's form.
-pub(super) const VERSION: u64 = 1;
+const VERSION: u64 = 1;
 
 /// Addresses and status of every Service.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -51,11 +53,6 @@ pub struct Pending {
     pub message: String,
 }
 
-#[derive(Deserialize)]
-struct Versioned {
-    version: u64,
-}
-
 #[derive(Serialize, Deserialize)]
 struct Form {
     version: u64,
@@ -72,16 +69,11 @@ impl Record {
     }
 
     /// Reads the file's text.
-    pub(super) fn decode(text: &[u8], path: &Path) -> Result<Self, StateError> {
-        let corrupt = |source| StateError::Corrupt { path: path.to_owned(), source };
-        let Versioned { version } = serde_json::from_slice(text).map_err(corrupt)?;
-        if version != VERSION {
-            return Err(StateError::Version { path: path.to_owned(), found: version });
-        }
-        let form: Form = serde_json::from_slice(text).map_err(corrupt)?;
+    pub(super) fn decode(text: &[u8]) -> Result<Self, Unreadable> {
+        let form: Form = stored::read(text, VERSION)?;
         let key = |(name, entry): (String, Entry)| match name.split_once('/') {
             Some((namespace, name)) => Ok((ServiceKey::new(namespace, name), entry)),
-            None => Err(corrupt(serde::de::Error::custom(format!("{name:?} is not namespace/name")))),
+            None => Err(serde_json::Error::custom(format!("{name:?} is not namespace/name"))),
         };
         Ok(Self { services: form.services.into_iter().map(key).collect::<Result<_, _>>()? })
     }

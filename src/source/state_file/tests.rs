@@ -211,3 +211,102 @@ async fn a_removed_record_is_written_again_and_a_removed_lock_is_taken_anew() {
     only.stop.cancel();
     within(only.task).await.expect("no panic").expect("told to end");
 }
+
+/// What the first release wrote: what it says must be understood by every later one.
+const FIRST: [(&str, &str); 3] = [
+    (
+        "state.json",
+        r#"{"version": 1, "services": {
+            "default/web": {"addresses": ["192.0.2.1", "2001:db8::1"], "pool": "p", "class": "c",
+                "since": "2026-01-01T00:00:00Z"},
+            "default/dns": {"pending": {"reason": "NoPool", "message": "no pool"}}}}"#,
+    ),
+    (
+        "claims.json",
+        r#"{"version": 1, "claims": [{"apiVersion": "ironcast.dev/v1alpha1", "kind": "AddressClaim",
+            "metadata": {"name": "ic-0123456789abcdef"},
+            "spec": {"provider": "metal", "pool": "metal", "family": "IPv4", "prefixLength": 32, "reclaimPolicy": "Delete",
+                "service": "default/web"},
+            "status": {"phase": "Bound", "leaseID": "l1", "network": "203.0.113.7/32", "conditions": []}}]}"#,
+    ),
+    ("cluster-id", "folder-0123456789abcdef0123456789abcdef\n"),
+];
+
+fn of_first_release() -> TempDir {
+    let dir = TempDir::new().expect("folder");
+    fs::create_dir(folder(dir.path())).expect("made");
+    FIRST.iter().for_each(|(name, text)| fs::write(folder(dir.path()).join(name), text).expect("written"));
+    dir
+}
+
+#[test]
+fn files_of_the_first_release_are_read() {
+    let dir = of_first_release();
+    let record = load(dir.path()).expect("readable").expect("there");
+    assert_eq!(record.addresses()[&ServiceKey::new("default", "web")].len(), 2);
+    assert_eq!(record.services().len(), 2);
+    let claims = load_claims(dir.path()).expect("readable");
+    assert!(claims.values().all(|claim| claim.state.lease().is_some()) && claims.len() == 1, "{claims:?}");
+    assert_eq!(cluster_id(dir.path()).expect("readable"), FIRST[2].1.trim());
+}
+
+#[test]
+fn fields_of_a_later_release_are_passed_over_and_a_later_form_is_refused_by_its_version() {
+    let dir = of_first_release();
+    for name in ["state.json", "claims.json"] {
+        let path = folder(dir.path()).join(name);
+        let whole = fs::read_to_string(&path).expect("there");
+        let error = || load(dir.path()).map(drop).and(load_claims(dir.path()).map(drop)).map_err(|e| e.to_string());
+        fs::write(&path, whole.replacen('{', r#"{"later": {"a": [1]}, "#, 1)).expect("written");
+        assert_eq!(error(), Ok(()), "{name}");
+        fs::write(&path, r#"{"version": 2, "all": []}"#).expect("written");
+        let error = error().expect_err("of the future");
+        assert!(
+            error.ends_with(&format!("{name} is of version 2, this program reads 1; run the newer release")),
+            "{error}"
+        );
+        fs::write(&path, whole).expect("written");
+    }
+}
+
+#[test]
+fn no_damage_to_a_file_is_taken_for_an_empty_one() {
+    let dir = of_first_release();
+    for (name, whole) in FIRST {
+        let path = folder(dir.path()).join(name);
+        let value = serde_json::from_str(whole).unwrap_or(serde_json::Value::Null);
+        let look = |text: &[u8], cut: bool| {
+            fs::write(&path, text).expect("written");
+            let read = match name {
+                "state.json" => load(dir.path()).map(|record| drop(record.expect("it is there"))),
+                "claims.json" => load_claims(dir.path()).map(drop),
+                _ => cluster_id(dir.path()).map(|id| assert!(!id.is_empty())),
+            };
+            if let Err(error) = &read {
+                assert!(error.to_string().contains(name) && error.file() == name, "{error}");
+            }
+            assert!(read.is_err() || !cut, "{name}: {}", String::from_utf8_lossy(text));
+        };
+        for text in crate::mutated::damaged(whole.as_bytes()) {
+            look(&text, text.len() < whole.trim_end().len());
+        }
+        if value.is_object() {
+            crate::mutated::each(4, |damage| look(damage.value(&value).to_string().as_bytes(), false));
+        }
+        fs::write(&path, whole).expect("written");
+    }
+}
+
+#[test]
+fn mark_of_the_folder_that_is_damaged_comes_from_its_copy() {
+    let dir = TempDir::new().expect("folder");
+    let made = cluster_id(dir.path()).expect("made");
+    let path = folder(dir.path()).join("cluster-id");
+    fs::write(&path, &made[..20]).expect("torn");
+    assert_eq!(cluster_id(dir.path()).expect("copied"), made);
+    fs::remove_file(folder(dir.path()).join("cluster-id.bak")).expect("there");
+    let error = cluster_id(dir.path()).expect_err("torn").to_string();
+    assert!(error.contains("cluster-id is damaged"), "{error}");
+    fs::write(&path, "a-mark-of-our-own\n").expect("written");
+    assert_eq!(cluster_id(dir.path()).expect("read"), "a-mark-of-our-own");
+}

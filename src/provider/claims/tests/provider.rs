@@ -22,6 +22,8 @@ pub(crate) struct Provider {
     pending: BTreeMap<LeaseId, (SystemTime, bool)>,
     /// What people edited, as it was.
     edited: BTreeMap<LeaseId, BTreeSet<String>>,
+    /// Of another cluster and of people, as they were.
+    others: Vec<Lease>,
     next: u32,
     pub(crate) calm: bool,
     pub(crate) keeps_marks: bool,
@@ -42,6 +44,7 @@ impl Provider {
             leases: BTreeMap::new(),
             pending: BTreeMap::new(),
             edited: BTreeMap::new(),
+            others: Vec::new(),
             next: 1,
             calm: false,
             keeps_marks: true,
@@ -55,6 +58,7 @@ impl Provider {
             provider.lease(now, marks.tags().into_iter().collect());
         }
         provider.lease(now, ["owner=somebody".to_owned()].into());
+        provider.others = provider.leases.values().cloned().collect();
         provider
     }
 
@@ -76,14 +80,13 @@ impl Provider {
         lease
     }
 
-    /// Leases of others, which nobody may touch.
-    pub(crate) fn foreign(&self) -> usize {
-        self.leases.values().filter(|lease| !self.is_ours(&lease.id)).count()
+    /// Whether the leases of others are there, with their marks as they were.
+    pub(crate) fn others_are_untouched(&self) -> bool {
+        self.others.iter().all(|lease| self.leases.get(&lease.id) == Some(lease))
     }
 
     pub(crate) fn is_ours(&self, id: &LeaseId) -> bool {
-        // l1 to l4 were there before.
-        !["l1", "l2", "l3", "l4"].contains(&id.0.as_str())
+        !self.others.iter().any(|lease| lease.id == *id)
     }
 
     pub(crate) fn has(&self, address: std::net::IpAddr) -> bool {

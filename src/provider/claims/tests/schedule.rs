@@ -284,7 +284,7 @@ impl Schedule {
 
     /// What must hold at every moment.
     fn check(&mut self) -> Result<(), String> {
-        if self.provider.foreign() != 4 {
+        if !self.provider.others_are_untouched() {
             return Err("leases of another cluster changed".into());
         }
         let mut addresses: Vec<_> = self.cluster.recorded.values().collect();
