@@ -163,19 +163,7 @@ async fn in_lab(
     scenario::check(args.scenario, args.datapath(), &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
-    let setup = Setup {
-        router: args.router,
-        datapath: args.datapath(),
-        delivery: args.delivery,
-        graceful_restart: scenario::graceful_restart(args.scenario),
-        rough: scenario::rough(args.scenario),
-        later: scenario::later(args.scenario),
-        looks: scenario::looks(args.scenario),
-        budget: scenario::budget(args.scenario),
-        #[cfg(feature = "emulator")]
-        provider: args.provider,
-    };
-    let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;
+    let mut lab = Lab::start(claim, site, &setup(args), report).await.context("build the lab")?;
     if has_view {
         *view = Some(View::start(watched(args, &lab), interrupted.clone()));
     }
@@ -208,6 +196,22 @@ async fn in_lab(
     }
     drop(page);
     Ok(verdict)
+}
+
+/// What the lab is built with for this scenario.
+fn setup(args: &Args) -> Setup {
+    Setup {
+        router: args.router,
+        datapath: args.datapath(),
+        delivery: args.delivery,
+        graceful_restart: scenario::graceful_restart(args.scenario),
+        rough: scenario::rough(args.scenario),
+        later: scenario::later(args.scenario),
+        looks: scenario::looks(args.scenario),
+        budget: scenario::budget(args.scenario),
+        #[cfg(feature = "emulator")]
+        provider: args.provider,
+    }
 }
 
 /// Serves the status page of all nodes until dropped.
