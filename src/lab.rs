@@ -167,8 +167,7 @@ async fn in_lab(
     scenario::check(args.scenario, args.datapath(), &site)?;
     let report = Report::new(lines);
     report.note(format!("{} nodes, {pods} pods, folder {}", args.nodes, claim.folder().display()));
-    let setup = setup(args);
-    let mut lab = Lab::start(claim, site, &setup, report).await.context("build the lab")?;
+    let mut lab = Lab::start(claim, site, &setup(args), report).await.context("build the lab")?;
     if has_view {
         *view = Some(View::start(watched(args, &lab), interrupted.clone()));
     }
@@ -203,7 +202,7 @@ async fn in_lab(
     Ok(verdict)
 }
 
-/// What the scenario needs of the lab.
+/// What the lab is built with for this scenario.
 fn setup(args: &Args) -> Setup {
     Setup {
         router: args.router,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::lab::{
     client::Traffic,
-    connections::Connections,
+    connections::{Connections, Fate},
     manifests::ServiceSpec,
     report::Expectation,
     site::ECHO_PORTS,
@@ -94,7 +94,7 @@ async fn one(lab: &mut Lab, under: &mut Under, n: usize, step: &Step) -> Result<
     let of = if step.fault.is_of_node() { format!(" at {}", node.name) } else { String::new() };
     let what = format!("{n}: {}{of} for {:.1} s", step.fault, step.lasts.as_secs_f64());
     lab.report.note(what.clone());
-    let (pods, tally) = (under.connections.by_pod(), under.traffic.so_far());
+    let (pods, fates, tally) = (under.connections.by_pod(), under.connections.fates(), under.traffic.so_far());
     inject::begin(lab, under, step.fault, &node).await?;
     churn(lab, under, step)?;
     inject::during(lab, under, step, &node).await?;
@@ -109,11 +109,12 @@ async fn one(lab: &mut Lab, under: &mut Under, n: usize, step: &Step) -> Result<
     let cut = |pod: &str| step.fault == Fault::CableCut && lab.site.node_of(pod).is_some_and(|on| on.name == node.name);
     let counts = [now.failed() - tally.failed(), now.answered() - tally.answered()];
     let entry = Entry::new([&pods, &pods_now], cut, counts, PAUSE).with(found.leaked, found.stray);
+    let died = how(&fates, &under.connections.fates());
     // A step that cost too much does not end the run: the ledger says all of it.
     lab.report.record(Expectation {
         name: what,
         expected: format!("lost: {}", step.fault.costs()),
-        seen: entry.to_string(),
+        seen: if died.is_empty() { entry.to_string() } else { format!("{entry}; {died}") },
         ok: entry.is_bearable(step),
         waiting: None,
     });
@@ -122,6 +123,14 @@ async fn one(lab: &mut Lab, under: &mut Under, n: usize, step: &Step) -> Result<
         under.connections = lab.client.connect(under.to.clone(), CONNECTIONS).await?;
     }
     Ok((entry, agreed))
+}
+
+/// How connections died: `2 reset, 1 stalled`.
+fn how(before: &BTreeMap<Fate, usize>, after: &BTreeMap<Fate, usize>) -> String {
+    let dead = after.iter().filter(|(fate, _)| **fate != Fate::Alive);
+    let new = dead.map(|(fate, count)| (fate, count - before.get(fate).unwrap_or(&0))).filter(|(_, count)| *count > 0);
+    let words: Vec<String> = new.map(|(fate, count)| format!("{count} {fate:?}").to_lowercase()).collect();
+    words.join(", ")
 }
 
 /// Services come and go while the fault lasts.

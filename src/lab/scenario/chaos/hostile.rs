@@ -99,7 +99,9 @@ pub(super) async fn answer(place: &Namespace, seed: u64, lasts: Duration) -> any
 
 async fn go_mad(mut stream: TcpStream, mut chance: Chance) -> Option<()> {
     let mut heard = [0; 4096];
-    let _ = stream.read(&mut heard).await.ok()?;
+    if stream.read(&mut heard).await.ok()? == 0 {
+        return None;
+    }
     stream.write_all(&open(ROUTER_ASN)).await.ok()?;
     stream.write_all(&message(KEEPALIVE, &[])).await.ok()?;
     sleep(LISTENS).await;
