@@ -26,13 +26,11 @@ fn every_sample_is_read_without_a_word() {
 
 /// Every document of a file, whatever it is.
 fn take(reader: &mut Reader, text: &str, json: bool) {
-    for document in documents(text, json) {
-        if let Ok(value) = document {
-            match decode(value) {
-                Decoded::Object(object, _) => reader.apply(&object),
-                Decoded::Rejected(kind, key, problem) => reader.reject(kind, key, problem),
-                Decoded::Other(_) => {}
-            }
+    for value in documents(text, json).into_iter().flatten() {
+        match decode(value) {
+            Decoded::Object(object, _) => reader.apply(&object),
+            Decoded::Rejected(kind, key, problem) => reader.reject(kind, key, problem),
+            Decoded::Other(_) => {}
         }
     }
 }
