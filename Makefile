@@ -53,11 +53,12 @@ test-upgrade: ## daemons of another commit become this version and go back, unde
 
 SECONDS_EACH ?= 30
 MUTATIONS ?= 30000
+SEED ?= $(shell date +%s)
 fuzz: ## libFuzzer on bgp/, damaged input and frames for everything else (SECONDS_EACH=30 MUTATIONS=30000)
 	@tests/setup build fuzz
 	@bgp/fuzz/run $(SECONDS_EACH)
-	IRONCAST_MUTATIONS=$(MUTATIONS) cargo test --workspace --all-features --lib -- mutated damage
-	IRONCAST_FRAMES=$$((10 * $(MUTATIONS))) cargo test --workspace --all-features --test datapath_generated
+	IRONCAST_MUTATIONS=$(MUTATIONS) IRONCAST_MUTATIONS_SEED=$(SEED) cargo test --workspace --all-features --lib -- mutated damage
+	IRONCAST_FRAMES=$$((10 * $(MUTATIONS))) IRONCAST_FRAMES_SEED=$(SEED) cargo test --workspace --all-features --test datapath_generated
 
 bench: ## figures as ratios against a floor or a peer
 	@tests/setup build

@@ -73,6 +73,7 @@ pub enum Failure {
 /// A task ended that must not, or the runtime, a signal handler, the admin port or the source could not be had.
 pub fn run(config: Config) -> Result<(), Failure> {
     memory::keep_private();
+    memory::share_heaps();
     // Two workers: a long decision holds up no timer of a session. Few threads keep the process small.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -315,18 +315,15 @@ fn number(name: &str) -> Option<u64> {
 const TOGETHER: u64 = 20_000;
 
 fn agree(hook: Hook) {
-    let (frames, seed) = (number("IRONCAST_FRAMES").unwrap_or(6_000), number("IRONCAST_FRAMES_SEED"));
+    let number = |name, usual| number(name).unwrap_or(usual);
+    let (frames, seed) = (number("IRONCAST_FRAMES", 6_000), number("IRONCAST_FRAMES_SEED", 1));
+    eprintln!("IRONCAST_FRAMES={frames} IRONCAST_FRAMES_SEED={seed}");
     let (mut counted, mut flows) = (BTreeMap::<Reason, u64>::new(), 0);
     for round in 0..frames.div_ceil(TOGETHER) {
         let cases = TOGETHER.min(frames - round * TOGETHER) as u32;
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
-        let runner = match seed {
-            Some(seed) => {
-                let seed: Vec<u8> = [seed, round, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect();
-                TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
-            }
-            None => TestRunner::new(config),
-        };
+        let rng: Vec<u8> = [seed, round, 0, 0].into_iter().flat_map(u64::to_le_bytes).collect();
+        let runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &rng));
         let Some((more, known)) = agree_with(hook, runner) else { return };
         more.into_iter().for_each(|(reason, n)| *counted.entry(reason).or_default() += n);
         flows += known;
