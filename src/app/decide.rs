@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::block_in_place};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::drain::Exits;
 use crate::{
@@ -81,6 +81,7 @@ impl Decide {
 
     fn decide(&mut self, last: Arc<Desired>) -> Arc<Desired> {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return last };
+        trace!("deciding");
         self.leave(&snapshot);
         self.settings.gateways.clone_from(&self.gateways.borrow_and_update());
         let provided = self.provided.borrow_and_update().clone();

@@ -29,7 +29,7 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, trace};
 
 use self::{
     decode::decode,
@@ -268,6 +268,7 @@ impl Feed {
                 "the first complete list has arrived"
             );
         }
+        trace!("snapshot made");
         snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }

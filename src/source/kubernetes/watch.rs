@@ -23,7 +23,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::backoff::{Backoff, jitter};
 
@@ -297,6 +297,9 @@ impl<T: Clone + Send> Watch<T> {
                 Err(_) => return Err(WatchError::Silent(SILENCE)),
             };
             let Some(line) = line.map_err(|e| WatchError::Connection(e.into()))? else { break };
+            if !initial {
+                trace!(path = self.target.path, "change read");
+            }
             let line: Line = serde_json::from_str(&line).map_err(WatchError::Unreadable)?;
             self.line(line, &mut initial).await?;
         }
