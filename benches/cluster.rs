@@ -1,6 +1,7 @@
 //! A cluster of many Services: `make bench-cluster` (`SERVICES=10000 ENDPOINTS=10`). A real API server and etcd, one
 //! daemon, and a router that only listens, all on loopback; the table says how long the daemon takes and what it costs.
-//! Without arguments nothing runs, so that `cargo bench` stays short.
+//! Without arguments nothing runs, so that `cargo bench` stays short. `DAEMON` names another binary of the daemon, such as
+//! the static one.
 
 #[path = "cluster/router.rs"]
 mod router;
@@ -71,7 +72,7 @@ async fn bench(services: usize, endpoints: usize) {
     bench.idle(&daemon).await;
     println!("\n{services} Services with {endpoints} endpoints each\n");
     for (name, figure) in &bench.rows {
-        println!("{name:<58} {figure:>24}");
+        println!("{name:<58} {figure:>32}");
     }
 }
 
@@ -136,7 +137,7 @@ impl Bench {
         let command = [
             "env".into(),
             format!("RUST_LOG={logs}").into(),
-            env!("CARGO_BIN_EXE_ironcast").into(),
+            std::env::var_os("DAEMON").unwrap_or_else(|| env!("CARGO_BIN_EXE_ironcast").into()),
             "run".into(),
             "--node=n1".into(),
             "--datapath=none".into(),
@@ -195,13 +196,13 @@ impl Bench {
 
     async fn memory(&mut self, daemon: &Program) {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        self.row("resident", format!("{:.1} MB", daemon.resident() as f64 / 1e6));
+        self.row("resident after a cold start", resident(daemon));
     }
 
     /// A Service's endpoints become unready and ready again: from the API server's answer to the router.
     async fn changes(&mut self, daemon: &Program) {
         let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> = Api::default_namespaced(self.client.clone());
-        let (before_sum, before_count) = self.planning();
+        let ((before_sum, before_count), used) = (self.planning(), cpu(daemon.pid()));
         let mut changes = Vec::new();
         for change in 0..CHANGES {
             let n = change / 2 % self.services;
@@ -223,7 +224,9 @@ impl Bench {
         }
         let (sum, count) = self.planning();
         let each = 1000.0 * (sum - before_sum) / (count - before_count).max(1.0);
-        self.row("planning after one change", format!("{each:.1} ms"));
+        self.row("planning after one change", format!("{each:.2} ms"));
+        let used = 1000.0 * (cpu(daemon.pid()) - used) / CHANGES as f64;
+        self.row("the daemon's CPU for each change", format!("{used:.1} ms"));
     }
 
     async fn idle(&mut self, daemon: &Program) {
@@ -232,7 +235,7 @@ impl Bench {
         tokio::time::sleep(IDLE).await;
         let used = cpu(daemon.pid()) - before;
         self.row("idle CPU, of a core", format!("{:.2} %", 100.0 * used / IDLE.as_secs_f64()));
-        self.row("resident at the end", format!("{:.1} MB", daemon.resident() as f64 / 1e6));
+        self.row("resident at the end", resident(daemon));
     }
 }
 
@@ -254,6 +257,11 @@ fn slice(n: usize, endpoints: usize) -> k8s_openapi::api::discovery::v1::Endpoin
 /// When the daemon's log said so.
 fn logged(daemon: &Program, words: &str) -> SystemTime {
     daemon.log().lines().find(|line| line.contains(words)).and_then(steps::time_of).expect("it was logged")
+}
+
+/// With the part that no file is behind.
+fn resident(daemon: &Program) -> String {
+    format!("{:.1} MB, {:.1} of it the heap's", daemon.resident() as f64 / 1e6, daemon.anonymous() as f64 / 1e6)
 }
 
 /// Seconds of processor time so far.
