@@ -1,9 +1,12 @@
 //! A cluster of many Services: `make bench-cluster` (`SERVICES=10000 ENDPOINTS=10`). A real API server and etcd, one
 //! daemon, and a router that only listens, all on loopback; the table says how long the daemon takes and what it costs.
-//! Without arguments nothing runs, so that `cargo bench` stays short.
+//! Without arguments nothing runs, so that `cargo bench` stays short. `DAEMON` names another binary of the daemon, such as
+//! the static one.
 
 #[path = "cluster/router.rs"]
 mod router;
+#[path = "cluster/steps.rs"]
+mod steps;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -22,6 +25,7 @@ use kube::{
 use serde_json::json;
 
 use router::{Heard, Router};
+use steps::Change;
 use support::{cluster::Cluster, program::Program, until};
 
 const SPACE: &str = "ironcast-system";
@@ -64,11 +68,11 @@ async fn bench(services: usize, endpoints: usize) {
     bench.router.forget();
     let daemon = bench.cold_start().await;
     bench.memory(&daemon).await;
-    bench.changes().await;
+    bench.changes(&daemon).await;
     bench.idle(&daemon).await;
     println!("\n{services} Services with {endpoints} endpoints each\n");
     for (name, figure) in &bench.rows {
-        println!("{name:<58} {figure:>24}");
+        println!("{name:<58} {figure:>32}");
     }
 }
 
@@ -127,11 +131,13 @@ impl Bench {
         stream::iter(0..self.services).map(one).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     }
 
-    fn daemon(&self) -> Program {
+    fn daemon(&self, logs: &str) -> Program {
         let folder = self.cluster.folder();
         let flag = |name: &str, path: PathBuf| format!("--{name}={}", path.display()).into();
         let command = [
-            env!("CARGO_BIN_EXE_ironcast").into(),
+            "env".into(),
+            format!("RUST_LOG={logs}").into(),
+            std::env::var_os("DAEMON").unwrap_or_else(|| env!("CARGO_BIN_EXE_ironcast").into()),
             "run".into(),
             "--node=n1".into(),
             "--datapath=none".into(),
@@ -146,7 +152,7 @@ impl Bench {
     /// Every Service gets its address: as fast as the API server takes records.
     async fn first_start(&mut self) -> Program {
         let begun = Instant::now();
-        let daemon = self.daemon();
+        let daemon = self.daemon("info");
         self.heard_all(&daemon).await;
         self.row("first start: every Service given an address and announced", format!("{:.1?}", begun.elapsed()));
         daemon
@@ -165,7 +171,7 @@ impl Bench {
     async fn cold_start(&mut self) -> Program {
         let _ = fs::remove_file(self.cluster.folder().join("daemon.log"));
         let begun = SystemTime::now();
-        let daemon = self.daemon();
+        let daemon = self.daemon(steps::LOGS);
         let last = self.heard_all(&daemon).await;
         let listed = logged(&daemon, "the first complete list has arrived");
         let since = |from: SystemTime, to: SystemTime| format!("{:.2?}", to.duration_since(from).unwrap_or_default());
@@ -190,14 +196,14 @@ impl Bench {
 
     async fn memory(&mut self, daemon: &Program) {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        self.row("resident", format!("{:.1} MB", daemon.resident() as f64 / 1e6));
+        self.row("resident after a cold start", resident(daemon));
     }
 
     /// A Service's endpoints become unready and ready again: from the API server's answer to the router.
-    async fn changes(&mut self) {
+    async fn changes(&mut self, daemon: &Program) {
         let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> = Api::default_namespaced(self.client.clone());
-        let (before_sum, before_count) = self.planning();
-        let mut took = Vec::new();
+        let ((before_sum, before_count), used) = (self.planning(), cpu(daemon.pid()));
+        let mut changes = Vec::new();
         for change in 0..CHANGES {
             let n = change / 2 % self.services;
             let ready = change % 2 == 1;
@@ -205,20 +211,22 @@ impl Bench {
             let endpoints = json!([{ "addresses": ["10.0.0.1"], "nodeName": "n1", "conditions": conditions }]);
             let patch = Patch::Merge(json!({ "endpoints": endpoints }));
             self.router.listen();
+            let sent = SystemTime::now();
             slices.patch(&name(n), &PatchParams::default(), &patch).await.expect("patched");
-            let answered = Instant::now();
+            let answered = SystemTime::now();
             let Heard { at, announced } = self.router.next().await;
             assert_eq!(announced, ready, "change {change}");
-            took.push(at.saturating_duration_since(answered));
+            changes.push(Change { sent, answered, heard: at });
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
-        took.sort();
-        let at = |percent: usize| format!("{:.2?}", took[(took.len() - 1) * percent / 100]);
-        self.row("one change, API server's answer to the wire, p50", at(50));
-        self.row("one change, API server's answer to the wire, p99", at(99));
+        for (name, figure) in steps::table(&changes, &daemon.log()) {
+            self.row(&name, figure);
+        }
         let (sum, count) = self.planning();
         let each = 1000.0 * (sum - before_sum) / (count - before_count).max(1.0);
-        self.row("planning after one change", format!("{each:.1} ms"));
+        self.row("planning after one change", format!("{each:.2} ms"));
+        let used = 1000.0 * (cpu(daemon.pid()) - used) / CHANGES as f64;
+        self.row("the daemon's CPU for each change", format!("{used:.1} ms"));
     }
 
     async fn idle(&mut self, daemon: &Program) {
@@ -227,7 +235,7 @@ impl Bench {
         tokio::time::sleep(IDLE).await;
         let used = cpu(daemon.pid()) - before;
         self.row("idle CPU, of a core", format!("{:.2} %", 100.0 * used / IDLE.as_secs_f64()));
-        self.row("resident at the end", format!("{:.1} MB", daemon.resident() as f64 / 1e6));
+        self.row("resident at the end", resident(daemon));
     }
 }
 
@@ -248,11 +256,12 @@ fn slice(n: usize, endpoints: usize) -> k8s_openapi::api::discovery::v1::Endpoin
 
 /// When the daemon's log said so.
 fn logged(daemon: &Program, words: &str) -> SystemTime {
-    let log = daemon.log();
-    let line = log.lines().find(|line| line.contains(words)).expect("it was logged");
-    let stamp = line.split_whitespace().next().expect("a time stands first");
-    let stamp: k8s_openapi::jiff::Timestamp = stamp.parse().expect("a time");
-    stamp.into()
+    daemon.log().lines().find(|line| line.contains(words)).and_then(steps::time_of).expect("it was logged")
+}
+
+/// With the part that no file is behind.
+fn resident(daemon: &Program) -> String {
+    format!("{:.1} MB, {:.1} of it the heap's", daemon.resident() as f64 / 1e6, daemon.anonymous() as f64 / 1e6)
 }
 
 /// Seconds of processor time so far.

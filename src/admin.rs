@@ -44,7 +44,9 @@ const SPEAKER_PATIENCE: Duration = Duration::from_millis(100);
 pub trait Facts: Send + Sync + 'static {
     /// The node as it is now.
     fn state(&self) -> NodeState;
-    /// Numbers that are not in the state.
+    /// The same without the lists of which there is one entry for every Service: Services, routes, what is withheld.
+    fn outline(&self) -> NodeState;
+    /// Numbers that are not in the outline.
     fn figures(&self) -> Figures;
     /// Whether the daemon does its work, or what it waits for.
     fn ready(&self) -> Result<(), String>;
@@ -73,6 +75,10 @@ pub struct Figures {
     pub ready_addresses: usize,
     /// Wanted addresses.
     pub wanted_addresses: usize,
+    /// Services that have an address or wait for one.
+    pub services: usize,
+    /// Services that are not announced, by reason.
+    pub withheld: BTreeMap<&'static str, usize>,
     /// Packets by what became of them; empty without a packet path.
     pub packets: Arc<Counted>,
 }
@@ -240,7 +246,7 @@ fn traffic(counted: &Counted) -> TrafficState {
 }
 
 async fn scrape(State(context): State<Context>) -> Response {
-    let text = context.metrics.encode(&context.facts.state(), context.facts.figures());
+    let text = context.metrics.encode(&context.facts.outline(), context.facts.figures());
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
 }
 

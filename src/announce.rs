@@ -20,7 +20,6 @@ mod tests;
 
 use std::{
     cell::LazyCell,
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -38,7 +37,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::plan::{Desired, default_router_id};
+use crate::{
+    plan::{Desired, default_router_id},
+    types::Set,
+};
 pub use state::AnnounceState;
 use state::Orders;
 
@@ -54,7 +56,7 @@ pub enum Ready {
     /// Whatever is announced; beside kube-proxy, whose rules take every packet.
     All,
     /// These.
-    Only(Arc<BTreeSet<IpAddr>>),
+    Only(Set<IpAddr>),
 }
 
 impl Ready {

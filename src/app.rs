@@ -53,6 +53,7 @@ use crate::{
     config::{Config, OnShutdown},
     netlink::{self, Finish, route},
     provider::node::{self, Provided},
+    types::Set,
 };
 
 /// A shutdown that takes longer is given up.
@@ -139,7 +140,7 @@ async fn start(config: &Config, port: admin::Port, restarted: bool, tasks: &mut 
     let (for_desired, desired) = watch::channel(None);
     let (for_planned, planned) = watch::channel(None);
     let (for_announce, announce_state) = watch::channel(Arc::default());
-    let (for_ready, ready) = watch::channel(Arc::default());
+    let (for_ready, ready) = watch::channel(Set::default());
     let (for_leader, leader) = watch::channel(false);
     let (for_problems, problems) = watch::channel(Arc::default());
     let (for_provided, provided) = watch::channel(Arc::default());
@@ -225,7 +226,7 @@ fn start_netlink(
     config: &Config,
     desired: watch::Receiver<Option<Arc<crate::plan::Desired>>>,
     routes: watch::Receiver<BTreeSet<route::Spec>>,
-    ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    ready: watch::Sender<Set<IpAddr>>,
     tasks: &mut Tasks,
 ) -> oneshot::Sender<Finish> {
     let (end, finish) = oneshot::channel();

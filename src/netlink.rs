@@ -33,7 +33,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-use crate::plan::Desired;
+use crate::{plan::Desired, types::Set};
 
 /// How long an address stays after it is no longer wanted: longer than a withdrawal takes to reach a router.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -55,7 +55,7 @@ pub struct Channels {
     /// Routes to peers wanted.
     pub routes: watch::Receiver<BTreeSet<route::Spec>>,
     /// Wanted addresses that this host answers for.
-    pub ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    pub ready: watch::Sender<Set<IpAddr>>,
     /// Links and addresses of this host.
     pub host: watch::Sender<Arc<Host>>,
     /// Ends [`run`]; dropped, it counts as [`Finish::Keep`].

@@ -37,7 +37,7 @@ use std::{
 use ipnet::IpNet;
 use ironcast_bgp::{RouterId, rib::Routes};
 
-use crate::types::{Need, Peer, Problem, Service, ServiceKey, Snapshot, WithheldState};
+use crate::types::{Map, Need, Peer, Problem, Service, ServiceKey, Set, Snapshot, WithheldState};
 
 pub use again::Planner;
 pub use found::Gateway;
@@ -103,11 +103,14 @@ pub enum Leaving {
     Gone,
 }
 
+/// What should become of each Service's addresses. Plans that give the same share it.
+pub type Allocations = Arc<BTreeMap<ServiceKey, Allocated>>;
+
 /// What this node wants to be so. What there is much of is shared with other plans that have the same.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
     /// For every Service of ours: its addresses as they should be, the same on every node. Only the leader acts on it.
-    pub allocations: Arc<BTreeMap<ServiceKey, Allocated>>,
+    pub allocations: Allocations,
     /// Recorded addresses that a Service must give back, and why; whether it gets others stands in `allocations`.
     pub given_up: BTreeMap<ServiceKey, Vec<(IpAddr, GaveUp)>>,
     /// Addresses that Services lack and that a provider may have, the oldest Service first. Only the leader claims.
@@ -118,11 +121,11 @@ pub struct Desired {
     pub peers: BTreeMap<String, Peer>,
     /// What each peer is told; peers that are told the same share one set.
     pub exports: BTreeMap<String, Routes>,
-    /// Which Services stand behind a prefix.
-    pub behind: Arc<BTreeMap<IpNet, Arc<BTreeSet<ServiceKey>>>>,
+    /// Which Services stand behind a prefix, in the order of their names.
+    pub behind: Map<IpNet, Arc<[ServiceKey]>>,
     /// Recorded addresses whose packets this node can serve, announced or not: a node that drains withdraws its
     /// routes and still answers what is under way.
-    pub addresses: Arc<BTreeSet<IpAddr>>,
+    pub addresses: Set<IpAddr>,
     /// How far this node has come in leaving.
     pub leaving: Leaving,
     /// What is not announced, and why.
@@ -204,7 +207,7 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
         needs: book.needs,
         exports: routes.exports,
         behind: shared(routes.behind),
-        addresses: here.addresses.into(),
+        addresses: here.addresses.into_iter().collect(),
         leaving: settings.leaving(),
         withheld: withheld.into_iter().collect(),
         problems: problems::problems(snapshot, settings, &peers, found.problems),
@@ -212,8 +215,8 @@ pub fn plan(snapshot: &Snapshot, settings: &Settings) -> Desired {
     }
 }
 
-fn shared(behind: BTreeMap<IpNet, BTreeSet<ServiceKey>>) -> Arc<BTreeMap<IpNet, Arc<BTreeSet<ServiceKey>>>> {
-    Arc::new(behind.into_iter().map(|(prefix, services)| (prefix, services.into())).collect())
+fn shared(behind: BTreeMap<IpNet, BTreeSet<ServiceKey>>) -> Map<IpNet, Arc<[ServiceKey]>> {
+    behind.into_iter().map(|(prefix, services)| (prefix, services.into_iter().collect())).collect()
 }
 
 /// Oldest first, then by name: the order in which Services choose.

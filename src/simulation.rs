@@ -47,7 +47,7 @@ mod steps;
 mod tests;
 mod world;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use self::world::World;
 use crate::{
@@ -94,7 +94,7 @@ fn changed(snapshot: &Snapshot, change: impl Fn(&ServiceKey, &mut Service)) -> A
         change(key, &mut service);
         (key.clone(), Arc::new(service))
     };
-    let services: BTreeMap<_, _> = snapshot.services.iter().map(service).collect();
+    let services = snapshot.services.iter().map(service).collect();
     Arc::new(Snapshot { services, ..snapshot.clone() })
 }
 

@@ -7,6 +7,7 @@ mod peer;
 mod pool;
 mod provider;
 mod service;
+mod shared;
 mod state;
 pub mod stored;
 
@@ -18,7 +19,10 @@ pub use claim::{
 pub use peer::{AddressFrom, Advertisement, BfdProfile, NodeSelector, Operator, Peer, Requirement, Selector};
 pub use pool::{AddressRange, Allocation, Pool};
 pub use provider::{ClaimTiming, ManageRoutes, PeersFrom, ProviderConfig, ProviderKind, Secret};
-pub use service::{Endpoint, Family, FamilyPolicy, Node, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy};
+pub use service::{
+    Endpoint, Family, FamilyPolicy, Node, Ports, Protocol, Service, ServiceKey, ServicePort, TrafficPolicy,
+};
+pub use shared::{Map, Set};
 pub use state::{
     BfdState, DatapathState, LeavingState, NodeState, Problem, RouteState, ServiceState, ServiceTraffic, SessionState,
     Severity, SourceState, TrafficState, UplinkState, WithheldState,
@@ -40,9 +44,9 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     /// LoadBalancer Services, and Services that were one and still hold an address.
-    pub services: BTreeMap<ServiceKey, Arc<Service>>,
+    pub services: Map<ServiceKey, Arc<Service>>,
     /// Endpoints by Service, all slices united.
-    pub endpoints: BTreeMap<ServiceKey, Arc<[Endpoint]>>,
+    pub endpoints: Map<ServiceKey, Arc<[Endpoint]>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// Labels of namespaces by name.

@@ -16,7 +16,7 @@ const KEEPALIVE: u8 = 4;
 /// One change that arrived.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard {
-    pub(crate) at: Instant,
+    pub(crate) at: SystemTime,
     pub(crate) announced: bool,
 }
 
@@ -118,7 +118,7 @@ fn serve(mut connection: TcpStream, table: &Mutex<Table>) -> std::io::Result<()>
 }
 
 fn update(body: &[u8], table: &Mutex<Table>) {
-    let (at, now) = (Instant::now(), SystemTime::now());
+    let at = SystemTime::now();
     let length = |from: usize| usize::from(u16::from_be_bytes([body[from], body[from + 1]]));
     let withdrawn = 2..2 + length(0);
     let attributes = withdrawn.end + 2 + length(withdrawn.end);
@@ -134,7 +134,7 @@ fn update(body: &[u8], table: &Mutex<Table>) {
                 true => table.prefixes.insert(prefix),
                 false => table.prefixes.remove(&prefix),
             };
-            table.last = Some(now);
+            table.last = Some(at);
             table.next.get_or_insert(Heard { at, announced });
             rest = &tail[octets..];
         }

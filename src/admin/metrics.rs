@@ -1,6 +1,6 @@
 //! `/metrics` in the OpenMetrics text form. Label values come from configuration and enums, never from packets.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use ironcast_bgp::{net::bmp::StationStatus, speaker::Counters};
 use prometheus_client::{
@@ -272,10 +272,6 @@ fn messages(counters: &[(String, Counters)]) -> Vec<(Labels, f64)> {
 }
 
 fn plan(state: &NodeState, figures: &Figures) -> [Samples; 5] {
-    let mut withheld: BTreeMap<&str, f64> = BTreeMap::new();
-    for entry in &state.withheld {
-        *withheld.entry(&entry.reason).or_default() += 1.0;
-    }
     let severity = |s: Severity| state.problems.iter().filter(|p| p.severity == s).count() as f64;
     let pools = figures.pools.iter().flat_map(|p| {
         [("assigned", p.assigned), ("available", p.available)].map(|(kind, n)| {
@@ -283,11 +279,11 @@ fn plan(state: &NodeState, figures: &Figures) -> [Samples; 5] {
         })
     });
     [
-        family("services", "LoadBalancer Services of ours", vec![(vec![], state.services.len() as f64)]),
+        family("services", "LoadBalancer Services of ours", vec![(vec![], figures.services as f64)]),
         family(
             "plan_withheld",
             "Services that are not announced, by reason",
-            withheld.into_iter().map(|(reason, n)| (label("reason", reason), n)).collect(),
+            figures.withheld.iter().map(|(reason, n)| (label("reason", reason), *n as f64)).collect(),
         ),
         family(
             "problems",

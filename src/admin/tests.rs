@@ -62,6 +62,10 @@ impl Facts for Fixed {
         }
     }
 
+    fn outline(&self) -> NodeState {
+        NodeState { withheld: Vec::new(), ..self.state() }
+    }
+
     fn figures(&self) -> Figures {
         let counters = Counters { updates_sent: 7, ..Counters::default() };
         let pool = PoolUse { pool: "edge".into(), family: Family::Ipv6, assigned: 2, available: 1 << 70 };
@@ -86,6 +90,8 @@ impl Facts for Fixed {
             pools: vec![pool],
             ready_addresses: 1,
             wanted_addresses: 2,
+            services: 1,
+            withheld: [("noEndpoints", 2)].into(),
             packets: self.counted(),
         }
     }

@@ -130,7 +130,7 @@ fn ttl(peer: &Peer) -> Ttl {
 }
 
 /// What each peer is told: the desired routes whose packets are served already. Sets that were shared stay so, and
-/// share with the former ones what they have in common, so that a change costs the speaker no more than it is.
+/// share with the former ones what they have in common (the planner's do), so that a change costs no more than it is.
 pub fn exports(desired: &Desired, peers: &BTreeMap<PeerId, PeerConfig>, ready: &Ready, former: &Exports) -> Exports {
     let mut known: Vec<[Routes; 3]> = Vec::new();
     let nothing = Routes::default();
@@ -140,8 +140,12 @@ pub fn exports(desired: &Desired, peers: &BTreeMap<PeerId, PeerConfig>, ready: &
         if let Some([.., told]) = known.iter().find(|[w, b, _]| w.is(wanted) && b.is(before)) {
             return told.clone();
         }
-        let is_ready = |prefix: &IpNet| *ready == Ready::All || serves_any(desired, prefix, ready);
-        let told = Routes::after(before, wanted.iter().filter(|(prefix, _)| is_ready(prefix)));
+        let told = match ready {
+            Ready::All => wanted.clone(),
+            Ready::Only(_) => {
+                Routes::after(before, wanted.iter().filter(|(prefix, _)| serves_any(desired, prefix, ready)))
+            }
+        };
         known.push([wanted.clone(), before.clone(), told.clone()]);
         told
     };

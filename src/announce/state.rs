@@ -120,13 +120,19 @@ impl AnnounceState {
     }
 
     /// What was really sent, from the Adj-RIB-Out of every peer, by peer and prefix.
-    pub fn routes(&self) -> Vec<RouteState> {
-        self.status
-            .iter()
-            .flat_map(|(peer, status)| {
-                status.advertised.iter().map(|(prefix, attributes)| self.route(peer, prefix, attributes))
-            })
-            .collect()
+    pub fn routes(&self) -> impl Iterator<Item = RouteState> {
+        self.sent().map(|(peer, prefix, attributes)| self.route(peer, prefix, attributes))
+    }
+
+    /// Its prefixes.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.sent().map(|(_, prefix, _)| prefix)
+    }
+
+    fn sent(&self) -> impl Iterator<Item = (&PeerId, IpNet, &Attributes)> {
+        self.status.iter().flat_map(|(peer, status)| {
+            status.advertised.iter().map(move |(prefix, attributes)| (peer, prefix, &**attributes))
+        })
     }
 
     fn route(&self, peer: &PeerId, prefix: IpNet, attributes: &Attributes) -> RouteState {
@@ -146,7 +152,7 @@ impl AnnounceState {
     }
 
     /// What is not announced, and why: plan's reasons and those of this moment.
-    pub fn withheld(&self) -> Vec<WithheldState> {
-        self.desired.withheld.iter().chain(&self.withheld).map(Withheld::state).collect()
+    pub fn withheld(&self) -> impl Iterator<Item = WithheldState> {
+        self.desired.withheld.iter().chain(&self.withheld).map(Withheld::state)
     }
 }

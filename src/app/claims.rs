@@ -134,8 +134,7 @@ async fn gather(
         let here = announce.borrow_and_update().clone();
         let elsewhere = others.borrow_and_update().clone();
         if let Some(plan) = plan.filter(|plan| !plan.snapshot.providers.is_empty() || facts_to.borrow().is_some()) {
-            let own = here.routes().into_iter().filter_map(|route| route.prefix.parse().ok());
-            let now = facts(&plan, &announced_by(own, elsewhere));
+            let now = facts(&plan, &announced_by(here.prefixes(), elsewhere));
             facts_to.send_if_modified(|before| {
                 let news = before.as_deref() != Some(&now);
                 if news {

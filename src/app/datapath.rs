@@ -1,6 +1,6 @@
 //! The packet path within the daemon: its task, and what announcing waits for.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -13,6 +13,7 @@ use crate::{
         report::{Counted, Finish, Report, Served},
     },
     plan::Planned,
+    types::Set,
 };
 
 /// The ends of the packet path's channels.
@@ -106,7 +107,7 @@ pub(super) async fn settled(report: Option<watch::Receiver<Arc<Report>>>) {
 
 /// Says in the words of `announce` what `netlink` and the packet path have ready.
 pub(super) fn ready(
-    on_lo: Option<watch::Receiver<Arc<BTreeSet<IpAddr>>>>,
+    on_lo: Option<watch::Receiver<Set<IpAddr>>>,
     report: Option<watch::Receiver<Arc<Report>>>,
     tasks: &mut Tasks,
 ) -> watch::Receiver<Ready> {

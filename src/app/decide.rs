@@ -7,7 +7,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::block_in_place};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info, trace, warn};
 
 use super::drain::Exits;
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 
 /// The first change after a quiet time is decided at once; those that follow within this time together.
 const COALESCE: Duration = Duration::from_millis(10);
-/// With more Services than this a decision takes milliseconds and must not hold up a worker's other tasks.
+/// With more Services than this it takes milliseconds to plan all of them, which must not hold up a worker's other tasks.
 const LARGE: usize = 500;
 
 /// The source or the settings are gone.
@@ -81,15 +81,17 @@ impl Decide {
 
     fn decide(&mut self, last: Arc<Desired>) -> Arc<Desired> {
         let Some(snapshot) = self.snapshots.borrow_and_update().clone() else { return last };
+        trace!("deciding");
         self.leave(&snapshot);
         self.settings.gateways.clone_from(&self.gateways.borrow_and_update());
         let provided = self.provided.borrow_and_update().clone();
         let snapshot = with_peers(snapshot, &provided);
         let start = Instant::now();
-        let mut desired = match snapshot.services.len() {
-            0..=LARGE => self.planner.plan(&snapshot, &self.settings),
-            _ => block_in_place(|| self.planner.plan(&snapshot, &self.settings)),
-        };
+        let again = self.planner.again(&snapshot, &self.settings);
+        let mut desired = again.unwrap_or_else(|| {
+            let mut anew = || self.planner.anew(&snapshot, &self.settings);
+            if snapshot.services.len() > LARGE { block_in_place(anew) } else { anew() }
+        });
         desired.problems.extend(self.problems.borrow_and_update().iter().chain(&provided.problems).cloned());
         desired.problems.extend(self.found.borrow_and_update().iter().cloned());
         let took = start.elapsed();

@@ -1,15 +1,20 @@
 //! What the node says of itself: pure, from what every module published last.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Instant,
+};
 
 use crate::{
     admin::{BfdFigures, BfdPackets, Figures, PoolUse},
     announce::AnnounceState,
     datapath::report::Report,
     plan::{self, Allocated, Desired, Leaving},
+    source::status::{ENTRIES, Excerpt, Totals},
     types::{
-        AddressRange, Family, LeavingState, NodeState, Pool, Service, ServiceKey, ServiceState, Snapshot, SourceState,
-        family_of,
+        AddressRange, Family, LeavingState, NodeState, Pool, Service, ServiceKey, ServiceState, Set, Snapshot,
+        SourceState, family_of,
     },
 };
 
@@ -36,6 +41,28 @@ pub struct Inputs<'a> {
 
 /// The node as it is at `now`.
 pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
+    state(inputs, now, usize::MAX)
+}
+
+/// The same with lists as long as an object of the API server may have them: no more is made than is written.
+pub fn excerpt(inputs: &Inputs<'_>, now: Instant) -> Excerpt {
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    let announce = inputs.announce;
+    let totals = Totals {
+        services: count(services_of_ours(inputs)),
+        routes: count(announce.status.values().map(|status| status.advertised.len()).sum()),
+        withheld: count(inputs.desired.withheld.len() + announce.withheld.len()),
+        problems: count(inputs.desired.problems.len()),
+    };
+    Excerpt { state: state(inputs, now, ENTRIES), totals }
+}
+
+/// The same without the lists of which there is one entry for every Service.
+pub fn outline(inputs: &Inputs<'_>, now: Instant) -> NodeState {
+    state(inputs, now, 0)
+}
+
+fn state(inputs: &Inputs<'_>, now: Instant, most: usize) -> NodeState {
     NodeState {
         node: inputs.node.into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -44,9 +71,9 @@ pub fn node_state(inputs: &Inputs<'_>, now: Instant) -> NodeState {
         draining: inputs.draining,
         leaving: leaving(inputs),
         sessions: inputs.announce.sessions(now),
-        services: inputs.snapshot.map(|snapshot| services(snapshot, inputs.desired)).unwrap_or_default(),
-        routes: inputs.announce.routes(),
-        withheld: inputs.announce.withheld(),
+        services: inputs.snapshot.map(|s| services(s, inputs.desired).take(most).collect()).unwrap_or_default(),
+        routes: inputs.announce.routes().take(most).collect(),
+        withheld: inputs.announce.withheld().take(most).collect(),
         problems: inputs.desired.problems.clone(),
         datapath: inputs.datapath.map(|report| report.state.clone()),
         traffic: None,
@@ -64,7 +91,7 @@ fn leaving(inputs: &Inputs<'_>) -> Option<LeavingState> {
 }
 
 /// Numbers beside the state.
-pub fn figures(inputs: &Inputs<'_>, ready: &BTreeSet<IpAddr>) -> Figures {
+pub fn figures(inputs: &Inputs<'_>, ready: &Set<IpAddr>) -> Figures {
     Figures {
         counters: inputs.announce.status.iter().map(|(id, status)| (id.to_string(), status.counters)).collect(),
         bfd: bfd(inputs.announce),
@@ -72,8 +99,22 @@ pub fn figures(inputs: &Inputs<'_>, ready: &BTreeSet<IpAddr>) -> Figures {
         stations: inputs.announce.stations.iter().map(|(station, s)| (*station, s.clone())).collect(),
         ready_addresses: ready.len(),
         wanted_addresses: inputs.desired.addresses.len(),
+        services: services_of_ours(inputs),
+        withheld: withheld(inputs),
         ..Figures::default()
     }
+}
+
+fn services_of_ours(inputs: &Inputs<'_>) -> usize {
+    inputs.snapshot.map_or(0, |_| ours(inputs.desired).count())
+}
+
+fn withheld(inputs: &Inputs<'_>) -> BTreeMap<&'static str, usize> {
+    let mut withheld = BTreeMap::new();
+    for entry in inputs.desired.withheld.iter().chain(&inputs.announce.withheld) {
+        *withheld.entry(entry.reason.as_str()).or_default() += 1;
+    }
+    withheld
 }
 
 fn bfd(announce: &AnnounceState) -> Option<BfdFigures> {
@@ -91,9 +132,13 @@ fn bfd(announce: &AnnounceState) -> Option<BfdFigures> {
     Some(BfdFigures { report: announce.bfd.report()?, packets })
 }
 
-fn services(snapshot: &Snapshot, desired: &Desired) -> Vec<ServiceState> {
-    let ours = desired.allocations.iter().filter(|(_, allocated)| **allocated != Allocated::Released);
-    ours.map(|(key, allocated)| service(key, allocated, snapshot)).collect()
+/// Services that have an address or wait for one.
+fn ours(desired: &Desired) -> impl Iterator<Item = (&ServiceKey, &Allocated)> {
+    desired.allocations.iter().filter(|(_, allocated)| **allocated != Allocated::Released)
+}
+
+fn services(snapshot: &Snapshot, desired: &Desired) -> impl Iterator<Item = ServiceState> {
+    ours(desired).map(|(key, allocated)| service(key, allocated, snapshot))
 }
 
 fn service(key: &ServiceKey, allocated: &Allocated, snapshot: &Snapshot) -> ServiceState {
@@ -153,7 +198,7 @@ fn buggy(range: &AddressRange) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{

@@ -1,7 +1,6 @@
 //! What the admin port and the node's status object show: every channel's newest value, put together on demand.
 
 use std::{
-    collections::BTreeSet,
     convert::Infallible,
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool, atomic::Ordering::Relaxed},
@@ -13,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     drain::Drain,
-    state::{Inputs, figures, node_state},
+    state::{Inputs, excerpt, figures, node_state, outline},
 };
 use crate::{
     admin::{Facts, Figures},
@@ -23,7 +22,8 @@ use crate::{
         report::{Counted, Report},
     },
     plan::Planned,
-    types::NodeState,
+    source::status::Excerpt,
+    types::{NodeState, Set},
 };
 
 /// Changes within this time become one state of the node.
@@ -36,7 +36,7 @@ pub(super) struct View {
     pub(super) source: &'static str,
     pub(super) planned: watch::Receiver<Option<Planned>>,
     pub(super) announce: watch::Receiver<Arc<AnnounceState>>,
-    pub(super) ready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub(super) ready: watch::Receiver<Set<IpAddr>>,
     pub(super) leader: watch::Receiver<bool>,
     pub(super) drain: Arc<Drain>,
     /// Where there is a packet path.
@@ -65,8 +65,8 @@ impl View {
         })
     }
 
-    /// Tells `states` the node's state whenever something in it may have changed. Runs until cancelled.
-    pub(super) async fn publish(self: Arc<Self>, states: watch::Sender<Option<Arc<NodeState>>>) -> Infallible {
+    /// Tells `states` of the node's state whenever something in it may have changed. Runs until cancelled.
+    pub(super) async fn publish(self: Arc<Self>, states: watch::Sender<Option<Arc<Excerpt>>>) -> Infallible {
         let (mut planned, mut announce) = (self.planned.clone(), self.announce.clone());
         let (mut leader, mut draining) = (self.leader.clone(), self.drain.subscribe());
         let mut datapath = self.datapath.clone();
@@ -83,7 +83,7 @@ impl View {
             planned.mark_unchanged();
             announce.mark_unchanged();
             if planned.borrow().is_some() {
-                states.send_replace(Some(Arc::new(self.state())));
+                states.send_replace(Some(Arc::new(self.show(|inputs| excerpt(inputs, Instant::now())))));
             }
         }
     }
@@ -100,6 +100,10 @@ async fn changed<T>(watched: &mut Option<watch::Receiver<T>>) -> Result<(), watc
 impl Facts for View {
     fn state(&self) -> NodeState {
         self.show(|inputs| node_state(inputs, Instant::now()))
+    }
+
+    fn outline(&self) -> NodeState {
+        self.show(|inputs| outline(inputs, Instant::now()))
     }
 
     fn figures(&self) -> Figures {

@@ -1,15 +1,10 @@
 //! What the packet path says of itself to the rest of the daemon. Values only, there with and without the feature
 //! `xdp`.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use super::types::{Reason, ServiceCounters};
-use crate::types::{DatapathState, ServiceKey};
+use crate::types::{DatapathState, ServiceKey, Set};
 
 /// A moment of the packet path.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -37,12 +32,12 @@ pub enum Served {
     /// All of them: kube-proxy takes what we do not.
     Everything,
     /// Those that the tables in the kernel have.
-    Only(Arc<BTreeSet<IpAddr>>),
+    Only(Set<IpAddr>),
 }
 
 impl Default for Served {
     fn default() -> Self {
-        Self::Only(Arc::default())
+        Self::Only(Set::default())
     }
 }
 

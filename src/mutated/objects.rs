@@ -14,7 +14,10 @@ use crate::{
     plan::{Planner, Settings, plan},
     source::{
         index::{Index, Kind, Object, ObjectKey},
-        kubernetes::decode::{decode, key, problem},
+        kubernetes::{
+            decode::{decode, key, problem},
+            watch::Sent,
+        },
     },
     types::Problem,
 };
@@ -76,9 +79,9 @@ fn no_value_in_an_object_is_too_odd() {
     each(1, |damage| {
         let whole = damage.pick(&samples).clone();
         let kind = whole["kind"].as_str().and_then(Kind::from_name).expect("a kind of ours");
-        let value = damage.value(&whole);
-        let Some(key) = key(&value) else { return };
-        match decode(kind, value) {
+        let sent = Sent::Item(damage.value(&whole));
+        let Some(key) = key(&sent) else { return };
+        match decode(kind, &sent) {
             Ok(object) => reader.apply(&object),
             Err(reason) => reader.reject(kind, key.clone(), problem(kind, &key, &reason)),
         }

@@ -11,7 +11,7 @@ use netlink_packet_route::address::{
 };
 use rtnetlink::Handle;
 
-use crate::types::KERNEL_MARK;
+use crate::types::{KERNEL_MARK, Set};
 
 /// One address of a link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,9 +66,9 @@ pub fn ours(present: &BTreeSet<Address>, lo: u32, remembered: &BTreeSet<IpAddr>)
 }
 
 /// The wanted addresses that this host answers for: on a link, and past duplicate detection.
-pub fn ready(wanted: &BTreeSet<IpAddr>, present: &BTreeSet<Address>) -> BTreeSet<IpAddr> {
+pub fn ready(wanted: &Set<IpAddr>, present: &BTreeSet<Address>) -> Set<IpAddr> {
     let answering: BTreeSet<IpAddr> = present.iter().filter(|a| !a.tentative).map(|a| a.address).collect();
-    wanted.intersection(&answering).copied().collect()
+    wanted.iter().filter(|address| answering.contains(address)).copied().collect()
 }
 
 /// Every address of every link.
@@ -173,7 +173,7 @@ mod tests {
         let mut tentative = on(LO, "2001:db8::1", 128, Some(KERNEL_MARK));
         tentative.tentative = true;
         let present = [tentative, on(LO, "192.0.2.1", 32, Some(KERNEL_MARK))].into();
-        let wanted = set(&["2001:db8::1", "192.0.2.1", "192.0.2.2"]);
-        assert_eq!(ready(&wanted, &present), set(&["192.0.2.1"]));
+        let wanted = ["2001:db8::1", "192.0.2.1", "192.0.2.2"].map(ip).into();
+        assert_eq!(ready(&wanted, &present), [ip("192.0.2.1")].into());
     }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{Channels, Finish, Host, LINGER, NetlinkError, Options, addr, link, remembered::Remembered, route};
-use crate::plan::Desired;
+use crate::{plan::Desired, types::Set};
 
 /// Notifications come in bursts; this long after the first one the whole is observed once.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -73,7 +73,7 @@ async fn first_plan(desired: &mut watch::Receiver<Option<Arc<Desired>>>) -> Resu
 struct Kernel {
     options: Options,
     handle: Handle,
-    ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    ready: watch::Sender<Set<IpAddr>>,
     host: watch::Sender<Arc<Host>>,
     remembered: Remembered,
     /// Ours that are no longer wanted, and when they go.
@@ -89,7 +89,7 @@ impl Kernel {
     fn new(
         options: Options,
         handle: Handle,
-        ready: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+        ready: watch::Sender<Set<IpAddr>>,
         host: watch::Sender<Arc<Host>>,
     ) -> Self {
         let remembered = Remembered::load(&options.state_dir);
@@ -100,12 +100,12 @@ impl Kernel {
     /// One round. Returns when the next one is due if nothing happens.
     async fn reconcile(
         &mut self,
-        wanted: &BTreeSet<IpAddr>,
+        wanted: &Set<IpAddr>,
         routes: &BTreeSet<route::Spec>,
     ) -> Result<Instant, NetlinkError> {
         let now = Instant::now();
         let host = self.observe().await?;
-        let on_lo = if self.options.vips_on_lo { wanted.clone() } else { BTreeSet::new() };
+        let on_lo = if self.options.vips_on_lo { wanted.iter().copied().collect() } else { BTreeSet::new() };
         let mut changed = self.wake_loopback(&on_lo, &host).await;
         changed |= self.apply_addresses(&on_lo, &host, now).await;
         self.apply_routes(routes).await?;
@@ -217,18 +217,18 @@ impl Kernel {
         Ok(())
     }
 
-    fn publish_ready(&self, wanted: &BTreeSet<IpAddr>, host: &Host) {
+    fn publish_ready(&self, wanted: &Set<IpAddr>, host: &Host) {
         let up = host.loopback().is_some_and(|lo| lo.up);
         let ready = match self.options.vips_on_lo {
             true if up => addr::ready(wanted, &host.addresses),
-            true => BTreeSet::new(),
+            true => Set::default(),
             false => wanted.clone(),
         };
         self.ready.send_if_modified(|before| {
-            let changed = **before != ready;
+            let changed = *before != ready;
             if changed {
                 debug!(addresses = ready.len(), "ready addresses changed");
-                *before = Arc::new(ready);
+                *before = ready;
             }
             changed
         });

@@ -31,7 +31,7 @@ fn ip(arguments: &str) -> String {
 struct Running {
     desired: watch::Sender<Option<Arc<Desired>>>,
     routes: watch::Sender<BTreeSet<route::Spec>>,
-    ready: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    ready: watch::Receiver<Set<IpAddr>>,
     host: watch::Receiver<Arc<Host>>,
     finish: oneshot::Sender<Finish>,
     task: tokio::task::JoinHandle<Result<(), NetlinkError>>,
@@ -40,7 +40,7 @@ struct Running {
 fn start(vips_on_lo: bool, state_dir: &std::path::Path, addresses: &[&str]) -> Running {
     let (desired, for_desired) = watch::channel(wanted(addresses));
     let (routes, for_routes) = watch::channel(BTreeSet::new());
-    let (for_ready, ready) = watch::channel(Arc::default());
+    let (for_ready, ready) = watch::channel(Set::default());
     let (for_host, host) = watch::channel(Arc::default());
     let (finish, for_finish) = oneshot::channel();
     let channels =
@@ -50,17 +50,17 @@ fn start(vips_on_lo: bool, state_dir: &std::path::Path, addresses: &[&str]) -> R
 }
 
 fn wanted(addresses: &[&str]) -> Option<Arc<Desired>> {
-    Some(Arc::new(Desired { addresses: set(addresses).into(), ..Desired::default() }))
+    Some(Arc::new(Desired { addresses: set(addresses), ..Desired::default() }))
 }
 
-fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+fn set(addresses: &[&str]) -> Set<IpAddr> {
     addresses.iter().map(|a| a.parse().expect("valid")).collect()
 }
 
 impl Running {
     async fn until_ready(&mut self, addresses: &[&str]) {
         let expected = set(addresses);
-        self.ready.wait_for(|ready| **ready == expected).await.expect("the task runs");
+        self.ready.wait_for(|ready| *ready == expected).await.expect("the task runs");
     }
 
     async fn end(self, how: Finish) {

@@ -8,8 +8,7 @@
 //! ```
 
 use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use ipnet::IpNet;
 use ironcast_bgp::rib::{Attributes, Route, Routes};
 
 use super::{Allocated, Desired, Settings, plan, routes::aggregate};
-use crate::types::{Advertisement, Endpoint, Service, ServiceKey, Snapshot};
+use crate::types::{Advertisement, Service, ServiceKey, Snapshot};
 
 /// With more Services than this, planning all of them costs less than to look for those that it concerns.
 const FEW: usize = 64;
@@ -36,47 +35,59 @@ struct Last {
     desired: Desired,
     /// Attributes of the routes in `desired`: equal ones stay one value, or what is sent would no longer be packed.
     minted: HashSet<Arc<Attributes>>,
+    crowds: Crowds,
 }
+
+/// The Services behind each prefix that more than one may stand behind.
+type Crowds = HashMap<IpNet, Vec<ServiceKey>>;
 
 impl Planner {
     /// What should be, given what is known.
     pub fn plan(&mut self, snapshot: &Arc<Snapshot>, settings: &Settings) -> Desired {
-        let last = self.last.take().and_then(|last| last.after(snapshot, settings));
-        let last = last.unwrap_or_else(|| Last::anew(snapshot, settings));
+        self.again(snapshot, settings).unwrap_or_else(|| self.anew(snapshot, settings))
+    }
+
+    /// The same where little changed since the last time, which costs little; `None` where all must be planned.
+    pub fn again(&mut self, snapshot: &Arc<Snapshot>, settings: &Settings) -> Option<Desired> {
+        let last = self.last.as_mut()?;
+        last.turn(snapshot, settings)?;
+        Some(last.desired.clone())
+    }
+
+    /// The same, with everything planned.
+    pub fn anew(&mut self, snapshot: &Arc<Snapshot>, settings: &Settings) -> Desired {
+        let last = Last::anew(snapshot, settings, self.last.take());
         self.last.insert(last).desired.clone()
     }
 }
 
 impl Last {
-    fn anew(snapshot: &Arc<Snapshot>, settings: &Settings) -> Self {
-        let desired = plan(snapshot, settings);
-        let mut minted = HashSet::new();
-        for export in desired.exports.values() {
-            let mut before: Option<&Arc<Attributes>> = None;
-            for (_, attributes) in export.iter() {
-                if before.is_none_or(|before| !Arc::ptr_eq(before, attributes)) {
-                    mint(&mut minted, attributes);
-                }
-                before = Some(attributes);
-            }
-        }
-        Self { snapshot: snapshot.clone(), settings: settings.clone(), desired, minted }
+    /// Exports share with those of `before` what both have: who compares them steps over it.
+    fn anew(snapshot: &Arc<Snapshot>, settings: &Settings, before: Option<Self>) -> Self {
+        let mut desired = plan(snapshot, settings);
+        let (former, mut minted) = before.map(|last| (last.desired.exports, last.minted)).unwrap_or_default();
+        share(&former, &mut desired.exports, &mut minted);
+        drop(former);
+        minted.retain(|attributes| Arc::strong_count(attributes) > 1);
+        let crowds = crowds(snapshot);
+        Self { snapshot: snapshot.clone(), settings: settings.clone(), desired, minted, crowds }
     }
 
-    /// This plan with what the change makes of it; `None` where all must be planned.
-    fn after(mut self, snapshot: &Arc<Snapshot>, settings: &Settings) -> Option<Self> {
+    /// Becomes the plan with what the change makes of it; `None` where all must be planned, and then nothing has changed.
+    fn turn(&mut self, snapshot: &Arc<Snapshot>, settings: &Settings) -> Option<()> {
         // A budget is one for all Services.
         let budget = self.desired.peers.values().any(|peer| peer.prefix_budget.is_some());
         if budget || self.settings != *settings || !differ_in_endpoints_alone(&self.snapshot, snapshot) {
             return None;
         }
-        let changed = changed(&self.snapshot.endpoints, &snapshot.endpoints)?;
+        let changed = self.snapshot.endpoints.differences(&snapshot.endpoints).map(|(key, ..)| key.clone());
+        let changed: BTreeSet<ServiceKey> = changed.take(FEW + 1).collect();
         if !changed.is_empty() {
-            let concerned = Concerned::by(changed, snapshot)?;
+            let concerned = Concerned::by(changed, snapshot, &self.crowds)?;
             self.put(&concerned, snapshot)?;
         }
         self.snapshot = snapshot.clone();
-        Some(self)
+        Some(())
     }
 
     fn put(&mut self, concerned: &Concerned<'_>, snapshot: &Snapshot) -> Option<()> {
@@ -91,16 +102,22 @@ impl Last {
             return None;
         }
         self.put_exports(concerned, &part);
-        let behind = Arc::make_mut(&mut self.desired.behind);
-        for prefix in &concerned.prefixes {
+        let behind = &mut self.desired.behind;
+        for prefix in concerned.prefixes.iter().filter(|prefix| !part.behind.contains_key(prefix)) {
             behind.remove(prefix);
         }
-        behind.extend(part.behind.iter().map(|(prefix, services)| (*prefix, services.clone())));
-        let addresses = Arc::make_mut(&mut self.desired.addresses);
-        for address in services.flat_map(|service| &service.assigned) {
-            addresses.remove(address);
+        for (prefix, services) in part.behind.iter() {
+            if behind.get(prefix) != Some(services) {
+                behind.insert(*prefix, services.clone());
+            }
         }
-        addresses.extend(part.addresses.iter().copied());
+        let addresses = &mut self.desired.addresses;
+        for address in services.flat_map(|service| &service.assigned) {
+            match part.addresses.contains(address) {
+                true => addresses.insert(*address),
+                false => addresses.remove(address),
+            };
+        }
         let withheld = &mut self.desired.withheld;
         withheld.retain(|withheld| !concerned.services.contains_key(&withheld.service));
         withheld.extend(part.withheld);
@@ -133,6 +150,39 @@ impl Last {
     }
 }
 
+/// Makes the sets share with the former ones of the same peers; sets that were one stay one.
+fn share(
+    former: &BTreeMap<String, Routes>,
+    exports: &mut BTreeMap<String, Routes>,
+    minted: &mut HashSet<Arc<Attributes>>,
+) {
+    let nothing = Routes::default();
+    let mut known: Vec<[Routes; 3]> = Vec::new();
+    for (peer, export) in exports {
+        let before = former.get(peer).unwrap_or(&nothing);
+        let shared = match known.iter().find(|[b, e, _]| b.is(before) && e.is(export)) {
+            Some([.., shared]) => shared.clone(),
+            None => {
+                let routes = all_minted(export, minted);
+                Routes::after(before, routes.iter().map(|(prefix, attributes)| (*prefix, attributes)))
+            }
+        };
+        known.push([before.clone(), std::mem::replace(export, shared.clone()), shared]);
+    }
+}
+
+/// The routes, equal attributes as one value.
+fn all_minted(routes: &Routes, minted: &mut HashSet<Arc<Attributes>>) -> Vec<(IpNet, Arc<Attributes>)> {
+    let mut last: Option<[Arc<Attributes>; 2]> = None;
+    let mut route = |(prefix, attributes): (IpNet, &Arc<Attributes>)| {
+        let again = last.as_ref().filter(|[given, _]| Arc::ptr_eq(given, attributes)).map(|[_, one]| one.clone());
+        let one = again.unwrap_or_else(|| mint(minted, attributes));
+        last = Some([attributes.clone(), one.clone()]);
+        (prefix, one)
+    };
+    routes.iter().map(&mut route).collect()
+}
+
 /// The one value of these attributes.
 fn mint(minted: &mut HashSet<Arc<Attributes>>, attributes: &Arc<Attributes>) -> Arc<Attributes> {
     if let Some(known) = minted.get(&**attributes) {
@@ -142,6 +192,18 @@ fn mint(minted: &mut HashSet<Arc<Attributes>>, attributes: &Arc<Attributes>) -> 
     attributes.clone()
 }
 
+fn crowds(snapshot: &Snapshot) -> Crowds {
+    let advertisements: Vec<&Advertisement> = snapshot.advertisements.values().collect();
+    let mut all: Vec<(IpNet, &ServiceKey)> = Vec::with_capacity(snapshot.services.len());
+    for service in snapshot.services.values() {
+        all.extend(prefixes(service, &advertisements).map(|prefix| (prefix, &service.key)));
+    }
+    all.sort_unstable();
+    all.dedup();
+    let crowds = all.chunk_by(|(a, _), (b, _)| a == b).filter(|behind| behind.len() > 1);
+    crowds.map(|behind| (behind[0].0, behind.iter().map(|(_, key)| (*key).clone()).collect())).collect()
+}
+
 /// Services of which a plan may say something else, and their prefixes, which no other Service has an address in.
 struct Concerned<'a> {
     services: BTreeMap<&'a ServiceKey, &'a Arc<Service>>,
@@ -149,23 +211,24 @@ struct Concerned<'a> {
 }
 
 impl<'a> Concerned<'a> {
-    fn by(changed: BTreeSet<ServiceKey>, snapshot: &'a Snapshot) -> Option<Self> {
+    /// `None` where they are many.
+    fn by(changed: BTreeSet<ServiceKey>, snapshot: &'a Snapshot, crowds: &Crowds) -> Option<Self> {
         let advertisements: Vec<&Advertisement> = snapshot.advertisements.values().collect();
         let mut concerned = Self { services: BTreeMap::new(), prefixes: BTreeSet::new() };
         let mut found: Vec<&Arc<Service>> = changed.iter().filter_map(|key| snapshot.services.get(key)).collect();
-        while !found.is_empty() {
-            for service in found.drain(..) {
-                concerned.services.insert(&service.key, service);
-                concerned.prefixes.extend(prefixes(service, &advertisements));
+        while let Some(service) = found.pop() {
+            if concerned.services.insert(&service.key, service).is_some() {
+                continue;
             }
             if concerned.services.len() > FEW {
                 return None;
             }
-            let shares = |service: &&Arc<Service>| {
-                !concerned.services.contains_key(&service.key)
-                    && prefixes(service, &advertisements).any(|prefix| concerned.prefixes.contains(&prefix))
-            };
-            found = snapshot.services.values().filter(shares).collect();
+            for prefix in prefixes(service, &advertisements) {
+                if concerned.prefixes.insert(prefix) {
+                    let beside = crowds.get(&prefix).into_iter().flatten();
+                    found.extend(beside.filter_map(|key| snapshot.services.get(key)));
+                }
+            }
         }
         Some(concerned)
     }
@@ -212,8 +275,8 @@ fn differ_in_endpoints_alone(one: &Snapshot, other: &Snapshot) -> bool {
         saved,
         problems,
     } = one;
-    same_values(services, &other.services)
-        && same_values(nodes, &other.nodes)
+    *services == other.services
+        && *nodes == other.nodes
         && *namespaces == other.namespaces
         && *pools == other.pools
         && *peers == other.peers
@@ -225,44 +288,11 @@ fn differ_in_endpoints_alone(one: &Snapshot, other: &Snapshot) -> bool {
         && *problems == other.problems
 }
 
-/// Whether two maps, whose keys stand in their values, have the very same values.
-fn same_values<K, V>(one: &BTreeMap<K, Arc<V>>, other: &BTreeMap<K, Arc<V>>) -> bool {
-    one.len() == other.len() && one.values().zip(other.values()).all(|(a, b)| Arc::ptr_eq(a, b))
-}
-
-type Endpoints = BTreeMap<ServiceKey, Arc<[Endpoint]>>;
-
-/// The Services with other endpoints; `None` where they are many.
-fn changed(before: &Endpoints, after: &Endpoints) -> Option<BTreeSet<ServiceKey>> {
-    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
-    let mut changed = BTreeSet::new();
-    while changed.len() <= FEW {
-        let order = match (before.peek(), after.peek()) {
-            (None, None) => return Some(changed),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((a, _)), Some((b, _))) if is_copy(a, b) => Ordering::Equal,
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
-        };
-        let old = if order.is_le() { before.next() } else { None };
-        let new = if order.is_ge() { after.next() } else { None };
-        match (old, new) {
-            (Some((_, a)), Some((_, b))) if Arc::ptr_eq(a, b) || a == b => {}
-            (old, new) => changed.extend(old.or(new).map(|(key, _)| key.clone())),
-        }
-    }
-    None
-}
-
-/// Whether the two share their text: nearly always, and at a glance.
-fn is_copy(a: &ServiceKey, b: &ServiceKey) -> bool {
-    Arc::ptr_eq(&a.namespace, &b.namespace) && Arc::ptr_eq(&a.name, &b.name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan::fixture::{World, advertisement, endpoint, key, node, peer, pool, service, settings};
+    use crate::types::Endpoint;
 
     fn world() -> World {
         let world = World::default()
@@ -283,34 +313,63 @@ mod tests {
         next.into()
     }
 
+    /// The plan after the change, if it costs what it concerns.
+    fn in_part(planner: &mut Planner, snapshot: &Arc<Snapshot>) -> Option<Desired> {
+        planner.again(snapshot, &settings("n1"))
+    }
+
+    fn planner(snapshot: &Arc<Snapshot>) -> (Planner, Desired) {
+        let mut planner = Planner::default();
+        let desired = planner.anew(snapshot, &settings("n1"));
+        (planner, desired)
+    }
+
     #[test]
     fn endpoints_of_one_service_cost_that_service_alone() {
-        let (settings, first) = (settings("n1"), Arc::new(world().0));
-        let last = Last::anew(&first, &settings);
-        let before = last.desired.clone();
-        let last = last.after(&with_endpoints(&first, "s07", &[]), &settings).expect("in part");
-        assert_eq!(last.desired.behind.len(), 99);
-        assert!(Arc::ptr_eq(&before.allocations, &last.desired.allocations));
-        assert!(last.desired.exports["tor"].is(&last.desired.exports["tor2"]), "told the same, they share one set");
-        let back = with_endpoints(&last.snapshot, "s07", &[endpoint("10.0.1.9", "n1")]);
-        let last = last.after(&back, &settings).expect("in part");
-        assert_eq!(last.desired, before);
-        let attributes: HashSet<_> = last.desired.exports["tor"].iter().map(|(_, a)| Arc::as_ptr(a)).collect();
+        let first = Arc::new(world().0);
+        let (mut planner, before) = planner(&first);
+        let less = with_endpoints(&first, "s07", &[]);
+        let desired = in_part(&mut planner, &less).expect("in part");
+        assert_eq!(desired.behind.len(), 99);
+        assert!(Arc::ptr_eq(&before.allocations, &desired.allocations));
+        assert!(desired.exports["tor"].is(&desired.exports["tor2"]), "told the same, they share one set");
+        let back = with_endpoints(&less, "s07", &[endpoint("10.0.1.9", "n1")]);
+        let desired = in_part(&mut planner, &back).expect("in part");
+        assert_eq!(desired, before);
+        let attributes: HashSet<_> = desired.exports["tor"].iter().map(|(_, a)| Arc::as_ptr(a)).collect();
         assert_eq!(attributes.len(), 1, "equal attributes stay one value");
     }
 
     #[test]
+    fn what_nobody_announces_differently_is_the_very_same() {
+        let first = Arc::new(world().0);
+        let (mut planner, before) = planner(&first);
+        let more = with_endpoints(&first, "s07", &[endpoint("10.0.1.9", "n1"), endpoint("10.0.1.8", "n1")]);
+        let desired = in_part(&mut planner, &more).expect("in part");
+        assert!(desired.behind.is(&before.behind) && desired.exports["tor"].is(&before.exports["tor"]));
+    }
+
+    #[test]
+    fn everything_planned_anew_shares_its_exports_with_what_was() {
+        let mut first = world();
+        let (mut planner, before) = planner(&Arc::new(first.0.clone()));
+        first.0.pools.insert("q".into(), pool("q", &["203.0.113.0/24"]));
+        let desired = planner.anew(&Arc::new(first.0), &settings("n1"));
+        assert!(desired.exports["tor"].is(&before.exports["tor"]));
+    }
+
+    #[test]
     fn what_concerns_all_is_planned_whole() {
-        let (settings, first) = (settings("n1"), Arc::new(world().0));
+        let first = Arc::new(world().0);
         let mut other = (*first).clone();
         other.pools.insert("q".into(), pool("q", &["203.0.113.0/24"]));
-        assert!(Last::anew(&first, &settings).after(&other.into(), &settings).is_none(), "another pool");
-        let elsewhere = Settings { class: Some("x".into()), ..settings.clone() };
-        assert!(Last::anew(&first, &settings).after(&first, &elsewhere).is_none(), "other settings");
+        assert!(in_part(&mut planner(&first).0, &other.into()).is_none(), "another pool");
+        let elsewhere = Settings { class: Some("x".into()), ..settings("n1") };
+        assert!(planner(&first).0.again(&first, &elsewhere).is_none(), "other settings");
         let mut limited = world();
         limited.0.peers.get_mut("tor").expect("there").prefix_budget = Some(10);
         let limited = Arc::new(limited.0);
         let less = with_endpoints(&limited, "s07", &[]);
-        assert!(Last::anew(&limited, &settings).after(&less, &settings).is_none(), "a budget");
+        assert!(in_part(&mut planner(&limited).0, &less).is_none(), "a budget");
     }
 }

@@ -10,7 +10,10 @@ use super::{
     objects::{self, CLAIMED, Wish, key},
     world::{Event, Trouble, World},
 };
-use crate::source::index::{Kind, Object};
+use crate::{
+    source::index::{Kind, Object},
+    types::Set,
+};
 
 impl World {
     /// One thing, and when the next one happens.
@@ -151,7 +154,7 @@ impl World {
         self.kill(node);
         self.hosts[node].marked = !good;
         if good {
-            self.hosts[node].served.clear();
+            self.hosts[node].served = Set::default();
         }
         let wait = self.dice.millis(500, if good { 120_000 } else { 20_000 });
         self.clock.after(wait, Event::Start { node });
@@ -170,7 +173,7 @@ impl World {
         self.hosts[node].daemon = None;
         self.forget_announced(node);
         self.drop_wires(node, false);
-        (self.hosts[node].marked, self.hosts[node].served) = (false, BTreeSet::new());
+        (self.hosts[node].marked, self.hosts[node].served) = (false, Set::default());
         self.clock.after(Duration::from_secs(40), Event::Node { node });
     }
 

@@ -97,7 +97,7 @@ impl World {
         let Some(daemon) = &mut host.daemon else { return };
         let Some(planned) = &daemon.planned else { return };
         let desired = planned.desired.clone();
-        let ready = if gated { Ready::Only(Arc::new(served.clone())) } else { Ready::All };
+        let ready = if gated { Ready::Only(served.clone()) } else { Ready::All };
         if daemon.speaker.is_none() {
             let all = desired.addresses.iter().all(|address| ready.has(*address));
             if daemon.restarted && !all && at < daemon.since + SERVED_WITHIN + Duration::from_secs(3) {
@@ -118,7 +118,7 @@ impl World {
                 speaker.set_exports(now, exports);
             }
         }
-        if gated && *desired.addresses != served {
+        if gated && desired.addresses != served {
             self.serve_later(node);
         }
         self.pump_node(node);
@@ -135,7 +135,7 @@ impl World {
     pub(super) fn serve(&mut self, node: usize) {
         let host = &mut self.hosts[node];
         let planned = host.daemon.as_ref().and_then(|daemon| daemon.planned.as_ref());
-        let Some(wanted) = planned.map(|planned| (*planned.desired.addresses).clone()) else { return };
+        let Some(wanted) = planned.map(|planned| planned.desired.addresses.clone()) else { return };
         if host.served != wanted {
             host.served = wanted;
             self.due(node, Due::Announce, Duration::from_millis(1));

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     provider::{claims::tests::provider::Provider, driver::desk::Brought},
     source::index::Kind,
+    types::Set,
 };
 
 /// Between two checks of what time alone may break.
@@ -50,7 +51,7 @@ pub(super) struct Host {
     /// Watches that tell nothing for a while.
     pub(super) stalled: BTreeSet<Kind>,
     /// Where packets must be served first: the addresses that are, and whether that is so here.
-    pub(super) served: BTreeSet<IpAddr>,
+    pub(super) served: Set<IpAddr>,
     pub(super) gated: bool,
 }
 
@@ -206,7 +207,7 @@ impl World {
             api_since: Duration::ZERO,
             cut: BTreeSet::new(),
             stalled: BTreeSet::new(),
-            served: BTreeSet::new(),
+            served: Set::default(),
             gated: n % 2 == 1,
         };
         let hosts: Vec<Host> = (0..nodes).map(host).collect();

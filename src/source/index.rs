@@ -16,6 +16,7 @@ mod object;
 mod services;
 mod settle;
 mod store;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -178,7 +179,7 @@ impl Index {
     pub fn delete(&mut self, kind: Kind, key: &ObjectKey) -> bool {
         let changed = match kind {
             Kind::EndpointSlice => return self.services.remove_slice(key),
-            Kind::Service => return self.services.services.remove(key),
+            Kind::Service => return self.services.remove(key),
             Kind::AddressClaim => return self.claims.remove(key),
             Kind::Secret => self.objects.set_token(key, None) | self.objects.secrets.remove(key),
             _ => each_store!(self, kind, store => store.remove(key)),
@@ -214,7 +215,7 @@ impl Index {
     }
 
     /// Everything that is known, once it is complete. What is valid by itself but not beside the others
-    /// (overlapping pools …) is settled here, in favour of what was in use before. Costs a reference per Service and node.
+    /// (overlapping pools …) is settled here, in favour of what was in use before. Costs a reference per node.
     pub fn snapshot(&mut self) -> Option<Snapshot> {
         if !self.pending.is_empty() {
             return None;
@@ -223,13 +224,13 @@ impl Index {
             let nodes: Vec<&Node> = self.nodes.values().map(|(_, _, node)| &**node).collect();
             self.configuration.update(&self.objects, &nodes);
         }
-        let services: BTreeMap<_, _> = self.services.in_use().map(|s| (s.key.clone(), s.clone())).collect();
         let claims = match &self.journal {
             Some(journal) => journal.clone(),
             None => self.claims.values().map(|(_, _, claim)| (claim.id, claim.clone())).collect(),
         };
         Some(Snapshot {
-            endpoints: self.services.endpoints_of(services.keys()),
+            services: self.services.in_use().clone(),
+            endpoints: self.services.endpoints().clone(),
             pools: self.pools(&claims),
             providers: self.configuration.providers(),
             claims,
@@ -240,13 +241,12 @@ impl Index {
             namespaces: self.namespaces(),
             problems: self.problems(),
             saved: false,
-            services,
         })
     }
 
     fn pools(&self, claims: &BTreeMap<ClaimId, Claim>) -> BTreeMap<String, crate::types::Pool> {
         let assigned: BTreeSet<IpAddr> = match self.configuration.has_node_addresses() {
-            true => self.services.in_use().flat_map(|service| service.assigned.iter().copied()).collect(),
+            true => self.services.in_use().values().flat_map(|service| service.assigned.iter().copied()).collect(),
             false => BTreeSet::new(),
         };
         self.configuration.pools(|address| assigned.contains(&address), claims)

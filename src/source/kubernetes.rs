@@ -30,13 +30,13 @@ use tokio::{
     task::{JoinError, JoinSet},
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, trace};
 
 use self::{
     decode::decode,
     saved::Saving,
     secrets::Secrets,
-    watch::{Event, Target, Watch},
+    watch::{Event, Sent, Target, Watch},
 };
 use super::{
     api,
@@ -121,6 +121,8 @@ pub async fn run(
         }
         let begun = Instant::now();
         feed.publish(&snapshots);
+        // A disk that is slow holds up no route.
+        feed.saving.flush();
         again = Instant::now() + SETTLE.max(begun.elapsed() * (PART - 1));
     }
 }
@@ -183,10 +185,10 @@ impl Feed {
                 self.index.list_begins(kind);
                 self.saving.begin(kind);
             }
-            Event::Listed(value) | Event::Applied(value) => self.apply(kind, value),
-            Event::Deleted(value) => {
-                self.saving.remove(kind, &value);
-                if let Some(key) = decode::key(&value) {
+            Event::Listed(object) | Event::Applied(object) => self.apply(kind, &object),
+            Event::Deleted(object) => {
+                if let Some(key) = decode::key(&object) {
+                    self.saving.remove(kind, &key);
                     self.secrets.forget(kind, &key);
                     self.changed |= self.index.delete(kind, &key);
                 }
@@ -209,18 +211,17 @@ impl Feed {
         debug!(%kind, awaited = ?self.index.awaited().collect::<Vec<_>>(), "list complete");
     }
 
-    fn apply(&mut self, kind: Kind, mut value: serde_json::Value) {
-        let Some(key) = decode::key(&value) else { return };
-        decode::slim(&mut value);
-        if saved::is_saved(kind, &value) {
-            self.saving.put(kind, &value);
-        }
-        match decode(kind, value) {
+    fn apply(&mut self, kind: Kind, sent: &Sent) {
+        match decode(kind, sent) {
             Ok(object) => {
+                if saved::is_saved(&object) {
+                    self.saving.put(&object);
+                }
                 self.secrets.observe(&object);
                 self.changed |= self.index.apply(&object);
             }
             Err(reason) => {
+                let Some(key) = decode::key(sent) else { return };
                 self.secrets.keep(kind, &key);
                 let problem = decode::problem(kind, &key, &reason);
                 self.changed |= self.index.reject(kind, key, problem);
@@ -237,14 +238,14 @@ impl Feed {
         match event {
             _ if !self.secrets.watches(name) => {}
             Event::Restart => self.secrets.listed(name, false),
-            Event::Listed(value) => {
+            Event::Listed(object) => {
                 self.secrets.listed(name, true);
-                self.apply(Kind::Secret, value);
+                self.apply(Kind::Secret, &object);
             }
-            Event::Applied(value) => self.apply(Kind::Secret, value),
+            Event::Applied(object) => self.apply(Kind::Secret, &object),
             Event::Complete if self.secrets.was_listed(name) => {}
             Event::Complete | Event::Deleted(_) | Event::Absent => {
-                self.saving.remove(Kind::Secret, &saved::name_of(&key));
+                self.saving.remove(Kind::Secret, &key);
                 self.index.delete(Kind::Secret, &key);
             }
         }
@@ -253,10 +254,9 @@ impl Feed {
     fn publish(&mut self, snapshots: &Sender<Option<Arc<Snapshot>>>) {
         for gone in self.secrets.settle() {
             let key = ObjectKey::new(self.secrets.namespace(), &*gone);
-            self.saving.remove(Kind::Secret, &saved::name_of(&key));
+            self.saving.remove(Kind::Secret, &key);
             self.changed |= self.index.delete(Kind::Secret, &key);
         }
-        self.saving.flush();
         if !self.changed {
             return;
         }
@@ -269,6 +269,7 @@ impl Feed {
                 "the first complete list has arrived"
             );
         }
+        trace!("snapshot made");
         snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 }

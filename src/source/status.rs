@@ -31,11 +31,14 @@ use tokio::{
 use tracing::debug;
 
 use self::{events::Events, node::NodeReport, resources::Resources, services::Services};
+pub use super::api::Totals;
 use super::kubernetes::{
     backoff::{Backoff, jitter},
     rights::Rights,
 };
-use crate::{plan::Planned, types::NodeState};
+pub use node::{ENTRIES, Excerpt};
+
+use crate::plan::Planned;
 
 /// A write that takes longer has failed. Shorter than `lease - give_up` of an election.
 const DEADLINE: Duration = Duration::from_secs(4);
@@ -43,8 +46,8 @@ const DEADLINE: Duration = Duration::from_secs(4);
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// What was written is compared with the server so often, give or take a quarter.
 const REPAIR: Duration = Duration::from_secs(600);
-/// Between two writes of a node's status.
-const NODE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two writes of a node's status: one whose lists are cut is hundreds of kilobytes, and an API server's work.
+const NODE_INTERVALS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +147,7 @@ pub async fn report(
     client: Client,
     namespace: &str,
     node: &str,
-    mut states: Receiver<Option<Arc<NodeState>>>,
+    mut states: Receiver<Option<Arc<Excerpt>>>,
 ) -> Infallible {
     let mut report = NodeReport::new(client, namespace, node);
     let (mut retry, mut rights) = (Backoff::new(RETRY.0, RETRY.1), Rights::default());
@@ -169,6 +172,6 @@ pub async fn report(
             }
         }
         // Sessions that come and go are one write, not ten.
-        tokio::time::sleep(NODE_INTERVAL).await;
+        tokio::time::sleep(if state.is_cut() { NODE_INTERVALS.1 } else { NODE_INTERVALS.0 }).await;
     }
 }

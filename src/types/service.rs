@@ -98,7 +98,7 @@ pub struct ServicePort {
 }
 
 /// A Service of `type: LoadBalancer`, or one that was and still holds addresses (`load_balancer` false).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Name.
     pub key: ServiceKey,
@@ -152,9 +152,12 @@ pub struct Endpoint {
     pub serving: bool,
     /// `conditions.terminating`.
     pub terminating: bool,
-    /// Target ports by port name and protocol; those of a slice are one list.
-    pub ports: Arc<[(String, Protocol, u16)]>,
+    /// Those of a slice are one list.
+    pub ports: Arc<Ports>,
 }
+
+/// Target ports by port name and protocol.
+pub type Ports = [(String, Protocol, u16)];
 
 impl Endpoint {
     /// Takes traffic: ready, or terminating and still serving.

@@ -6,7 +6,7 @@ use ironcast::{
     plan::{Planned, Settings, plan},
     source::{
         lease::{Election, Timing, elect},
-        status,
+        status::{self, Excerpt, Totals},
     },
     types::{NodeState, SessionState, SourceState},
 };
@@ -251,7 +251,7 @@ async fn a_node_says_what_it_does_when_that_changes_and_only_then() {
     task.abort();
 }
 
-fn state(session: &str, since_seconds: u64) -> NodeState {
+fn state(session: &str, since_seconds: u64) -> Excerpt {
     let session = SessionState {
         peer: "tor".into(),
         address: "192.0.2.1".parse().expect("valid"),
@@ -268,11 +268,12 @@ fn state(session: &str, since_seconds: u64) -> NodeState {
         unacknowledged: None,
         established_count: 1,
     };
-    NodeState {
+    let state = NodeState {
         node: "n1".into(),
         version: "test".into(),
         source: SourceState { kind: "kubernetes".into(), complete: true },
         sessions: vec![session],
         ..NodeState::default()
-    }
+    };
+    Excerpt { state, totals: Totals::default() }
 }

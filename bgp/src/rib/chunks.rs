@@ -79,6 +79,17 @@ impl<P: Prefix> Chunks<P> {
         Beside { ours: Cursor { chunks: &self.0, at: 0 }, theirs: Cursor { chunks: &other.0, at: 0 }, all }
     }
 
+    /// The paths to a prefix.
+    pub(super) fn paths(&self, prefix: &P) -> &[Entry<P>] {
+        let chunk = self.0.get(self.chunk_of(prefix));
+        chunk.map_or(&[], |chunk| &chunk[paths_to(chunk, prefix)])
+    }
+
+    /// Whether the only path to the prefix has these attributes.
+    pub(super) fn says(&self, prefix: &P, attributes: &Arc<Attributes>) -> bool {
+        matches!(self.paths(prefix), [only] if Arc::ptr_eq(&only.attributes, attributes) || only.attributes == *attributes)
+    }
+
     /// Puts one path in place of all paths to its prefix.
     pub(super) fn insert(&mut self, entry: Entry<P>) {
         let at = self.chunk_of(&entry.prefix);

@@ -70,8 +70,11 @@ impl Routes {
         }
     }
 
-    /// Puts a route in place of all paths to its prefix.
+    /// Puts a route in place of all paths to its prefix. The set stays the very same where it is there already.
     pub fn insert(&mut self, route: Route) {
+        if self.says(&route) {
+            return;
+        }
         let (parts, attributes) = (Arc::make_mut(&mut self.0), route.attributes);
         match route.prefix.trunc() {
             IpNet::V4(prefix) => parts.v4.insert(Entry { prefix, attributes }),
@@ -81,10 +84,29 @@ impl Routes {
 
     /// Takes out every path to a prefix; whether there was one.
     pub fn remove(&mut self, prefix: &IpNet) -> bool {
+        if !self.leads_to(prefix) {
+            return false;
+        }
         let parts = Arc::make_mut(&mut self.0);
         match prefix.trunc() {
             IpNet::V4(prefix) => parts.v4.remove(&prefix),
             IpNet::V6(prefix) => parts.v6.remove(&prefix),
+        }
+    }
+
+    /// Whether this route is the only path to its prefix.
+    fn says(&self, route: &Route) -> bool {
+        match route.prefix.trunc() {
+            IpNet::V4(prefix) => self.0.v4.says(&prefix, &route.attributes),
+            IpNet::V6(prefix) => self.0.v6.says(&prefix, &route.attributes),
+        }
+    }
+
+    /// Whether there is a path to the prefix.
+    fn leads_to(&self, prefix: &IpNet) -> bool {
+        match prefix.trunc() {
+            IpNet::V4(prefix) => !self.0.v4.paths(&prefix).is_empty(),
+            IpNet::V6(prefix) => !self.0.v6.paths(&prefix).is_empty(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Owns [`Datapath`]: loads it when it is first needed, again with larger maps when tables do not fit, and keeps
 //! what the kernel refused for the report. Everything here blocks.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use tracing::{info, warn};
 
@@ -341,7 +341,7 @@ impl Owner {
                 problem: self.problem.clone(),
             },
             served: match serves {
-                true => Served::Only(Arc::new(self.applied.addresses.clone())),
+                true => Served::Only(self.applied.addresses.iter().copied().collect()),
                 false => Served::Everything,
             },
             settled: self.settled,

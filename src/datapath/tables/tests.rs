@@ -189,7 +189,7 @@ fn address_that_is_given_up_stays_until_routers_have_withdrawn() {
     let (mut tables, start) = (Tables::new("n1"), Instant::now());
     let before = cluster.spec(&mut tables, start);
     cluster.desired.allocations = Arc::default();
-    cluster.snapshot.services.clear();
+    cluster.snapshot.services = Default::default();
     let after = cluster.spec(&mut tables, start);
     assert_eq!((&after.addresses, &after.ports), (&before.addresses, &before.ports));
     assert_eq!(tables.deadline(), Some(start + LINGER));

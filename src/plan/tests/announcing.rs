@@ -1,11 +1,11 @@
 //! Who is announced, to whom, with what.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use ironcast_bgp::{Community, LargeCommunity};
 
 use super::super::{Leaving, Settings, Withhold, fixture::*, nodes::EXCLUDE_LABEL, plan};
-use crate::types::{Advertisement, Endpoint, Family, FamilyPolicy, Node, Service, TrafficPolicy};
+use crate::types::{Advertisement, Endpoint, Family, FamilyPolicy, Node, Service, Set, TrafficPolicy};
 
 fn held(name: &str, address: &str) -> Service {
     Service { assigned: ips(&[address]), ..service(name, 1) }
@@ -20,8 +20,8 @@ fn address_is_announced_only_once_it_is_recorded() {
     world.record(&desired);
     let desired = world.plan();
     assert_eq!(desired.told("tor"), ["192.0.2.0/32"]);
-    assert_eq!(*desired.addresses, BTreeSet::from([ip("192.0.2.0")]));
-    assert_eq!(*desired.behind[&"192.0.2.0/32".parse().expect("a prefix")], BTreeSet::from([key("a")]));
+    assert_eq!(desired.addresses, Set::from([ip("192.0.2.0")]));
+    assert_eq!(*desired.behind[&"192.0.2.0/32".parse().expect("a prefix")], [key("a")]);
     assert!(desired.withheld.is_empty());
 }
 
@@ -59,7 +59,7 @@ fn state_of_the_node_withholds_everything_and_keeps_answering() {
         let desired = World::usual().node(&node).served(held("a", "192.0.2.1")).plan();
         assert_eq!(desired.reasons("a"), [(None, reason)]);
         assert!(desired.told("tor").is_empty() && desired.behind.is_empty());
-        assert_eq!(*desired.addresses, BTreeSet::from([ip("192.0.2.1")]));
+        assert_eq!(desired.addresses, Set::from([ip("192.0.2.1")]));
     }
     let world = World::usual().node(&excluded).served(held("a", "192.0.2.1"));
     let ignoring = Settings { ignore_exclude_label: true, ..settings("n1") };
@@ -166,7 +166,7 @@ fn aggregate_covers_several_services_and_unites_communities() {
     assert_eq!(attributes.communities, [Community(1), Community(2)]);
     assert_eq!(attributes.large_communities, [LargeCommunity(1, 2, 3)]);
     assert_eq!(attributes.local_pref, Some(200));
-    assert_eq!(desired.behind.values().next().map(|s| &**s), Some(&BTreeSet::from([key("a"), key("b")])));
+    assert_eq!(desired.behind.values().next().map(|s| &**s), Some(&[key("a"), key("b")][..]));
 }
 
 #[test]

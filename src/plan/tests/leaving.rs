@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ironcast_bgp::Community;
 
 use super::super::{Desired, Leaving, Settings, Withhold, asked_to_leave, fixture::*, plan};
-use crate::types::{Node, Service, TrafficPolicy};
+use crate::types::{Node, Service, Set, TrafficPolicy};
 
 fn held(name: &str) -> Service {
     Service { assigned: ips(&["192.0.2.1"]), ..service(name, 1) }
@@ -29,7 +29,7 @@ fn drain_says_graceful_shutdown_before_it_withdraws() {
     assert_eq!(last.exports["tor"].iter().next().and_then(|(_, a)| a.local_pref), Some(0), "for iBGP peers");
     let gone = at(Leaving::Gone);
     assert_eq!((gone.told("tor").len(), gone.reasons("a")), (0, vec![(None, Withhold::Draining)]));
-    assert_eq!(*gone.addresses, BTreeSet::from([ip("192.0.2.1")]), "what is under way is still answered");
+    assert_eq!(gone.addresses, Set::from([ip("192.0.2.1")]), "what is under way is still answered");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use k8s_openapi::api::discovery::v1::{Endpoint as KubeEndpoint, EndpointPort, EndpointSlice};
 
 use super::{Converted, report::Report, service::protocol};
-use crate::types::{Endpoint, Family, Protocol, ServiceKey, family_of};
+use crate::types::{Endpoint, Family, Ports, Protocol, ServiceKey, family_of};
 
 /// The label that ties a slice to its Service.
 const SERVICE: &str = "kubernetes.io/service-name";
@@ -86,7 +86,7 @@ fn endpoint(
     path: &str,
     endpoint: &KubeEndpoint,
     family: Family,
-    ports: &Arc<[(String, Protocol, u16)]>,
+    ports: &Arc<Ports>,
     nodes: &mut BTreeSet<Arc<str>>,
 ) -> Option<Endpoint> {
     const HINT: &str = "write the pod's address, of the slice's addressType";

@@ -10,6 +10,8 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
+use serde::{Serialize, Serializer};
+
 use crate::{
     source::api::{AddressClaim, BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, ProviderConfig},
     types::ObjectRef,
@@ -55,6 +57,21 @@ macro_rules! objects {
             pub fn metadata(&self) -> &ObjectMeta {
                 match self {
                     $(Self::$kind(object) => &object.metadata,)*
+                }
+            }
+
+            /// Its metadata, to change it.
+            pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &mut object.metadata,)*
+                }
+            }
+        }
+
+        impl Serialize for Object {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$kind(object) => object.serialize(serializer),)*
                 }
             }
         }

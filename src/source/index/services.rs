@@ -9,10 +9,11 @@ use std::{
 use super::{
     ObjectKey,
     store::{Store, still_in_use},
+    words::Words,
 };
 use crate::{
     source::convert::{Converted, Slice},
-    types::{Endpoint, Problem, Service, ServiceKey, Severity},
+    types::{Endpoint, Map, Ports, Problem, Service, ServiceKey, Severity},
 };
 
 /// Services by key, slices by Service.
@@ -20,12 +21,17 @@ use crate::{
 pub(super) struct Services {
     pub(super) services: Store<Kept>,
     pub(super) slices: Store<Slice>,
-    /// Which slices a Service has.
-    slices_of: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
-    /// The slices of each Service united.
-    endpoints: BTreeMap<ServiceKey, Arc<[Endpoint]>>,
+    /// Which slices a Service has, in order.
+    slices_of: BTreeMap<ServiceKey, Vec<ObjectKey>>,
+    /// Services that are load balancers, or have addresses.
+    in_use: Map<ServiceKey, Arc<Service>>,
+    /// The slices of each of these united.
+    endpoints: Map<ServiceKey, Arc<[Endpoint]>>,
     /// Addresses of Services in manifest mode; `None` takes them from their status.
     record: Option<BTreeMap<ServiceKey, Vec<IpAddr>>>,
+    /// Names of namespaces and nodes.
+    names: Words<str>,
+    ports: Words<Ports>,
 }
 
 /// A Service, and whether its newest version is in error without a valid one before.
@@ -47,6 +53,7 @@ impl Services {
     pub(super) fn put(&mut self, key: ObjectKey, created: i64, converted: Converted<Service>) -> bool {
         let Converted { value, mut problems } = converted;
         let Some(mut service) = value else { return false };
+        service.key = self.one_of(service.key);
         let mut refused = problems.iter().any(|p| p.severity == Severity::Error);
         if let Some(record) = &self.record {
             service.assigned = record.get(&service.key).cloned().unwrap_or_default();
@@ -61,11 +68,40 @@ impl Services {
         if !service.load_balancer {
             problems.clear();
         }
-        let kept = Kept { service: Arc::new(service), refused };
-        self.services.put(key, created, Converted { value: Some(kept), problems })
+        let (name, kept) = (service.key.clone(), Kept { service: Arc::new(service), refused });
+        let changed = self.services.put(key.clone(), created, Converted { value: Some(kept), problems });
+        if changed {
+            self.show(&key, &name);
+        }
+        changed
     }
 
-    pub(super) fn put_slice(&mut self, key: ObjectKey, created: i64, converted: Converted<Slice>) -> bool {
+    pub(super) fn remove(&mut self, key: &ObjectKey) -> bool {
+        let name = self.services.value(key).map(|kept| kept.service.key.clone());
+        let removed = self.services.remove(key);
+        if let Some(name) = name {
+            self.show(key, &name);
+        }
+        removed
+    }
+
+    /// Shows the Service and its endpoints, or no longer.
+    fn show(&mut self, key: &ObjectKey, name: &ServiceKey) {
+        match self.services.value(key).filter(|kept| kept.in_use()) {
+            Some(kept) => {
+                self.in_use.insert(kept.service.key.clone(), kept.service.clone());
+            }
+            None => {
+                self.in_use.remove(name);
+            }
+        }
+        self.unite(name);
+    }
+
+    pub(super) fn put_slice(&mut self, key: ObjectKey, created: i64, mut converted: Converted<Slice>) -> bool {
+        if let Some(slice) = &mut converted.value {
+            self.share(slice);
+        }
         let before = self.slices.value(&key).map(|slice| slice.service.clone());
         let after = converted.value.as_ref().map(|slice| slice.service.clone());
         if !self.slices.put(key.clone(), created, converted) {
@@ -75,7 +111,11 @@ impl Services {
             if let Some(before) = before.filter(|before| *before != after) {
                 self.unlink(&before, &key);
             }
-            self.slices_of.entry(after.clone()).or_default().insert(key);
+            let slices = self.slices_of.entry(after.clone()).or_default();
+            if let Err(place) = slices.binary_search(&key) {
+                slices.reserve_exact(1); // nearly always the only one
+                slices.insert(place, key);
+            }
             self.unite(&after);
         }
         true
@@ -90,9 +130,27 @@ impl Services {
         removed
     }
 
+    /// The key with the text that is there already.
+    fn one_of(&mut self, key: ServiceKey) -> ServiceKey {
+        let known = self.in_use.get(&key).map(|service| &service.key);
+        match known.or_else(|| Some(self.slices_of.get_key_value(&key)?.0)) {
+            Some(known) => known.clone(),
+            None => ServiceKey { namespace: self.names.one_of(&key.namespace), name: key.name },
+        }
+    }
+
+    /// What slices have in common is once in memory.
+    fn share(&mut self, slice: &mut Slice) {
+        slice.service = self.one_of(slice.service.clone());
+        for endpoint in Arc::make_mut(&mut slice.endpoints) {
+            endpoint.node = endpoint.node.as_ref().map(|node| self.names.one_of(node));
+            endpoint.ports = self.ports.one_of(&endpoint.ports);
+        }
+    }
+
     fn unlink(&mut self, service: &ServiceKey, slice: &ObjectKey) {
         if let Some(slices) = self.slices_of.get_mut(service) {
-            slices.remove(slice);
+            slices.retain(|other| other != slice);
             if slices.is_empty() {
                 self.slices_of.remove(service);
             }
@@ -104,43 +162,38 @@ impl Services {
     pub(super) fn assign(&mut self, record: BTreeMap<ServiceKey, Vec<IpAddr>>) -> bool {
         let before = self.record.replace(record).unwrap_or_default();
         let record = self.record.as_ref().expect("just set");
-        let mut changed = false;
+        let mut changed = Vec::new();
         for key in before.keys().chain(record.keys()) {
             let object = ObjectKey::new(&*key.namespace, &*key.name);
             let Some(kept) = self.services.value_mut(&object) else { continue };
             let assigned = record.get(key).map(Vec::as_slice).unwrap_or_default();
             if kept.service.assigned != assigned {
                 Arc::make_mut(&mut kept.service).assigned = assigned.to_vec();
-                changed = true;
+                changed.push((object, kept.service.key.clone()));
             }
         }
-        changed
+        changed.iter().for_each(|(object, key)| self.show(object, key));
+        !changed.is_empty()
     }
 
     /// Services that are load balancers, or have addresses.
-    pub(super) fn in_use(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values().filter(|(_, _, kept)| kept.in_use()).map(|(_, _, kept)| &kept.service)
+    pub(super) fn in_use(&self) -> &Map<ServiceKey, Arc<Service>> {
+        &self.in_use
     }
 
-    /// The endpoints of these Services, which come in the order of their keys.
-    pub(super) fn endpoints_of<'s>(
-        &self,
-        services: impl Iterator<Item = &'s ServiceKey>,
-    ) -> BTreeMap<ServiceKey, Arc<[Endpoint]>> {
-        let mut all = self.endpoints.iter().peekable();
-        let of_service = |service: &'s ServiceKey| {
-            while all.next_if(|(other, _)| *other < service).is_some() {}
-            all.next_if(|(other, _)| *other == service).map(|(_, endpoints)| (service.clone(), endpoints.clone()))
-        };
-        services.filter_map(of_service).collect()
+    /// Their endpoints.
+    pub(super) fn endpoints(&self) -> &Map<ServiceKey, Arc<[Endpoint]>> {
+        &self.endpoints
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.services.problems().chain(self.slices.problems())
     }
 
+    /// Unites the slices of a Service in use; nobody asks for those of others.
     fn unite(&mut self, service: &ServiceKey) {
-        let Some(keys) = self.slices_of.get(service) else {
+        let (in_use, slices) = (self.in_use.get(service), self.slices_of.get(service));
+        let (Some(in_use), Some(keys)) = (in_use, slices) else {
             self.endpoints.remove(service);
             return;
         };
@@ -149,7 +202,9 @@ impl Services {
             [slice] => slice.endpoints.clone(),
             _ => unite(slices.iter().flat_map(|slice| slice.endpoints.iter())).into(),
         };
-        self.endpoints.insert(service.clone(), united);
+        if self.endpoints.get(service) != Some(&united) {
+            self.endpoints.insert(in_use.key.clone(), united);
+        }
     }
 }
 

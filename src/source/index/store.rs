@@ -42,10 +42,9 @@ impl<T: PartialEq> Store<T> {
         let mut changed = entry.created != created;
         entry.created = created;
         match value {
-            Some(value) => {
-                changed |= entry.value.as_ref() != Some(&value);
-                entry.value = Some(value);
-            }
+            // One that is the same stays, and what others share with it.
+            Some(value) if entry.value.as_ref() == Some(&value) => {}
+            Some(value) => (entry.value, changed) = (Some(value), true),
             None if entry.value.is_some() => problems.iter_mut().for_each(still_in_use),
             None => {}
         }

@@ -1,47 +1,59 @@
 //! JSON to the object of its kind, one at a time, so that one that cannot be read costs itself alone.
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
 
+use super::watch::Sent;
 use crate::{
     source::index::{Kind, Object, ObjectKey},
     types::{Problem, Severity},
 };
 
+/// As much of an object as says which it is.
+#[derive(Deserialize)]
+struct Head {
+    metadata: HeadMeta,
+}
+
+#[derive(Deserialize)]
+struct HeadMeta {
+    #[serde(default)]
+    namespace: Option<String>,
+    name: String,
+}
+
 /// Namespace and name; `None` for what is no object.
-pub(crate) fn key(value: &Value) -> Option<ObjectKey> {
-    let metadata = value.get("metadata")?;
-    let text = |field| metadata.get(field).and_then(Value::as_str);
-    Some(ObjectKey::new(text("namespace").unwrap_or_default(), text("name")?))
+pub(crate) fn key(object: &Sent) -> Option<ObjectKey> {
+    let Head { metadata } = object.read().ok()?;
+    Some(ObjectKey::new(metadata.namespace.unwrap_or_default(), metadata.name))
 }
 
-/// Takes away half of the object's size, which nobody reads.
-pub(super) fn slim(value: &mut Value) {
-    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
+/// The object without its managed fields, half of its size, which nobody reads; or what is wrong with it.
+pub(crate) fn decode(kind: Kind, sent: &Sent) -> Result<Object, String> {
+    let mut object = match kind {
+        Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(sent),
+        Kind::EndpointSlice => typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(sent),
+        Kind::Node => typed::<k8s_openapi::api::core::v1::Node>(sent),
+        Kind::Namespace => typed::<k8s_openapi::api::core::v1::Namespace>(sent),
+        Kind::Secret => typed::<k8s_openapi::api::core::v1::Secret>(sent),
+        Kind::IPAddressPool => typed::<crate::source::api::IPAddressPool>(sent),
+        Kind::BGPPeer => typed::<crate::source::api::BGPPeer>(sent),
+        Kind::BGPAdvertisement => typed::<crate::source::api::BGPAdvertisement>(sent),
+        Kind::BFDProfile => typed::<crate::source::api::BFDProfile>(sent),
+        Kind::Community => typed::<crate::source::api::Community>(sent),
+        Kind::ProviderConfig => typed::<crate::source::api::ProviderConfig>(sent),
+        Kind::AddressClaim => typed::<crate::source::api::AddressClaim>(sent),
+    }?;
+    object.metadata_mut().managed_fields = None;
+    Ok(object)
 }
 
-/// The object, or what is wrong with it.
-pub(crate) fn decode(kind: Kind, value: Value) -> Result<Object, String> {
-    match kind {
-        Kind::Service => typed::<k8s_openapi::api::core::v1::Service>(value),
-        Kind::EndpointSlice => typed::<k8s_openapi::api::discovery::v1::EndpointSlice>(value),
-        Kind::Node => typed::<k8s_openapi::api::core::v1::Node>(value),
-        Kind::Namespace => typed::<k8s_openapi::api::core::v1::Namespace>(value),
-        Kind::Secret => typed::<k8s_openapi::api::core::v1::Secret>(value),
-        Kind::IPAddressPool => typed::<crate::source::api::IPAddressPool>(value),
-        Kind::BGPPeer => typed::<crate::source::api::BGPPeer>(value),
-        Kind::BGPAdvertisement => typed::<crate::source::api::BGPAdvertisement>(value),
-        Kind::BFDProfile => typed::<crate::source::api::BFDProfile>(value),
-        Kind::Community => typed::<crate::source::api::Community>(value),
-        Kind::ProviderConfig => typed::<crate::source::api::ProviderConfig>(value),
-        Kind::AddressClaim => typed::<crate::source::api::AddressClaim>(value),
-    }
-}
-
-fn typed<K: DeserializeOwned + Into<Object>>(value: Value) -> Result<Object, String> {
-    serde_json::from_value::<K>(value).map(Into::into).map_err(|error| error.to_string())
+fn typed<K: DeserializeOwned + Into<Object>>(sent: &Sent) -> Result<Object, String> {
+    // By way of a value the reason is the same wherever the fault stands in the text.
+    let reason = |error| match sent.read().map(serde_json::from_value::<K>) {
+        Ok(Err(error)) => error,
+        _ => error,
+    };
+    sent.read::<K>().map(Into::into).map_err(|error| reason(error).to_string())
 }
 
 /// What a person is told of an object that cannot be decoded.

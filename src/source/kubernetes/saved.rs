@@ -19,10 +19,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::decode::{self, decode};
+use super::{
+    decode::{self, decode},
+    watch::Sent,
+};
 use crate::{
     source::index::{Index, Kind, Object, ObjectKey},
     types::Snapshot,
@@ -70,13 +74,13 @@ impl Saving {
     }
 
     /// An object as the API server has it.
-    pub(super) fn put(&mut self, kind: Kind, object: &Value) {
-        self.line(kind, '+', object);
+    pub(super) fn put(&mut self, object: &Object) {
+        self.line(object.kind(), '+', object);
     }
 
     /// An object that is gone.
-    pub(super) fn remove(&mut self, kind: Kind, object: &Value) {
-        self.line(kind, '-', object);
+    pub(super) fn remove(&mut self, kind: Kind, key: &ObjectKey) {
+        self.line(kind, '-', &json!({ "metadata": { "namespace": key.namespace, "name": key.name } }));
     }
 
     /// The list is complete.
@@ -102,7 +106,7 @@ impl Saving {
         });
     }
 
-    fn line(&mut self, kind: Kind, sign: char, object: &Value) {
+    fn line(&mut self, kind: Kind, sign: char, object: &impl Serialize) {
         self.attempt(|saving, folder| {
             let journal = match saving.files.entry(kind) {
                 Entry::Occupied(entry) => entry.into_mut(),
@@ -157,9 +161,7 @@ fn rewritten(folder: &Path, kind: Kind) -> io::Result<Journal> {
     let objects = read(&path)?;
     let mut file = begun(create(&half)?)?;
     for object in objects.values() {
-        write!(file, "+")?;
-        serde_json::to_writer(&mut file, object)?;
-        writeln!(file)?;
+        writeln!(file, "+{}", object.read::<Value>()?)?;
     }
     file.flush()?;
     fs::rename(half, path)?;
@@ -167,7 +169,7 @@ fn rewritten(folder: &Path, kind: Kind) -> io::Result<Journal> {
 }
 
 /// The objects of a file. A line that is damaged is left out; nothing is used of a later version's.
-fn read(path: &Path) -> io::Result<BTreeMap<ObjectKey, Value>> {
+fn read(path: &Path) -> io::Result<BTreeMap<ObjectKey, Sent>> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         text => text?,
@@ -194,14 +196,14 @@ fn read(path: &Path) -> io::Result<BTreeMap<ObjectKey, Value>> {
 /// One line of a file.
 enum Line {
     Version(u64),
-    There(ObjectKey, Value),
+    There(ObjectKey, Sent),
     Gone(ObjectKey),
 }
 
 impl Line {
     fn read(line: &[u8]) -> Option<Self> {
         let (sign, rest) = line.split_first()?;
-        let object = || serde_json::from_slice::<Value>(rest).ok();
+        let object = || serde_json::from_slice::<Value>(rest).ok().map(Sent::Item);
         match sign {
             b'v' => serde_json::from_slice(rest).ok().map(Self::Version),
             b'+' => object().and_then(|object| Some(Self::There(decode::key(&object)?, object))),
@@ -222,7 +224,7 @@ pub(super) fn load(state_dir: &Path) -> Option<Snapshot> {
             warn!(%error, %kind, "what was saved is not used");
             BTreeMap::new()
         });
-        objects.into_values().filter_map(move |value| decode(kind, value).ok())
+        objects.into_values().filter_map(move |object| decode(kind, &object).ok())
     });
     let snapshot = snapshot(objects);
     info!(services = snapshot.services.len(), "the API server is away: going on with what it said last");
@@ -236,40 +238,42 @@ pub(crate) fn snapshot(objects: impl IntoIterator<Item = Object>) -> Snapshot {
     Snapshot { saved: true, ..index.snapshot().expect("nothing is awaited") }
 }
 
-/// As much of an object as says which it was.
-pub(super) fn name_of(key: &ObjectKey) -> Value {
-    serde_json::json!({ "metadata": { "namespace": key.namespace, "name": key.name } })
-}
-
 /// Whether an object is saved: of Secrets those alone that sessions need.
-pub(super) fn is_saved(kind: Kind, object: &Value) -> bool {
-    kind != Kind::Secret || object["type"] == "kubernetes.io/basic-auth"
+pub(super) fn is_saved(object: &Object) -> bool {
+    match object {
+        Object::Secret(secret) => secret.type_.as_deref() == Some("kubernetes.io/basic-auth"),
+        _ => true,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn pool(name: &str, range: &str) -> Value {
-        json!({
-            "apiVersion": "ironcast.dev/v1alpha1", "kind": "IPAddressPool",
-            "metadata": {"name": name, "namespace": "s"}, "spec": {"addresses": [range]},
-        })
+    fn object(kind: Kind, json: &Value) -> Object {
+        decode(kind, &Sent::Item(json.clone())).expect("an object")
     }
 
-    fn service(name: &str) -> Value {
-        json!({
+    fn pool(name: &str, range: &str) -> Object {
+        let pool = json!({
+            "apiVersion": "ironcast.dev/v1alpha1", "kind": "IPAddressPool",
+            "metadata": {"name": name, "namespace": "s"}, "spec": {"addresses": [range]},
+        });
+        object(Kind::IPAddressPool, &pool)
+    }
+
+    fn service(name: &str) -> Object {
+        let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "s"},
             "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
             "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
-        })
+        });
+        object(Kind::Service, &service)
     }
 
-    fn list(saving: &mut Saving, kind: Kind, objects: &[Value]) {
+    fn list(saving: &mut Saving, kind: Kind, objects: &[Object]) {
         saving.begin(kind);
-        objects.iter().for_each(|object| saving.put(kind, object));
+        objects.iter().for_each(|object| saving.put(object));
         saving.complete(kind);
     }
 
@@ -283,8 +287,8 @@ mod tests {
         assert_eq!(load(dir.path()), None, "nothing was ever complete");
         let mut saving = Saving::new(Some(dir.path()));
         list(&mut saving, Kind::IPAddressPool, &[pool("a", "192.0.2.0/25"), pool("b", "192.0.2.128/25")]);
-        saving.put(Kind::IPAddressPool, &pool("c", "198.51.100.0/24"));
-        saving.remove(Kind::IPAddressPool, &pool("a", "192.0.2.0/25"));
+        saving.put(&pool("c", "198.51.100.0/24"));
+        saving.remove(Kind::IPAddressPool, &ObjectKey::new("s", "a"));
         saving.flush();
         assert_eq!(load(dir.path()), None, "Services are awaited");
         list(&mut saving, Kind::Service, &[service("web")]);
@@ -294,7 +298,7 @@ mod tests {
 
         // A list that was under way when the process went is not taken for the whole.
         saving.begin(Kind::IPAddressPool);
-        saving.put(Kind::IPAddressPool, &pool("z", "203.0.113.0/24"));
+        saving.put(&pool("z", "203.0.113.0/24"));
         saving.flush();
         assert_eq!(pools(dir.path()), ["b", "c"]);
         let mut file = OpenOptions::new().append(true).open(dir.path().join("objects/IPAddressPool")).expect("there");
@@ -309,12 +313,12 @@ mod tests {
         list(&mut saving, Kind::Service, &[]);
         list(&mut saving, Kind::IPAddressPool, &[pool("a", "192.0.2.0/25")]);
         for n in 0..=SLACK + 1 {
-            saving.put(Kind::IPAddressPool, &pool("b", if n % 2 == 0 { "198.51.100.0/24" } else { "203.0.113.0/24" }));
+            saving.put(&pool("b", if n % 2 == 0 { "198.51.100.0/24" } else { "203.0.113.0/24" }));
         }
         saving.flush();
         let lines = || fs::read_to_string(dir.path().join("objects/IPAddressPool")).expect("there").lines().count();
         assert_eq!(lines(), 1 + 2);
-        saving.put(Kind::IPAddressPool, &pool("c", "192.0.2.128/25"));
+        saving.put(&pool("c", "192.0.2.128/25"));
         saving.flush();
         assert_eq!((lines(), pools(dir.path()).len()), (1 + 3, 3));
     }
@@ -363,7 +367,7 @@ mod tests {
         list(&mut saving, Kind::Service, &[service("web")]);
         let names = ["a", "b", "c"];
         let range = |n: usize| format!("198.51.{n}.0/24");
-        let objects: Vec<Value> = names.iter().enumerate().map(|(n, name)| pool(name, &range(n))).collect();
+        let objects: Vec<Object> = names.iter().enumerate().map(|(n, name)| pool(name, &range(n))).collect();
         list(&mut saving, Kind::IPAddressPool, &objects);
         let file = dir.path().join("objects/IPAddressPool");
         let whole = fs::read(&file).expect("there");

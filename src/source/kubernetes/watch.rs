@@ -6,8 +6,9 @@
 //!    └──list in pages───────────┘ ◀────────┘
 //! ```
 //!
-//! Objects travel as JSON values: what they mean is the index's business, so one object that cannot be decoded costs
-//! itself alone. While the server is away nothing is sent, and what is known stands.
+//! Objects travel as the text that they came in: what they mean is the index's business, so one object that cannot be
+//! decoded costs itself alone, and nobody makes a tree of values of it. While the server is away nothing is sent, and
+//! what is known stands.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use kube::{
     api::{ListParams, WatchParams},
     core::{Request, Status},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::backoff::{Backoff, jitter};
 
@@ -67,15 +68,38 @@ pub(super) enum Event {
     /// A complete list begins.
     Restart,
     /// An object of the list.
-    Listed(Value),
+    Listed(Sent),
     /// The list is complete.
     Complete,
     /// Added or changed.
-    Applied(Value),
+    Applied(Sent),
     /// Deleted; the last state.
-    Deleted(Value),
+    Deleted(Sent),
     /// The API server does not serve the resource (its CRD is absent): a complete list of nothing.
     Absent,
+}
+
+/// An object as the API server sent it.
+#[derive(Debug)]
+pub(crate) enum Sent {
+    /// Within the line of a watch.
+    Line(String),
+    /// In a page.
+    Item(Value),
+}
+
+impl Sent {
+    /// The object, or as much of it as is asked for.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        #[derive(Deserialize)]
+        struct Of<T> {
+            object: T,
+        }
+        match self {
+            Self::Line(line) => serde_json::from_str(line).map(|Of { object }| object),
+            Self::Item(item) => T::deserialize(item),
+        }
+    }
 }
 
 /// Why a connection ended.
@@ -130,7 +154,20 @@ impl From<Status> for WatchError {
 struct Line {
     #[serde(rename = "type")]
     kind: String,
-    object: Value,
+    object: Head,
+}
+
+/// As much of an object as a watch reads.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    metadata: HeadMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct HeadMeta {
+    resource_version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -320,26 +357,29 @@ impl<T: Clone + Send> Watch<T> {
                 Err(_) => return Err(WatchError::Silent(SILENCE)),
             };
             let Some(line) = line.map_err(|e| WatchError::Connection(e.into()))? else { break };
-            let line: Line = serde_json::from_str(&line).map_err(WatchError::Unreadable)?;
+            if !initial {
+                trace!(path = self.target.path, "change read");
+            }
             self.line(line, &mut initial).await?;
         }
         // A list that ended before it was complete starts again.
         if initial { Err(WatchError::Server("the list ended before it was complete".into())) } else { Ok(()) }
     }
 
-    async fn line(&mut self, Line { kind, object }: Line, initial: &mut bool) -> Result<(), WatchError> {
-        let version = object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    async fn line(&mut self, line: String, initial: &mut bool) -> Result<(), WatchError> {
+        let Line { kind, object } = serde_json::from_str(&line).map_err(WatchError::Unreadable)?;
+        let (version, sent) = (object.metadata.resource_version, Sent::Line(line));
         match (kind.as_str(), *initial) {
-            ("ADDED" | "MODIFIED", true) => return self.send(Event::Listed(object)).await,
-            ("ADDED" | "MODIFIED", false) => self.send(Event::Applied(object)).await?,
-            ("DELETED", false) => self.send(Event::Deleted(object)).await?,
-            ("BOOKMARK", true) if object["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true" => {
+            ("ADDED" | "MODIFIED", true) => return self.send(Event::Listed(sent)).await,
+            ("ADDED" | "MODIFIED", false) => self.send(Event::Applied(sent)).await?,
+            ("DELETED", false) => self.send(Event::Deleted(sent)).await?,
+            ("BOOKMARK", true) if ends_list(&sent) => {
                 *initial = false;
                 self.told = true;
                 self.send(Event::Complete).await?;
             }
             ("ERROR", initial) => {
-                let status: Status = serde_json::from_value(object).map_err(WatchError::Unreadable)?;
+                let status: Status = sent.read().map_err(WatchError::Unreadable)?;
                 return Err(refused_streaming(kube::Error::Api(status.boxed()), initial));
             }
             _ => {}
@@ -368,7 +408,7 @@ impl<T: Clone + Send> Watch<T> {
         loop {
             let page = self.page(&params).await?;
             for object in page.items {
-                self.send(Event::Listed(object)).await?;
+                self.send(Event::Listed(Sent::Item(object))).await?;
             }
             if page.metadata.next.is_empty() {
                 self.absences = 0;
@@ -384,6 +424,11 @@ impl<T: Clone + Send> Watch<T> {
 /// Whether a version is older than another; what is no number is not compared.
 fn is_below(version: &str, other: &str) -> bool {
     matches!((version.parse::<u64>(), other.parse::<u64>()), (Ok(version), Ok(other)) if version < other)
+}
+
+fn ends_list(bookmark: &Sent) -> bool {
+    let bookmark: Value = bookmark.read().unwrap_or_default();
+    bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"] == "true"
 }
 
 /// The innermost cause: "connection refused", where the layers above say "client error".

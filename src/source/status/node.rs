@@ -1,7 +1,5 @@
 //! This node's `BGPNodeStatus`: created when first needed, owned by the Node, so that it goes with it.
 
-use std::sync::Arc;
-
 use k8s_openapi::{
     api::core::v1::Node,
     apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time},
@@ -11,19 +9,36 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{WriteError, resources::whole_seconds, within};
 use crate::{
-    source::api::{BGPNodeStatus, BGPNodeStatusSpec, Totals},
+    source::api::{BGPNodeStatus, BGPNodeStatusSpec, BGPNodeStatusStatus, Totals},
     types::{LeavingState, NodeState, Severity},
 };
 
 /// Entries of one list in the status. An object may have 1.5 MB, and `ironcast status` shows all of them.
-const ENTRIES: usize = 500;
+pub const ENTRIES: usize = 500;
 /// Problems that a condition names.
 const SHOWN: usize = 3;
 const ESTABLISHED: &str = "Established";
+
+/// A node's state with its lists cut at [`ENTRIES`], but for problems, and how much they hold uncut.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Excerpt {
+    /// The state.
+    pub state: NodeState,
+    /// How much there is.
+    pub totals: Totals,
+}
+
+impl Excerpt {
+    /// Whether a list holds less than there is.
+    pub(super) fn is_cut(&self) -> bool {
+        let Totals { services, routes, withheld, problems } = self.totals;
+        [services, routes, withheld, problems].into_iter().any(|total| total > ENTRIES as i64)
+    }
+}
 
 /// What was written last. After a write whose answer never came that is unknown, and whatever should be there is written
 /// again, also where it is what was there before.
@@ -58,7 +73,8 @@ pub(super) struct NodeReport {
     api: Api<BGPNodeStatus>,
     nodes: Api<Node>,
     node: String,
-    written: Written<Value>,
+    /// As JSON, which is smaller than what it is made of.
+    written: Written<String>,
     /// Conditions as last written.
     conditions: Vec<Condition>,
     exists: bool,
@@ -83,8 +99,8 @@ impl NodeReport {
     }
 
     /// Whether something was written.
-    pub(super) async fn write(&mut self, state: &Arc<NodeState>) -> Result<bool, WriteError> {
-        let timeless = serde_json::to_value(timeless(state)).unwrap_or_default();
+    pub(super) async fn write(&mut self, excerpt: &Excerpt) -> Result<bool, WriteError> {
+        let timeless = serde_json::to_string(&timeless(excerpt)).unwrap_or_default();
         if self.written.is(&timeless) {
             return Ok(false);
         }
@@ -93,11 +109,8 @@ impl NodeReport {
             self.conditions = self.find_or_create().await?;
             self.exists = true;
         }
-        let conditions = conditions(state, &self.conditions);
-        let mut status = serde_json::to_value(shortened(state)).unwrap_or_default();
-        status["totals"] = json!(totals(state));
-        status["conditions"] = json!(conditions);
-        let patch = Patch::Merge(json!({ "status": status }));
+        let conditions = conditions(excerpt, &self.conditions);
+        let patch = Patch::Merge(Body { status: status(excerpt.clone(), conditions.clone()) });
         match within(self.api.patch_status(&self.node, &PatchParams::default(), &patch)).await {
             Ok(_) => {}
             Err(error) => {
@@ -137,41 +150,32 @@ impl NodeReport {
     }
 }
 
-/// The state without what changes by itself.
-fn timeless(state: &NodeState) -> NodeState {
-    let mut state = shortened(state);
-    for session in &mut state.sessions {
+/// The body of a request.
+#[derive(Debug, Serialize)]
+struct Body {
+    status: BGPNodeStatusStatus,
+}
+
+fn status(Excerpt { mut state, totals }: Excerpt, conditions: Vec<Condition>) -> BGPNodeStatusStatus {
+    state.problems.truncate(ENTRIES);
+    BGPNodeStatusStatus { state, totals: Some(totals), conditions }
+}
+
+/// The status without what changes by itself.
+fn timeless(excerpt: &Excerpt) -> BGPNodeStatusStatus {
+    let mut status = status(excerpt.clone(), Vec::new());
+    for session in &mut status.state.sessions {
         session.since_seconds = 0;
         session.bfd.iter_mut().for_each(|bfd| bfd.since_seconds = 0);
     }
-    state
-}
-
-fn shortened(state: &NodeState) -> NodeState {
-    let mut state = state.clone();
-    state.services.truncate(ENTRIES);
-    state.routes.truncate(ENTRIES);
-    state.withheld.truncate(ENTRIES);
-    state.problems.truncate(ENTRIES);
-    state
-}
-
-/// What the lists hold when nothing is cut off.
-fn totals(state: &NodeState) -> Totals {
-    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    Totals {
-        services: count(state.services.len()),
-        routes: count(state.routes.len()),
-        withheld: count(state.withheld.len()),
-        problems: count(state.problems.len()),
-    }
+    status
 }
 
 /// Status, reason and message of a condition.
 type Verdict = (bool, &'static str, String);
 
-fn conditions(state: &NodeState, before: &[Condition]) -> Vec<Condition> {
-    let all = [("Ready", ready(state)), ("ConfigurationValid", valid(state)), ("Drained", drained(state))];
+fn conditions(excerpt: &Excerpt, before: &[Condition]) -> Vec<Condition> {
+    let all = [("Ready", ready(excerpt)), ("ConfigurationValid", valid(excerpt)), ("Drained", drained(excerpt))];
     let condition = |(kind, (status, reason, message)): (&str, Verdict)| {
         let status = if status { "True" } else { "False" };
         let former = before.iter().find(|c| c.type_ == kind && c.status == status);
@@ -189,7 +193,8 @@ fn conditions(state: &NodeState, before: &[Condition]) -> Vec<Condition> {
 }
 
 /// `Ready`: the source is complete and every session is Established.
-fn ready(state: &NodeState) -> Verdict {
+fn ready(excerpt: &Excerpt) -> Verdict {
+    let state = &excerpt.state;
     let down: Vec<&str> = state.sessions.iter().filter(|s| s.state != ESTABLISHED).map(|s| s.peer.as_str()).collect();
     let (status, reason, mut message) = match (state.source.complete, down.is_empty(), state.sessions.is_empty()) {
         (false, ..) => (false, "SourceIncomplete", "the first complete list has not arrived".to_owned()),
@@ -197,16 +202,15 @@ fn ready(state: &NodeState) -> Verdict {
         (_, false, _) => (false, "SessionsDown", format!("not Established: {}", down.join(", "))),
         _ => (true, "SessionsEstablished", "every session is Established".to_owned()),
     };
-    let longest = [state.services.len(), state.routes.len(), state.withheld.len()].into_iter().max().unwrap_or(0);
-    if longest > ENTRIES {
+    if excerpt.is_cut() {
         message.push_str(&format!("; lists are cut at {ENTRIES} entries, ironcast status shows all"));
     }
     (status, reason, message)
 }
 
 /// `ConfigurationValid`: nothing that this node was told is refused.
-fn valid(state: &NodeState) -> Verdict {
-    let refused = state.problems.iter().filter(|problem| problem.severity == Severity::Error);
+fn valid(excerpt: &Excerpt) -> Verdict {
+    let refused = excerpt.state.problems.iter().filter(|problem| problem.severity == Severity::Error);
     let words: Vec<String> = refused.map(ToString::to_string).collect();
     match words.len() {
         0 => (true, "Valid", "every object that this node uses is valid".to_owned()),
@@ -218,8 +222,8 @@ fn valid(state: &NodeState) -> Verdict {
 }
 
 /// `Drained`: this node was asked to leave and announces nothing any more.
-fn drained(state: &NodeState) -> Verdict {
-    let announced = state.routes.len();
+fn drained(Excerpt { state, totals }: &Excerpt) -> Verdict {
+    let announced = totals.routes;
     match state.leaving {
         None => (false, "Announcing", "nobody asked this node to leave".to_owned()),
         Some(LeavingState::GracefulShutdown) => {

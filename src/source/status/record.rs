@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,8 +18,8 @@ use tokio::time::Instant;
 
 use super::disputes::Disputes;
 use crate::{
-    plan::{Allocated, Desired},
-    types::{ServiceKey, Snapshot},
+    plan::{Allocated, Allocations, Desired},
+    types::{Map, Service as Kept, ServiceKey, Snapshot},
 };
 
 /// A write that the watch has not shown after so long is no longer waited for.
@@ -33,6 +34,8 @@ pub(crate) struct Record {
     caught_up: bool,
     /// What other controllers changed.
     disputes: Disputes,
+    /// Services and allocations that do not differ: while they are the same nothing is due.
+    settled: Option<(Map<ServiceKey, Arc<Kept>>, Allocations)>,
 }
 
 #[derive(Debug)]
@@ -95,8 +98,14 @@ impl Record {
 
     /// What differs between the plan and what it was made of, in two batches: addresses go back before others get them.
     pub(crate) fn due(&mut self, snapshot: &Snapshot, desired: &Desired, now: Instant) -> [Vec<Change>; 2] {
-        self.disputes.retain(|key| snapshot.services.contains_key(key));
+        let (services, allocations) = (&snapshot.services, &desired.allocations);
+        let settled = self.settled.as_ref();
+        if settled.is_some_and(|(before, given)| before.is(services) && Arc::ptr_eq(given, allocations)) {
+            return [Vec::new(), Vec::new()];
+        }
+        self.disputes.retain(|key| services.contains_key(key));
         let mut changes = changes(snapshot, desired);
+        self.settled = changes.is_empty().then(|| (services.clone(), allocations.clone()));
         changes.retain(|change| !self.disputes.must_wait(&change.key, &set(&change.after), now));
         let (clears, gives) = changes.into_iter().partition(|change| change.after.is_empty());
         [clears, gives]
@@ -172,10 +181,24 @@ pub(crate) fn addresses(service: &Service) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::types::{FamilyPolicy, Service as Kept, TrafficPolicy};
+    use crate::types::{FamilyPolicy, TrafficPolicy};
+
+    fn desired(address: &str) -> Desired {
+        let addresses = vec![address.parse().expect("an address")];
+        let allocated = Allocated::Addresses { addresses, pool: "main".into() };
+        Desired { allocations: Arc::new([(ServiceKey::new("a", "web"), allocated)].into()), ..Desired::default() }
+    }
+
+    #[test]
+    fn what_was_settled_is_due_again_when_a_service_or_its_allocation_changes() {
+        let (mut record, now) = (Record::default(), Instant::now());
+        let (had, given) = (snapshot(&["192.0.2.1"]), desired("192.0.2.1"));
+        let mut due = |had: &Snapshot, given: &Desired| record.due(had, given, now).concat().len();
+        assert_eq!((due(&had, &given), due(&had, &given)), (0, 0));
+        assert_eq!(due(&snapshot(&["192.0.2.2"]), &given), 1, "somebody else wrote it");
+        assert_eq!((due(&had, &given), due(&had, &desired("192.0.2.3"))), (0, 1), "the plan changed");
+    }
 
     fn snapshot(assigned: &[&str]) -> Snapshot {
         let key = ServiceKey::new("a", "web");

@@ -27,7 +27,7 @@ use super::{
     within,
 };
 use crate::{
-    plan::{Allocated, Planned},
+    plan::{Allocated, Allocations, Planned},
     source::api::{CONDITION_VALID, GROUP, VERSION},
     types::{Family, ObjectRef, Pool, Problem, ServiceKey, Severity, Snapshot, family_of},
 };
@@ -49,6 +49,8 @@ pub(super) struct Resources {
     events: Sender,
     /// What was last said, where all of it was written.
     shown: Option<Shown>,
+    /// What the use of pools was last counted of.
+    counted: Option<Allocations>,
     /// Problems of objects that are not ours, told by an Event only.
     told: BTreeSet<Problem>,
 }
@@ -74,7 +76,7 @@ impl PartialEq for Resourceful {
 
 impl Resources {
     pub(super) fn new(client: Client, namespace: &str, events: Sender) -> Self {
-        Self { client, namespace: namespace.into(), events, shown: None, told: BTreeSet::new() }
+        Self { client, namespace: namespace.into(), events, shown: None, counted: None, told: BTreeSet::new() }
     }
 
     /// Somebody else leads.
@@ -84,11 +86,9 @@ impl Resources {
 
     /// Writes what differs from what was last said, and all that differs from the server with `repair`.
     pub(super) async fn show(&mut self, planned: &Planned, repair: bool) -> Result<(), WriteError> {
-        let shown = Shown {
-            snapshot: Resourceful(planned.snapshot.clone()),
-            problems: planned.desired.problems.clone(),
-            pools: pool_use(planned),
-        };
+        let snapshot = Resourceful(planned.snapshot.clone());
+        let pools = self.pool_use(planned, &snapshot);
+        let shown = Shown { snapshot, problems: planned.desired.problems.clone(), pools };
         if !repair && self.shown.as_ref() == Some(&shown) {
             return Ok(());
         }
@@ -99,6 +99,17 @@ impl Resources {
         }
         self.shown = Some(shown);
         Ok(())
+    }
+
+    /// Counted only where it may be another.
+    fn pool_use(&mut self, planned: &Planned, snapshot: &Resourceful) -> BTreeMap<String, Value> {
+        let allocations = &planned.desired.allocations;
+        let counted = self.counted.as_ref().is_some_and(|counted| Arc::ptr_eq(counted, allocations));
+        if let Some(shown) = self.shown.as_ref().filter(|shown| counted && shown.snapshot == *snapshot) {
+            return shown.pools.clone();
+        }
+        self.counted = Some(allocations.clone());
+        pool_use(planned)
     }
 
     async fn show_kind(&self, kind: &str, plural: &str, shown: &Shown) -> Result<(), WriteError> {

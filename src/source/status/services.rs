@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use futures::{StreamExt, stream};
@@ -26,7 +27,7 @@ use super::{
     within,
 };
 use crate::{
-    plan::{Allocated, Desired, Planned, Withheld, Withhold},
+    plan::{Allocated, Allocations, Desired, Planned, Withheld, Withhold},
     types::{ServiceKey, Snapshot},
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Services {
     record: Record,
     /// Why a Service waits, as it was last told.
     pending: BTreeMap<ServiceKey, String>,
+    /// The allocations that it was told of.
+    told: Option<Allocations>,
     /// Which Service does not fit into the budget of which peer, as it was last told.
     over_budget: BTreeSet<Withheld>,
 }
@@ -54,6 +57,7 @@ impl Services {
             events,
             record: Record::default(),
             pending: BTreeMap::new(),
+            told: None,
             over_budget: BTreeSet::new(),
         }
     }
@@ -172,6 +176,10 @@ impl Services {
 
     /// Says why a Service waits, once per reason.
     fn tell_pending(&mut self, snapshot: &Snapshot, desired: &Desired) {
+        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, &desired.allocations)) {
+            return;
+        }
+        self.told = Some(desired.allocations.clone());
         self.pending.retain(|key, _| matches!(desired.allocations.get(key), Some(Allocated::Pending { .. })));
         for (key, allocated) in desired.allocations.iter() {
             let Allocated::Pending { reason, message } = allocated else { continue };

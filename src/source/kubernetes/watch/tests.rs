@@ -123,7 +123,10 @@ impl Drop for Stage {
 }
 
 fn words(event: Event) -> String {
-    let named = |word: &str, value: Value| format!("{word} {}", value["metadata"]["name"].as_str().unwrap_or("?"));
+    let named = |word: &str, object: Sent| {
+        let object: Value = object.read().expect("JSON");
+        format!("{word} {}", object["metadata"]["name"].as_str().unwrap_or("?"))
+    };
     match event {
         Event::Restart => "restart".into(),
         Event::Listed(value) => named("listed", value),
