@@ -312,7 +312,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// So many frames meet one memory: of more, some would have to be forgotten, which the reference does not do.
-const TOGETHER: u64 = 20_000;
+const TOGETHER: u64 = 5_000;
 
 fn agree(hook: Hook) {
     let number = |name, usual| number(name).unwrap_or(usual);
