@@ -14,7 +14,7 @@ use tokio::{
     time::{MissedTickBehavior, timeout},
 };
 
-use super::netns::Inside;
+use super::{netns::Inside, pod};
 
 /// Between two datagrams to one address.
 const PACE: Duration = Duration::from_millis(1);
@@ -62,6 +62,7 @@ impl Datagrams {
 async fn stream(to: SocketAddr, stop: Arc<AtomicBool>) -> std::io::Result<Count> {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).await?;
+    pod::give_room(&socket)?;
     // Connected: only what comes from the address that was asked is taken.
     socket.connect(to).await?;
     let (sent, mut back) = (AtomicU64::new(0), 0);
