@@ -103,6 +103,13 @@ impl Connections {
         fates
     }
 
+    /// How many live, and how all fare in words.
+    pub(crate) fn census(&self) -> (usize, String) {
+        let fates = self.fates();
+        let [alive, reset, stalled, damaged] = FATES.map(|fate| fates.get(&fate).copied().unwrap_or_default());
+        (alive, format!("{alive} alive, {reset} reset, {stalled} stalled, {damaged} damaged"))
+    }
+
     /// Rounds of every connection until now.
     pub(crate) fn mark(&self) -> Vec<u64> {
         self.all.iter().map(|one| one.rounds.load(Relaxed)).collect()

@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use super::{
     args::{Args, DatapathKind, ProviderKind, RouterKind, ScenarioKind, word},
     client::Tally,
-    connections::{Connections, Fate},
+    connections::Connections,
     manifests::ServiceSpec,
     observe,
     site::Site,
@@ -278,9 +278,8 @@ async fn answered(lab: &mut Lab, name: &str, to: IpAddr, port: u16, on: usize) -
 async fn heard(lab: &mut Lab, connections: &Connections, when: &str) -> Result<(), Stop> {
     let mark = connections.mark();
     lab.expect(when, "every connection gets its bytes back", HEARD_WITHIN, async |_: &Lab| {
-        let alive = connections.fates().get(&Fate::Alive).copied().unwrap_or_default();
-        let ok = alive == mark.len() && connections.behind(&mark, 1) == 0;
-        Ok(Observation { seen: format!("{alive} of {} alive", mark.len()), ok })
+        let (alive, seen) = connections.census();
+        Ok(Observation { seen, ok: alive == mark.len() && connections.behind(&mark, 1) == 0 })
     })
     .await?;
     Ok(())

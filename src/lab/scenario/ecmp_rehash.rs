@@ -12,7 +12,7 @@ use anyhow::Context;
 use super::{ROUTE_WITHIN, SESSIONS_WITHIN, addressed, drain, nodes_with_pods, packet_path, routes};
 use crate::lab::{
     args::DatapathKind,
-    connections::{Connections, Fate},
+    connections::Connections,
     manifests::{Condition, ServiceSpec},
     site::{ECHO_PORTS, Node, Site},
     stage::{Lab, Observation, Stop},
@@ -149,24 +149,16 @@ async fn told(lab: &mut Lab, connections: &Connections, when: &str) -> Result<()
     let expected = if xdp { "every connection gets its bytes back" } else { "every connection is heard of" };
     lab.expect(when, expected, TOLD_WITHIN, async |_: &Lab| {
         let behind = connections.behind(&mark, ROUNDS);
-        let (alive, words) = say(connections);
+        let (alive, words) = connections.census();
         Ok(Observation { seen: words, ok: behind == 0 && (!xdp || alive == CONNECTIONS) })
     })
     .await?;
     Ok(())
 }
 
-fn say(connections: &Connections) -> (usize, String) {
-    let fates = connections.fates();
-    let count = |fate| fates.get(&fate).copied().unwrap_or_default();
-    let alive = count(Fate::Alive);
-    let (reset, stalled, damaged) = (count(Fate::Reset), count(Fate::Stalled), count(Fate::Damaged));
-    (alive, format!("{alive} alive, {reset} reset, {stalled} stalled, {damaged} damaged"))
-}
-
 /// Without XDP some must have died: else nothing was shown.
 fn verdict(lab: &Lab, connections: &Connections) -> Result<(), Stop> {
-    let (alive, words) = say(connections);
+    let (alive, words) = connections.census();
     let died = u32::try_from(CONNECTIONS - alive).map_or(f64::NAN, f64::from);
     lab.report.figure(&format!("broken, of {CONNECTIONS}"), died, "connections");
     let kinds = ["Cluster, IPv4", "Cluster, IPv6", "Local, IPv4", "Local, IPv6"];

@@ -18,7 +18,7 @@ use super::{
 use crate::lab::{
     build,
     client::Traffic,
-    connections::{Connections, Fate},
+    connections::Connections,
     manifests::ServiceSpec,
     report::Sample,
     site::{ECHO_PORTS, Node},
@@ -195,10 +195,10 @@ async fn finish(lab: &Lab, under: Under, rounds: usize) -> Result<(), Stop> {
     lab.report.figure("Services that came and went", precise(under.written as u64), "in all");
     lab.report.figure("requests", precise(requests.answered() + requests.failed()), "in all");
     lab.report.figure("requests that failed", precise(requests.failed()), "in all");
-    let alive = under.held.fates().get(&Fate::Alive).copied().unwrap_or_default();
+    let (alive, held) = under.held.census();
     let unopened = format!("{} of {rounds} rounds", under.unopened);
     let opened = lab.verify("connections that do not open", "in no round", &unopened, under.unopened == 0);
-    lab.verify("connections held", &format!("{HELD} alive"), &format!("{alive} alive"), alive == HELD).and(opened)
+    lab.verify("connections held", &format!("{HELD} alive"), &held, alive == HELD).and(opened)
 }
 
 /// One expectation for each daemon, all of them in the report before the first that fails ends it.
