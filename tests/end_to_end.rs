@@ -134,18 +134,8 @@ impl Site {
     }
 
     fn daemon(&self, node: &str) -> Program {
-        let folder = self.folder.join(node);
-        let flag = |name: &str, value: &Path| format!("--{name}={}", value.display()).into();
-        let command = [
-            env!("CARGO_BIN_EXE_ironcast").into(),
-            "run".into(),
-            format!("--node={node}").into(),
-            flag("kubeconfig", &self.cluster.kubeconfig("daemon")),
-            flag("state-dir", &folder),
-            flag("admin-socket", &folder.join("admin.sock")),
-            format!("--datapath={}", if node == WITHOUT_PACKET_PATH { "none" } else { "auto" }).into(),
-        ];
-        Program::start(Some(&self.fabric.name(node)), &folder.join("daemon.log"), &command).expect("sh runs")
+        let datapath = if node == WITHOUT_PACKET_PATH { "none" } else { "auto" };
+        self.cluster.daemon(&self.fabric.name(node), node, &self.folder.join(node), datapath)
     }
 
     fn addresses(&self, service: &str) -> Vec<String> {

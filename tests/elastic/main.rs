@@ -107,18 +107,7 @@ impl Site {
     }
 
     fn daemon(&self, node: &str) -> Program {
-        let folder = self.folder.join(node);
-        let flag = |name: &str, value: &Path| format!("--{name}={}", value.display()).into();
-        let command = [
-            env!("CARGO_BIN_EXE_ironcast").into(),
-            "run".into(),
-            format!("--node={node}").into(),
-            flag("kubeconfig", &self.cluster.kubeconfig("daemon")),
-            flag("state-dir", &folder),
-            flag("admin-socket", &folder.join("admin.sock")),
-            "--datapath=none".into(),
-        ];
-        Program::start(Some(&self.fabric.name(node)), &folder.join("daemon.log"), &command).expect("sh runs")
+        self.cluster.daemon(&self.fabric.name(node), node, &self.folder.join(node), "none")
     }
 
     fn daemons(&self) -> Vec<Program> {

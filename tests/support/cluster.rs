@@ -197,6 +197,21 @@ impl Cluster {
         Client::try_from(config).expect("valid configuration")
     }
 
+    /// A node's daemon in its network namespace, its files below `folder`.
+    pub fn daemon(&self, netns: &str, node: &str, folder: &Path, datapath: &str) -> Program {
+        let flag = |name: &str, value: &Path| format!("--{name}={}", value.display()).into();
+        let command = [
+            env!("CARGO_BIN_EXE_ironcast").into(),
+            "run".into(),
+            format!("--node={node}").into(),
+            flag("kubeconfig", &self.kubeconfig("daemon")),
+            flag("state-dir", folder),
+            flag("admin-socket", &folder.join("admin.sock")),
+            format!("--datapath={datapath}").into(),
+        ];
+        Program::start(Some(netns), &folder.join("daemon.log"), &command).expect("sh runs")
+    }
+
     /// The file for `admin` (every right), `daemon` (the ServiceAccount of the manifests) or a node with a kubelet.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.folder.join(format!("{user}.kubeconfig"))
